@@ -1,0 +1,58 @@
+//! Which entry leaves when a full cache needs room: eviction policies behind one small trait.
+//!
+//! The server and the simulator run the same code from here, so what one predicts the other
+//! measures. A policy ranks one population of entries competing for the same room: a store shard,
+//! or a simulated cache. It sees handles and weights, never keys or values.
+//!
+//! ```
+//! use eviction::{EntryId, KeyHash, Kind, Policy};
+//!
+//! let mut lru = Kind::Lru.build(2, 2);
+//! lru.on_insert(EntryId(0), KeyHash(17), 1);
+//! lru.on_insert(EntryId(1), KeyHash(42), 1);
+//! lru.on_hit(EntryId(0));
+//! assert_eq!(lru.evict(), Some(EntryId(1)));
+//! ```
+
+mod kind;
+
+pub use kind::Kind;
+
+/// A resident entry's handle: dense, chosen by the owner, reused after the entry left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub u32);
+
+impl EntryId {
+    /// The handle as an index into a column.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A well-mixed 64-bit hash of a key: what a policy remembers of an entry that left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub u64);
+
+/// Decides which entry leaves when a full cache needs room.
+///
+/// The owner reports what happens to its entries and asks for victims; it keeps the sum of the
+/// resident weights within the capacity that the policy was built for. A policy reads no clock, does
+/// no I/O, and is deterministic. Its columns are reserved when it is built; they grow only when an
+/// [`EntryId`] comes that is beyond what was announced.
+pub trait Policy: Send {
+    /// `key`, not resident, is about to be inserted with `weight`; the victims asked for next make
+    /// room for it.
+    fn before_insert(&mut self, _key: KeyHash, _weight: u32) {}
+    /// `key` became resident as `entry`, taking `weight` units (bytes, or 1 when objects are
+    /// counted) of the capacity.
+    fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32);
+    /// `entry` was read.
+    fn on_hit(&mut self, entry: EntryId);
+    /// The value of `entry` was replaced and now takes `weight`: a use like a hit.
+    fn on_update(&mut self, entry: EntryId, weight: u32);
+    /// `entry` left for a reason other than eviction: deleted or expired.
+    fn on_remove(&mut self, entry: EntryId);
+    /// Forgets the least valuable entry and returns it, or `None` when nothing is resident.
+    fn evict(&mut self) -> Option<EntryId>;
+}
