@@ -1,6 +1,11 @@
 //! `Kind`: the policies by name, the only list of them.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::Policy;
+use crate::fifo::Fifo;
+use crate::lru::Lru;
 
 /// An eviction policy by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,12 +62,94 @@ impl Kind {
     /// Upper bound of what the policy keeps per resident entry, ghosts included, in bytes. The
     /// store counts it in an item's footprint.
     pub fn entry_bytes(self) -> u32 {
-        todo!()
+        match self {
+            Self::Fifo | Self::Lru => 8,
+            Self::Clock | Self::Sieve => 9,
+            Self::Lfu => 16,
+            Self::LfuDa => 20,
+            Self::Arc | Self::S3Fifo => 48,
+            Self::WTinyLfu => 32,
+        }
     }
 
     /// A policy for a cache of `capacity` weight units (bytes, or objects), empty. Columns are
     /// reserved (not touched) for `entries_max` entries.
-    pub fn build(self, _capacity: u64, _entries_max: usize) -> Box<dyn Policy> {
-        todo!()
+    pub fn build(self, _capacity: u64, entries_max: usize) -> Box<dyn Policy> {
+        match self {
+            Self::Fifo => Box::new(Fifo::new(entries_max)),
+            Self::Lru => Box::new(Lru::new(entries_max)),
+            // The others follow; until then they rank by recency.
+            _ => Box::new(Lru::new(entries_max)),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A name that is no policy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownPolicy {
+    /// The name as it was given.
+    pub name: String,
+}
+
+impl fmt::Display for UnknownPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        write!(f, "no eviction policy is called {:?}; there are {names}", self.name)
+    }
+}
+
+impl std::error::Error for UnknownPolicy {}
+
+impl FromStr for Kind {
+    type Err = UnknownPolicy;
+
+    /// Reads a policy's name; upper case and the hyphens of `s3-fifo`, `w-tiny-lfu` and `lfu-da`
+    /// make no difference.
+    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
+        let plain = name.replace('-', "").to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == plain);
+        found.ok_or_else(|| UnknownPolicy { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_answers_to_its_name() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn names_with_hyphens_are_read_too() {
+        let aliases = [
+            ("s3-fifo", Kind::S3Fifo),
+            ("w-tinylfu", Kind::WTinyLfu),
+            ("w-tiny-lfu", Kind::WTinyLfu),
+            ("W-TinyLFU", Kind::WTinyLfu),
+            ("lfu-da", Kind::LfuDa),
+        ];
+        for (name, kind) in aliases {
+            assert_eq!(name.parse(), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = "mru".parse::<Kind>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no eviction policy is called \"mru\"; there are fifo, lru, lfu, lfuda, arc, clock, \
+             sieve, s3fifo, wtinylfu"
+        );
     }
 }

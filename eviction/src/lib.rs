@@ -14,9 +14,16 @@
 //! assert_eq!(lru.evict(), Some(EntryId(1)));
 //! ```
 
-mod kind;
+#![forbid(unsafe_code)]
 
-pub use kind::Kind;
+mod column;
+mod kind;
+mod list;
+
+pub mod fifo;
+pub mod lru;
+
+pub use kind::{Kind, UnknownPolicy};
 
 /// A resident entry's handle: dense, chosen by the owner, reused after the entry left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

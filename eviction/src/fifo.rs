@@ -1,0 +1,39 @@
+//! First in, first out: the entry that came first leaves first, read or not.
+//!
+//! L. A. Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
+//! Journal 5(2), 1966. The yardstick below which no policy should fall.
+
+use crate::list::{Links, List};
+use crate::{EntryId, KeyHash, Policy};
+
+/// First in, first out.
+#[derive(Debug)]
+pub struct Fifo {
+    queue: List,
+    links: Links,
+}
+
+impl Fifo {
+    /// An empty queue with columns reserved for `entries_max` entries.
+    pub fn new(entries_max: usize) -> Self {
+        Self { queue: List::EMPTY, links: Links::with_capacity(entries_max) }
+    }
+}
+
+impl Policy for Fifo {
+    fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+        self.queue.push_newest(&mut self.links, entry);
+    }
+
+    fn on_hit(&mut self, _entry: EntryId) {}
+
+    fn on_update(&mut self, _entry: EntryId, _weight: u32) {}
+
+    fn on_remove(&mut self, entry: EntryId) {
+        self.queue.remove(&mut self.links, entry);
+    }
+
+    fn evict(&mut self) -> Option<EntryId> {
+        self.queue.pop_oldest(&mut self.links)
+    }
+}
