@@ -1,0 +1,5 @@
+//! The meta commands.
+
+pub mod flags;
+pub mod request;
+pub mod response;

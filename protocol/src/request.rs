@@ -1,0 +1,160 @@
+//! `Request`: what a client may ask, borrowed from the input.
+//!
+//! Keys and values point into the connection's buffer; a key that was sent in base64 is decoded when
+//! it is asked for ([`MetaKey::key`](crate::meta::request::MetaKey::key)). A request is complete and valid when it is handed out: lengths are checked, numbers are
+//! numbers, the data block has arrived with its line end.
+
+pub mod decoder;
+
+use crate::exptime::Exptime;
+use crate::key::Key;
+use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaSet};
+use crate::text::request::Keys;
+use crate::token::Tokens;
+
+/// One request. The classic commands first, then the meta commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `get`, `gets`, `gat`, `gats`.
+    Get(Get<'a>),
+    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`.
+    Store(Store<'a>),
+    /// `incr`, `decr`.
+    Arithmetic(Arithmetic<'a>),
+    /// `touch`.
+    Touch(Touch<'a>),
+    /// `delete`.
+    Delete(Delete<'a>),
+    /// `flush_all`.
+    FlushAll(FlushAll),
+    /// `verbosity`.
+    Verbosity(Verbosity),
+    /// `stats`, with the words after it.
+    Stats {
+        /// What is asked for; none for the general statistics.
+        arguments: Tokens<'a>,
+    },
+    /// `version`.
+    Version,
+    /// `quit`: the connection closes once earlier answers are sent.
+    Quit,
+    /// `mg`.
+    MetaGet(MetaGet<'a>),
+    /// `ms`.
+    MetaSet(MetaSet<'a>),
+    /// `md`.
+    MetaDelete(MetaDelete<'a>),
+    /// `ma`.
+    MetaArithmetic(MetaArithmetic<'a>),
+    /// `me`.
+    MetaDebug(MetaDebug<'a>),
+    /// `mn`: answered with `MN`, always.
+    MetaNoop,
+}
+
+/// Fetches items: answered with a `VALUE` block per hit, in the order of the keys, then `END`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Get<'a> {
+    /// One key or more, all of them valid.
+    pub keys: Keys<'a>,
+    /// `gets` and `gats`: each block carries the item's cas.
+    pub with_cas: bool,
+    /// `gat` and `gats`: the items found get this expiry.
+    pub touch: Option<Exptime>,
+}
+
+/// Writes a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store<'a> {
+    /// Under which condition, or in which way.
+    pub mode: StoreMode,
+    /// The item.
+    pub key: Key<'a>,
+    /// What the client wants back with the value. Means nothing to `append` and `prepend`.
+    pub client_flags: u32,
+    /// When the item expires. Means nothing to `append` and `prepend`.
+    pub exptime: Exptime,
+    /// `cas`: the item must still have this cas. The mode is then [`StoreMode::Set`].
+    pub compare_cas: Option<u64>,
+    /// The value, without its line end.
+    pub data: &'a [u8],
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// The ways to write a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StoreMode {
+    /// Whatever is there.
+    #[default]
+    Set,
+    /// Only if nothing is there.
+    Add,
+    /// Only if something is there.
+    Replace,
+    /// After the value that is there.
+    Append,
+    /// Before the value that is there.
+    Prepend,
+}
+
+/// Changes a decimal number in place; answered with the new number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arithmetic<'a> {
+    /// Up or down.
+    pub direction: Direction,
+    /// The item.
+    pub key: Key<'a>,
+    /// By how much.
+    pub delta: u64,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// Which way a number goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Up, wrapping at 2^64.
+    #[default]
+    Increment,
+    /// Down, stopping at 0.
+    Decrement,
+}
+
+/// Gives an item a new expiry without fetching it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch<'a> {
+    /// The item.
+    pub key: Key<'a>,
+    /// Its new expiry.
+    pub exptime: Exptime,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// Removes an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delete<'a> {
+    /// The item.
+    pub key: Key<'a>,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// Invalidates every item there is, now or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushAll {
+    /// When. [`Exptime::Never`] (0, or no number) and [`Exptime::Immediate`] mean now.
+    pub delay: Exptime,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// Sets how much the server logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verbosity {
+    /// The level asked for.
+    pub level: u32,
+    /// No answer is wanted.
+    pub noreply: bool,
+}

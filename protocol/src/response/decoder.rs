@@ -1,0 +1,1 @@
+//! `ResponseDecoder`: a server's bytes into responses, resuming where it stopped.

@@ -1,0 +1,4 @@
+//! The classic commands.
+
+pub mod request;
+pub mod response;
