@@ -1,0 +1,120 @@
+//! How a server's memory is cut: `Geometry`, and `Config` of one shard.
+//!
+//! ```text
+//! -m  = shards × shard_bytes
+//! shard_bytes ≥ arena (segments in use) + index + columns + policy
+//! ```
+//!
+//! The same function cuts the server's memory and the simulator's, so both have the same shards.
+
+use eviction::{KeyHash, Kind};
+
+use crate::hash::fast_range;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Segments a shard aims at: enough that the open ones and the cleaner's reserve are a small share.
+const SEGMENTS_WANTED: u64 = 128;
+const SEGMENT_BYTES_MIN: u64 = 16 * KIB;
+const SEGMENT_BYTES_MAX: u64 = MIB;
+/// A shard has at least this many segments.
+const SEGMENTS_MIN: u64 = 32;
+/// Shards wanted for each worker thread, so that two workers seldom want the same lock.
+const SHARDS_PER_THREAD: u64 = 4;
+/// An item of the largest size takes at most this share of a shard.
+const ITEMS_OF_MAX_SIZE: u64 = 8;
+/// Locations are 32 bits of 4-byte units, 16 GiB; the half leaves room for growth.
+const SHARD_BYTES_MAX: u64 = 8 * GIB;
+
+/// How a server's memory is cut into shards and segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Store shards, each with its own arena, index and policy.
+    pub shard_count: u32,
+    /// Memory of one shard in bytes, everything included.
+    pub shard_bytes: u64,
+    /// Size of a segment in bytes, a power of two.
+    pub segment_bytes: u32,
+}
+
+impl Geometry {
+    /// Cuts `memory_bytes` (the server's `-m`) for `threads` workers and items of up to
+    /// `item_bytes_max` (`-I`). Memory below 1 MiB counts as 1 MiB.
+    pub fn new(memory_bytes: u64, item_bytes_max: u64, threads: u32) -> Self {
+        let memory = memory_bytes.max(MIB);
+        let wanted = (SHARDS_PER_THREAD * u64::from(threads.max(1))).next_power_of_two();
+        let shard_bytes_min =
+            (item_bytes_max * ITEMS_OF_MAX_SIZE).max(SEGMENTS_MIN * SEGMENT_BYTES_MIN);
+        let affordable = prev_power_of_two(memory / shard_bytes_min);
+        let required = memory.div_ceil(SHARD_BYTES_MAX).next_power_of_two();
+        let shards = wanted.min(affordable).max(required);
+        let shard_bytes = memory / shards;
+        let segment_bytes = prev_power_of_two(shard_bytes / SEGMENTS_WANTED)
+            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        Self {
+            shard_count: u32::try_from(shards).unwrap_or(u32::MAX),
+            shard_bytes,
+            segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The shard, in `0..shard_count`, that owns a key.
+    #[inline]
+    pub fn shard_of(&self, hash: KeyHash) -> u32 {
+        let low = u32::try_from(hash.0 & 0xffff_ffff).unwrap_or_default();
+        fast_range(low, self.shard_count)
+    }
+
+    /// The largest record kept in one piece; a larger item is stored as a chain of parts.
+    #[inline]
+    pub fn part_bytes_max(&self) -> u32 {
+        self.segment_bytes / 8
+    }
+}
+
+/// The largest power of two not above `n`, at least 1.
+fn prev_power_of_two(n: u64) -> u64 {
+    if n == 0 { 1 } else { 1 << (63 - n.leading_zeros()) }
+}
+
+/// What one shard is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The server's geometry.
+    pub geometry: Geometry,
+    /// The largest item, key and overhead included, in bytes.
+    pub item_bytes_max: u64,
+    /// Which entry leaves when the shard is full.
+    pub policy: Kind,
+    /// This shard's number, kept in its segments' headers.
+    pub shard: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_server_has_shards_that_hold_eight_items_of_the_largest_size() {
+        let geometry = Geometry::new(64 * MIB, MIB, 4);
+        assert_eq!(geometry.shard_count, 8);
+        assert_eq!(geometry.shard_bytes, 8 * MIB);
+        assert_eq!(geometry.segment_bytes, 64 * 1024);
+    }
+
+    #[test]
+    fn every_geometry_has_enough_segments_and_addressable_shards() {
+        for memory_mib in [1, 2, 3, 64, 100, 1_000, 1_024, 65_536, 1_048_576] {
+            for threads in [1, 2, 4, 16, 64] {
+                for item_bytes_max in [KIB, MIB, 128 * MIB] {
+                    let g = Geometry::new(memory_mib * MIB, item_bytes_max, threads);
+                    assert!(g.shard_bytes / u64::from(g.segment_bytes) >= SEGMENTS_MIN);
+                    assert!(g.shard_bytes <= SHARD_BYTES_MAX);
+                    assert!(u64::from(g.shard_count) * g.shard_bytes <= memory_mib * MIB);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,559 @@
+//! A record: an item's bytes in the log, and `footprint`, which says what an item costs.
+//!
+//! ```text
+//! 0        4         8       16
+//! | crc32c | lengths | cas   | [expiry] | [client flags] | [own cas] | [chain] | key | value | pad |
+//!   4 B      4 B       8 B      8 B         4 B              8 B         8 B
+//!
+//! lengths: value 18 bits | key 8 bits | field bits 6     (little-endian, as every number here)
+//! expiry:  deadline 42 bits (ms since 1970) | check 22 bits
+//! chain:   in the head of a large item: its whole value's length, and zero
+//!          in a part: the `EntryId` of the part, and its number in the chain; the key is the head's cas
+//! ```
+//!
+//! - Records start at multiples of 4 bytes. A field in brackets is there when its bit is set.
+//! - The checksum covers everything after itself except the expiry and a part's `EntryId`: these two
+//!   are rewritten in place (touch; a restart). The expiry carries a check of its own.
+//! - `cas` counts a shard's writes upwards, so of two records of one key the greater is the newer. A
+//!   cas that a client chose is kept apart, as `own cas`.
+
+use crate::time::{Deadline, Timestamp};
+
+/// Bytes that every record has before its optional fields.
+pub const HEADER_BYTES: u32 = 16;
+/// A value's share of one record: 18 bits of length.
+pub(crate) const VALUE_BYTES_MAX: u32 = (1 << 18) - 1;
+/// Memory of a shard that does not depend on its items: superblock, open buffers, small tables.
+pub const SHARD_OVERHEAD_BYTES: u64 = 32 * 1024;
+
+/// Index slot and columns of an entry, without its policy's, in bytes.
+const ENTRY_BYTES: u32 = 24;
+/// A further part of a large item: header, chain field, key, and its entry's columns.
+const PART_BYTES: u32 = HEADER_BYTES + 8 + PART_KEY_BYTES + 16;
+/// A part's key: the cas of its head.
+pub(crate) const PART_KEY_BYTES: u32 = 8;
+/// Of each byte written, the share set aside so that cleaning stays cheap: one eighth.
+const CLEANING_SHARE: u32 = 8;
+
+const EXPIRY: u8 = 1;
+const CLIENT_FLAGS: u8 = 1 << 1;
+const OWN_CAS: u8 = 1 << 2;
+const CHAIN_HEAD: u8 = 1 << 3;
+const PART: u8 = 1 << 4;
+
+/// What an item costs of a shard's memory, everything included, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Footprint(u32);
+
+impl Footprint {
+    /// A footprint of so many bytes.
+    pub fn from_bytes(bytes: u32) -> Self {
+        Self(bytes)
+    }
+
+    /// The footprint in bytes.
+    #[inline]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// The footprint as a policy's weight.
+    #[inline]
+    pub fn weight(self) -> u32 {
+        self.0
+    }
+}
+
+/// The lengths and fields of an item that decide what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Length of the key in bytes, 1 to 250.
+    pub key_bytes: u32,
+    /// Length of the value in bytes.
+    pub value_bytes: u32,
+    /// Whether the item has a deadline.
+    pub expires: bool,
+    /// Whether its client flags are other than 0.
+    pub has_client_flags: bool,
+    /// Whether a client chose its cas.
+    pub has_own_cas: bool,
+}
+
+impl Shape {
+    /// An item without deadline, client flags or own cas.
+    pub fn plain(key_bytes: u32, value_bytes: u32) -> Self {
+        Self {
+            key_bytes,
+            value_bytes,
+            expires: false,
+            has_client_flags: false,
+            has_own_cas: false,
+        }
+    }
+
+    /// Bytes of the item in one piece, before padding.
+    fn record_bytes(self) -> u64 {
+        let optional = u64::from(self.expires) * 8
+            + u64::from(self.has_client_flags) * 4
+            + u64::from(self.has_own_cas) * 8;
+        u64::from(HEADER_BYTES)
+            + optional
+            + u64::from(self.key_bytes)
+            + u64::from(self.value_bytes)
+    }
+}
+
+/// What an item of this shape costs: its records with the share that cleaning needs, its index slot,
+/// its columns, and `policy_bytes` of its policy's ([`eviction::Kind::entry_bytes`]).
+///
+/// `part_bytes_max` is the geometry's: larger items are stored in parts. Saturates at 4 GiB.
+#[inline]
+pub fn footprint(shape: Shape, policy_bytes: u32, part_bytes_max: u32) -> Footprint {
+    let record = shape.record_bytes().next_multiple_of(4);
+    let parts = record / u64::from(part_bytes_max.max(1));
+    let bytes = record + parts * u64::from(PART_BYTES);
+    let with_share = bytes + bytes / u64::from(CLEANING_SHARE);
+    let total = with_share + u64::from(ENTRY_BYTES) + u64::from(policy_bytes);
+    Footprint(u32::try_from(total).unwrap_or(u32::MAX))
+}
+
+/// What one entry costs beyond its record, in bytes: index slot, columns and policy.
+pub fn entry_bytes(policy_bytes: u32) -> u32 {
+    ENTRY_BYTES + policy_bytes
+}
+
+/// Everything a record says of its item besides key and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) cas: u64,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) client_flags: u32,
+    pub(crate) own_cas: Option<u64>,
+    pub(crate) chain: Chain,
+}
+
+/// A record's place in a large item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// The whole item in one record.
+    Whole,
+    /// The first record of a large item whose value has this many bytes in all.
+    Head { value_bytes: u32 },
+    /// A further part: its own entry, and its number, from 1.
+    Part { entry: u32, number: u32 },
+}
+
+impl Header {
+    fn bits(&self) -> u8 {
+        let mut bits = 0;
+        if self.deadline.is_some() {
+            bits |= EXPIRY;
+        }
+        if self.client_flags != 0 {
+            bits |= CLIENT_FLAGS;
+        }
+        if self.own_cas.is_some() {
+            bits |= OWN_CAS;
+        }
+        match self.chain {
+            Chain::Whole => {}
+            Chain::Head { .. } => bits |= CHAIN_HEAD,
+            Chain::Part { .. } => bits |= PART,
+        }
+        bits
+    }
+
+    /// Bytes before the key.
+    pub(crate) fn bytes(&self) -> u32 {
+        fields_bytes(self.bits())
+    }
+}
+
+/// Bytes before the key of a record with these field bits.
+#[inline]
+fn fields_bytes(bits: u8) -> u32 {
+    let mut bytes = HEADER_BYTES;
+    if bits & EXPIRY != 0 {
+        bytes += 8;
+    }
+    if bits & CLIENT_FLAGS != 0 {
+        bytes += 4;
+    }
+    if bits & OWN_CAS != 0 {
+        bytes += 8;
+    }
+    if bits & (CHAIN_HEAD | PART) != 0 {
+        bytes += 8;
+    }
+    bytes
+}
+
+/// Length of a record in the log, padding included.
+#[inline]
+pub(crate) fn padded(bytes: u32) -> u32 {
+    bytes.next_multiple_of(4)
+}
+
+/// Writes a record into `to`, whose length is the record's padded length; the value comes in pieces.
+pub(crate) fn write<'v>(
+    to: &mut [u8],
+    header: &Header,
+    key: &[u8],
+    value: impl Iterator<Item = &'v [u8]>,
+) {
+    let bits = header.bits();
+    to[8..16].copy_from_slice(&header.cas.to_le_bytes());
+    let mut at = HEADER_BYTES as usize;
+    let mut put = |bytes: &[u8]| {
+        to[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    if let Some(deadline) = header.deadline {
+        put(&pack_expiry(deadline).to_le_bytes());
+    }
+    if header.client_flags != 0 {
+        put(&header.client_flags.to_le_bytes());
+    }
+    if let Some(cas) = header.own_cas {
+        put(&cas.to_le_bytes());
+    }
+    match header.chain {
+        Chain::Whole => {}
+        Chain::Head { value_bytes } => put(&u64::from(value_bytes).to_le_bytes()),
+        Chain::Part { entry, number } => {
+            put(&entry.to_le_bytes());
+            put(&number.to_le_bytes());
+        }
+    }
+    put(key);
+    let mut value_bytes = 0;
+    for piece in value {
+        put(piece);
+        value_bytes += piece.len();
+    }
+    to[at..].fill(0);
+    assert!(value_bytes <= VALUE_BYTES_MAX as usize, "a part's value fits its length field");
+    debug_assert!(to.len() - at < 4, "the room given is the record's padded length");
+    let lengths = pack_lengths(value_bytes, key.len(), bits);
+    to[4..8].copy_from_slice(&lengths.to_le_bytes());
+    seal(to);
+}
+
+fn pack_lengths(value_bytes: usize, key_bytes: usize, bits: u8) -> u32 {
+    debug_assert!(key_bytes < 256);
+    let value = u32::try_from(value_bytes).unwrap_or(VALUE_BYTES_MAX);
+    let key = u32::try_from(key_bytes).unwrap_or(u32::from(u8::MAX));
+    value | key << 18 | u32::from(bits) << 26
+}
+
+/// Computes the checksum of a record whose other bytes stand, and writes it.
+fn seal(record: &mut [u8]) {
+    let crc = View::of(record).checksum();
+    record[0..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A deadline with a check of its own, since it is rewritten in place.
+fn pack_expiry(deadline: Deadline) -> u64 {
+    let millis = deadline.timestamp().map_or(Deadline::MILLIS_MAX, |at| at.0);
+    millis | expiry_check(millis) << 42
+}
+
+fn unpack_expiry(packed: u64) -> Option<Deadline> {
+    let millis = packed & Deadline::MILLIS_MAX;
+    if packed >> 42 != expiry_check(millis) {
+        return None;
+    }
+    let never = millis == Deadline::MILLIS_MAX;
+    Some(if never { Deadline::NEVER } else { Deadline::at(Timestamp(millis)) })
+}
+
+fn expiry_check(millis: u64) -> u64 {
+    u64::from(crc32c::crc32c(&millis.to_le_bytes())) & ((1 << 22) - 1)
+}
+
+/// A record in the log, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    bytes: &'a [u8],
+    lengths: u32,
+}
+
+impl<'a> View<'a> {
+    /// The record that `from` begins with.
+    #[inline]
+    pub(crate) fn of(from: &'a [u8]) -> Self {
+        let lengths = u32::from_le_bytes(array(&from[4..8]));
+        let mut view = Self { bytes: from, lengths };
+        view.bytes = &from[..view.len() as usize];
+        view
+    }
+
+    /// Length in the log, padding included.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        padded(self.key_offset() + self.key_bytes() + self.value_bytes())
+    }
+
+    #[inline]
+    fn bits(&self) -> u8 {
+        (self.lengths >> 26) as u8
+    }
+
+    #[inline]
+    fn value_bytes(&self) -> u32 {
+        self.lengths & VALUE_BYTES_MAX
+    }
+
+    #[inline]
+    fn key_bytes(&self) -> u32 {
+        self.lengths >> 18 & 0xff
+    }
+
+    #[inline]
+    fn key_offset(&self) -> u32 {
+        fields_bytes(self.bits())
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        let at = self.key_offset() as usize;
+        &self.bytes[at..at + self.key_bytes() as usize]
+    }
+
+    /// The value bytes that this record holds: all of a whole item, the first part of a large one.
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        let at = (self.key_offset() + self.key_bytes()) as usize;
+        &self.bytes[at..at + self.value_bytes() as usize]
+    }
+
+    /// Where the value stands in the record.
+    pub(crate) fn value_offset(&self) -> usize {
+        (self.key_offset() + self.key_bytes()) as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_part(&self) -> bool {
+        self.bits() & PART != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_chain_head(&self) -> bool {
+        self.bits() & CHAIN_HEAD != 0
+    }
+
+    /// The item's deadline; never, when the record has no such field or it is damaged.
+    pub(crate) fn deadline(&self) -> Deadline {
+        if self.bits() & EXPIRY == 0 {
+            return Deadline::NEVER;
+        }
+        unpack_expiry(u64::from_le_bytes(array(&self.bytes[16..24]))).unwrap_or(Deadline::NEVER)
+    }
+
+    /// The cas that clients see.
+    #[inline]
+    pub(crate) fn cas(&self) -> u64 {
+        if self.bits() & OWN_CAS != 0 {
+            let at = 16 + 8 * usize::from(self.bits() & EXPIRY != 0)
+                + 4 * usize::from(self.bits() & CLIENT_FLAGS != 0);
+            return u64::from_le_bytes(array(&self.bytes[at..at + 8]));
+        }
+        self.sequence()
+    }
+
+    /// The shard's own count of writes, whatever cas the client chose.
+    #[inline]
+    pub(crate) fn sequence(&self) -> u64 {
+        u64::from_le_bytes(array(&self.bytes[8..16]))
+    }
+
+    #[inline]
+    pub(crate) fn client_flags(&self) -> u32 {
+        if self.bits() & CLIENT_FLAGS == 0 {
+            return 0;
+        }
+        let at = 16 + 8 * usize::from(self.bits() & EXPIRY != 0);
+        u32::from_le_bytes(array(&self.bytes[at..at + 4]))
+    }
+
+    /// The item's place in a large item.
+    pub(crate) fn chain(&self) -> Chain {
+        let at = self.key_offset() as usize - 8;
+        if self.is_chain_head() {
+            let value_bytes = u32::from_le_bytes(array(&self.bytes[at..at + 4]));
+            return Chain::Head { value_bytes };
+        }
+        if self.is_part() {
+            let entry = u32::from_le_bytes(array(&self.bytes[at..at + 4]));
+            let number = u32::from_le_bytes(array(&self.bytes[at + 4..at + 8]));
+            return Chain::Part { entry, number };
+        }
+        Chain::Whole
+    }
+
+    /// Length of the whole item's value, over all its parts.
+    #[inline]
+    pub(crate) fn item_value_bytes(&self) -> u32 {
+        match self.is_chain_head() {
+            false => self.value_bytes(),
+            true => match self.chain() {
+                Chain::Head { value_bytes } => value_bytes,
+                _ => self.value_bytes(),
+            },
+        }
+    }
+
+    /// What decides the item's footprint.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            key_bytes: self.key_bytes(),
+            value_bytes: self.item_value_bytes(),
+            expires: self.bits() & EXPIRY != 0,
+            has_client_flags: self.bits() & CLIENT_FLAGS != 0,
+            has_own_cas: self.bits() & OWN_CAS != 0,
+        }
+    }
+
+    /// The header's fields, all read.
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            cas: self.sequence(),
+            deadline: (self.bits() & EXPIRY != 0).then(|| self.deadline()),
+            client_flags: self.client_flags(),
+            own_cas: (self.bits() & OWN_CAS != 0).then(|| self.cas()),
+            chain: self.chain(),
+        }
+    }
+
+    /// Whether the record has room for a deadline, so that touch can rewrite it in place.
+    pub(crate) fn has_expiry_field(&self) -> bool {
+        self.bits() & EXPIRY != 0
+    }
+
+    fn checksum(&self) -> u32 {
+        let mut crc = crc32c::crc32c(&self.bytes[4..16]);
+        let mut at = 16;
+        if self.bits() & EXPIRY != 0 {
+            at += 8;
+        }
+        if self.is_part() {
+            let chain = self.key_offset() as usize - 8;
+            crc = crc32c::crc32c_append(crc, &self.bytes[at..chain]);
+            at = chain + 4;
+        }
+        crc32c::crc32c_append(crc, &self.bytes[at..])
+    }
+
+    /// Whether the bytes are the ones that were written.
+    pub(crate) fn is_intact(&self) -> bool {
+        u32::from_le_bytes(array(&self.bytes[0..4])) == self.checksum()
+    }
+}
+
+/// Rewrites the deadline of a record that has the field.
+pub(crate) fn set_deadline(record: &mut [u8], deadline: Deadline) {
+    debug_assert!(View::of(record).has_expiry_field());
+    record[16..24].copy_from_slice(&pack_expiry(deadline).to_le_bytes());
+}
+
+/// Rewrites a value of unchanged length, and the cas, in place.
+pub(crate) fn rewrite(record: &mut [u8], cas: u64, value: &[u8]) {
+    let view = View::of(record);
+    let (at, len) = (view.value_offset(), view.len() as usize);
+    debug_assert_eq!(view.value().len(), value.len());
+    let record = &mut record[..len];
+    record[8..16].copy_from_slice(&cas.to_le_bytes());
+    record[at..at + value.len()].copy_from_slice(value);
+    seal(record);
+}
+
+#[inline]
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(bytes);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(header: &Header, key: &[u8], value: &[u8]) -> Vec<u8> {
+        let bytes = header.bytes() as usize + key.len() + value.len();
+        let mut to = vec![0xee; bytes.next_multiple_of(4)];
+        write(&mut to, header, key, std::iter::once(value));
+        to
+    }
+
+    fn chain() -> impl Strategy<Value = Chain> {
+        prop_oneof![
+            Just(Chain::Whole),
+            any::<u32>().prop_map(|value_bytes| Chain::Head { value_bytes }),
+            (any::<u32>(), any::<u32>()).prop_map(|(entry, number)| Chain::Part { entry, number }),
+        ]
+    }
+
+    prop_compose! {
+        fn header()(
+            cas in any::<u64>(),
+            deadline in prop::option::of(0..Deadline::MILLIS_MAX),
+            client_flags in any::<u32>(),
+            own_cas in any::<Option<u64>>(),
+            chain in chain(),
+        ) -> Header {
+            let deadline = deadline.map(|at| Deadline::at(Timestamp(at)));
+            Header { cas, deadline, client_flags, own_cas, chain }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            header in header(),
+            key in prop::collection::vec(any::<u8>(), 1..=250),
+            value in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let bytes = record(&header, &key, &value);
+            let view = View::of(&bytes);
+            prop_assert!(view.is_intact());
+            prop_assert_eq!(view.header(), header);
+            prop_assert_eq!(view.key(), &key[..]);
+            prop_assert_eq!(view.value(), &value[..]);
+            prop_assert_eq!(view.len() as usize, bytes.len());
+        }
+
+        #[test]
+        fn every_flipped_bit_outside_the_rewritable_fields_is_noticed(
+            header in header(), bit in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = record(&header, b"some key", b"some value");
+            let bit = bit.index(bytes.len() * 8);
+            let byte = bit / 8;
+            // A damaged length may point outside; the walk of a segment checks that first.
+            prop_assume!(!(4..8).contains(&byte));
+            let before = (View::of(&bytes).deadline(), View::of(&bytes).chain());
+            bytes[byte] ^= 1 << (bit % 8);
+            let view = View::of(&bytes);
+            let rewritable = header.deadline.is_some() && (16..24).contains(&byte)
+                || matches!(header.chain, Chain::Part { .. }) && before.1 != view.chain();
+            prop_assert!(rewritable || !view.is_intact());
+        }
+    }
+
+    #[test]
+    fn a_damaged_expiry_is_noticed_by_its_own_check() {
+        let packed = pack_expiry(Deadline::at(Timestamp(1_700_000_000_123)));
+        for bit in 0..64 {
+            assert_eq!(unpack_expiry(packed ^ (1 << bit)), None);
+        }
+    }
+
+    #[test]
+    fn a_small_item_costs_its_record_and_its_columns() {
+        // 16 B header + 24 B key + 100 B value = 140 B, and an eighth; 24 B columns; 8 B of policy.
+        let cost = footprint(Shape::plain(24, 100), 8, 8192);
+        assert_eq!(cost.bytes(), 140 + 17 + 24 + 8);
+    }
+}
