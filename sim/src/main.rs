@@ -1,0 +1,3 @@
+//! `cache-sim`: parse the arguments, run, print.
+
+fn main() {}
