@@ -8,11 +8,11 @@ use std::ops::{Index, IndexMut};
 
 use crate::EntryId;
 
-/// One `T` for every entry, `T::default()` until it is set.
+/// One `T` for every entry; what it holds before it is set means nothing.
 #[derive(Debug)]
 pub(crate) struct Column<T>(Vec<T>);
 
-impl<T: Copy + Default> Column<T> {
+impl<T: Copy> Column<T> {
     /// Reserves, untouched, for `entries_max` entries.
     pub(crate) fn with_capacity(entries_max: usize) -> Self {
         Self(Vec::with_capacity(entries_max))
@@ -30,8 +30,7 @@ impl<T: Copy + Default> Column<T> {
 
     #[cold]
     fn grow(&mut self, entry: EntryId, value: T) {
-        self.0.resize(entry.index(), T::default());
-        self.0.push(value);
+        self.0.resize(entry.index() + 1, value);
     }
 }
 

@@ -4,8 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Policy;
+use crate::clock::Clock;
 use crate::fifo::Fifo;
+use crate::lfu::Lfu;
 use crate::lru::Lru;
+use crate::sieve::Sieve;
 
 /// An eviction policy by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,7 +19,7 @@ pub enum Kind {
     Lru,
     /// Least frequently used, counting only while resident; ties fall on the least recently used.
     Lfu,
-    /// LFU with dynamic aging: an entry's count starts at the last victim's.
+    /// LFU with dynamic aging: the last victim's priority is added to the count.
     LfuDa,
     /// Adaptive replacement cache.
     Arc,
@@ -78,6 +81,10 @@ impl Kind {
         match self {
             Self::Fifo => Box::new(Fifo::new(entries_max)),
             Self::Lru => Box::new(Lru::new(entries_max)),
+            Self::Lfu => Box::new(Lfu::new(entries_max)),
+            Self::LfuDa => Box::new(Lfu::with_dynamic_aging(entries_max)),
+            Self::Clock => Box::new(Clock::new(entries_max)),
+            Self::Sieve => Box::new(Sieve::new(entries_max)),
             // The others follow; until then they rank by recency.
             _ => Box::new(Lru::new(entries_max)),
         }

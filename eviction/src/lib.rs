@@ -20,8 +20,11 @@ mod column;
 mod kind;
 mod list;
 
+pub mod clock;
 pub mod fifo;
+pub mod lfu;
 pub mod lru;
+pub mod sieve;
 
 pub use kind::{Kind, UnknownPolicy};
 

@@ -1,0 +1,61 @@
+//! CLOCK: a queue in which an entry that was read gets a second round.
+//!
+//! F. J. Corbató, "A paging experiment with the Multics system", MIT Project MAC, 1968. In the form
+//! with a queue (FIFO with reinsertion) rather than a ring with a hand; both choose the same victims.
+//! The bit starts at 0: an entry earns its second round by being read, not by arriving.
+
+use crate::column::Column;
+use crate::list::{Links, List};
+use crate::{EntryId, KeyHash, Policy};
+
+/// FIFO with one second chance.
+#[derive(Debug)]
+pub struct Clock {
+    queue: List,
+    links: Links,
+    /// Read since it entered the queue, or since it was last passed over.
+    visited: Column<bool>,
+}
+
+impl Clock {
+    /// An empty queue with columns reserved for `entries_max` entries.
+    pub fn new(entries_max: usize) -> Self {
+        Self {
+            queue: List::EMPTY,
+            links: Links::with_capacity(entries_max),
+            visited: Column::with_capacity(entries_max),
+        }
+    }
+}
+
+impl Policy for Clock {
+    fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+        self.queue.push_newest(&mut self.links, entry);
+        self.visited.set(entry, false);
+    }
+
+    fn on_hit(&mut self, entry: EntryId) {
+        self.visited[entry] = true;
+    }
+
+    fn on_update(&mut self, entry: EntryId, _weight: u32) {
+        self.on_hit(entry);
+    }
+
+    fn on_remove(&mut self, entry: EntryId) {
+        self.queue.remove(&mut self.links, entry);
+    }
+
+    fn evict(&mut self) -> Option<EntryId> {
+        // Ends after one round at the latest: by then every bit is cleared.
+        loop {
+            let entry = self.queue.oldest()?;
+            if !self.visited[entry] {
+                self.queue.remove(&mut self.links, entry);
+                return Some(entry);
+            }
+            self.visited[entry] = false;
+            self.queue.renew(&mut self.links, entry);
+        }
+    }
+}
