@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Policy;
+use crate::arc::Arc;
 use crate::clock::Clock;
 use crate::fifo::Fifo;
 use crate::lfu::Lfu;
@@ -77,12 +78,13 @@ impl Kind {
 
     /// A policy for a cache of `capacity` weight units (bytes, or objects), empty. Columns are
     /// reserved (not touched) for `entries_max` entries.
-    pub fn build(self, _capacity: u64, entries_max: usize) -> Box<dyn Policy> {
+    pub fn build(self, capacity: u64, entries_max: usize) -> Box<dyn Policy> {
         match self {
             Self::Fifo => Box::new(Fifo::new(entries_max)),
             Self::Lru => Box::new(Lru::new(entries_max)),
             Self::Lfu => Box::new(Lfu::new(entries_max)),
             Self::LfuDa => Box::new(Lfu::with_dynamic_aging(entries_max)),
+            Self::Arc => Box::new(Arc::new(capacity, entries_max)),
             Self::Clock => Box::new(Clock::new(entries_max)),
             Self::Sieve => Box::new(Sieve::new(entries_max)),
             // The others follow; until then they rank by recency.

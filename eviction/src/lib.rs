@@ -17,9 +17,11 @@
 #![forbid(unsafe_code)]
 
 mod column;
+mod ghost;
 mod kind;
 mod list;
 
+pub mod arc;
 pub mod clock;
 pub mod fifo;
 pub mod lfu;

@@ -1,0 +1,215 @@
+//! ARC, the adaptive replacement cache (written `arc::Arc`, never imported bare).
+//!
+//! N. Megiddo, D. S. Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003.
+//!
+//! ```text
+//!            L1: read once                            L2: read at least twice
+//!  ghosts B1          resident T1        |        resident T2          ghosts B2
+//!  oldest ─────────────── newest                 newest ─────────────── oldest
+//! ```
+//!
+//! | paper | here |
+//! |---|---|
+//! | T1, T2 | `recent`, `frequent`: resident entries |
+//! | B1, B2 | `RECENT`, `FREQUENT` of `ghosts`: keys that left T1, T2 |
+//! | p | `recent_target`: the weight T1 should have; a real number |
+//! | c | `capacity` |
+//!
+//! A hit on a ghost says which of the two lists was cut too short, and moves p that way.
+//!
+//! **Sizes.** The paper's pages are equal. Here |X| is the weight of X, and where the paper makes room
+//! for one page, room is made for the newcomer's weight. A ghost hit moves p by the newcomer's weight
+//! times the paper's ratio: what a hit taught is worth as much as it would have saved. With equal
+//! weights all this is the paper's algorithm.
+
+use crate::column::Column;
+use crate::ghost::GhostLists;
+use crate::list::{Links, List};
+use crate::{EntryId, KeyHash, Policy};
+
+/// B1 among the ghosts.
+const RECENT: usize = 0;
+/// B2 among the ghosts.
+const FREQUENT: usize = 1;
+
+/// Adaptive replacement cache.
+#[derive(Debug)]
+pub struct Arc {
+    capacity: u64,
+    recent_target: f64,
+    recent: Side,
+    frequent: Side,
+    ghosts: GhostLists<2>,
+    incoming: Option<Incoming>,
+    len: usize,
+    /// The most entries ever resident: also the most ghosts there may be.
+    len_max: usize,
+    links: Links,
+    keys: Column<KeyHash>,
+    weights: Column<u32>,
+    /// Whether an entry stands in `frequent`.
+    is_frequent: Column<bool>,
+}
+
+/// T1 or T2: entries from most to least recently used, and what they weigh together.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    recency: List,
+    weight: u64,
+}
+
+/// What room is being made for.
+#[derive(Clone, Copy, Debug)]
+struct Incoming {
+    key: KeyHash,
+    weight: u32,
+    /// The ghost list it was found in.
+    ghost: Option<usize>,
+}
+
+impl Arc {
+    /// An empty cache of `capacity` weight units, with columns reserved for `entries_max` entries.
+    pub fn new(capacity: u64, entries_max: usize) -> Self {
+        let empty = Side { recency: List::EMPTY, weight: 0 };
+        Self {
+            capacity,
+            recent_target: 0.0,
+            recent: empty,
+            frequent: empty,
+            ghosts: GhostLists::new(),
+            incoming: None,
+            len: 0,
+            len_max: 0,
+            links: Links::with_capacity(entries_max),
+            keys: Column::with_capacity(entries_max),
+            weights: Column::with_capacity(entries_max),
+            is_frequent: Column::with_capacity(entries_max),
+        }
+    }
+
+    fn side(&mut self, frequent: bool) -> &mut Side {
+        if frequent { &mut self.frequent } else { &mut self.recent }
+    }
+
+    fn push(&mut self, entry: EntryId, frequent: bool) {
+        self.is_frequent.set(entry, frequent);
+        let weight = u64::from(self.weights[entry]);
+        let side = if frequent { &mut self.frequent } else { &mut self.recent };
+        side.recency.push_newest(&mut self.links, entry);
+        side.weight += weight;
+    }
+
+    fn take(&mut self, entry: EntryId) {
+        let weight = u64::from(self.weights[entry]);
+        let side = if self.is_frequent[entry] { &mut self.frequent } else { &mut self.recent };
+        side.recency.remove(&mut self.links, entry);
+        side.weight -= weight;
+    }
+
+    /// Case IV, the part before REPLACE: forgets ghosts until the newcomer leaves |L1| ≤ c and
+    /// |L1| + |L2| ≤ 2c.
+    fn trim_ghosts(&mut self, weight: u64) {
+        while self.recent.weight + self.ghosts.weight(RECENT) + weight > self.capacity {
+            if self.ghosts.pop_oldest(RECENT).is_none() {
+                break;
+            }
+        }
+        let resident = self.recent.weight + self.frequent.weight + weight;
+        while resident + self.ghosts.weight(RECENT) + self.ghosts.weight(FREQUENT)
+            > 2 * self.capacity
+        {
+            if self.ghosts.pop_oldest(FREQUENT).is_none() {
+                break;
+            }
+        }
+    }
+
+    fn remember(&mut self, list: usize, entry: EntryId) {
+        self.ghosts.push(list, self.keys[entry], self.weights[entry]);
+        // Bytes alone would allow millions of tiny ghosts after one large entry left.
+        while self.ghosts.len() > self.len_max {
+            let longer = if self.ghosts.weight(RECENT) > self.ghosts.weight(FREQUENT) {
+                RECENT
+            } else {
+                FREQUENT
+            };
+            self.ghosts.pop_oldest(longer);
+        }
+    }
+}
+
+impl Policy for Arc {
+    fn before_insert(&mut self, key: KeyHash, weight: u32) {
+        let capacity = self.capacity as f64;
+        let recent_ghosts = self.ghosts.weight(RECENT) as f64;
+        let frequent_ghosts = self.ghosts.weight(FREQUENT) as f64;
+        let ghost = self.ghosts.take(key).map(|ghost| ghost.list);
+        match ghost {
+            Some(RECENT) => {
+                // Case II: read once, evicted, wanted again. Recency earns room.
+                let step = f64::from(weight) * (frequent_ghosts / recent_ghosts).max(1.0);
+                self.recent_target = (self.recent_target + step).min(capacity);
+            }
+            Some(_) => {
+                // Case III: read twice, evicted, wanted again. Frequency earns room.
+                let step = f64::from(weight) * (recent_ghosts / frequent_ghosts).max(1.0);
+                self.recent_target = (self.recent_target - step).max(0.0);
+            }
+            None => self.trim_ghosts(u64::from(weight)),
+        }
+        self.incoming = Some(Incoming { key, weight, ghost });
+    }
+
+    fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+        if self.incoming.is_none_or(|incoming| incoming.key != key) {
+            self.before_insert(key, weight);
+        }
+        let frequent = self.incoming.take().is_some_and(|incoming| incoming.ghost.is_some());
+        self.keys.set(entry, key);
+        self.weights.set(entry, weight);
+        self.push(entry, frequent);
+        self.len += 1;
+        self.len_max = self.len_max.max(self.len);
+    }
+
+    fn on_hit(&mut self, entry: EntryId) {
+        // Case I: read at least twice now.
+        self.take(entry);
+        self.push(entry, true);
+    }
+
+    fn on_update(&mut self, entry: EntryId, weight: u32) {
+        self.take(entry);
+        self.weights[entry] = weight;
+        self.push(entry, true);
+    }
+
+    fn on_remove(&mut self, entry: EntryId) {
+        self.take(entry);
+        self.len -= 1;
+    }
+
+    fn evict(&mut self) -> Option<EntryId> {
+        let recent_weight = self.recent.weight as f64;
+        // Case IV A, when L1 is nothing but T1 and leaves no room: its oldest goes without a ghost.
+        let overfull = self.incoming.is_some_and(|incoming| {
+            incoming.ghost.is_none()
+                && self.recent.weight + u64::from(incoming.weight) > self.capacity
+        });
+        let came_from_frequent =
+            self.incoming.is_some_and(|incoming| incoming.ghost == Some(FREQUENT));
+        // REPLACE.
+        let recent_too_long = overfull
+            || recent_weight > self.recent_target
+            || (came_from_frequent && recent_weight >= self.recent_target);
+        let from_recent =
+            recent_too_long && !self.recent.recency.is_empty() || self.frequent.recency.is_empty();
+        let entry = self.side(!from_recent).recency.oldest()?;
+        self.take(entry);
+        self.len -= 1;
+        if !(from_recent && overfull) {
+            self.remember(if from_recent { RECENT } else { FREQUENT }, entry);
+        }
+        Some(entry)
+    }
+}

@@ -1,0 +1,295 @@
+//! `GhostLists`: keys evicted lately, remembered by hash and weight, in one or more bounded orders.
+//!
+//! ```text
+//! table   | · | 2 | · | 0 | 1 | · |      home of a key: its hash scaled to the table's length
+//!               │       │   │            a cell: the slot, and as many bits of the hash as fit beside
+//! slots   0: hash, weight, list, newer, older
+//!         1: …
+//! ```
+//!
+//! - A key stands in at most one list, once.
+//! - At most 3/4 of the cells are taken, so a search ends soon; a taken cell is compared by its bits of
+//!   the hash first, so a search for a key that is no ghost rarely reads a slot.
+//! - A removed ghost's slot is used again before a new one: memory follows the greatest number of
+//!   ghosts there ever was, 21 bytes a slot and 5.3 to 8 bytes of table.
+
+use crate::column::Column;
+use crate::list::{Links, List};
+use crate::{EntryId, KeyHash};
+
+/// Ghosts in `LISTS` orders, from newest to oldest each.
+#[derive(Debug)]
+pub(crate) struct GhostLists<const LISTS: usize> {
+    orders: [Order; LISTS],
+    len: usize,
+    /// Open addressing with linear probing.
+    table: Vec<u32>,
+    /// Slots not in use, threaded through the same links.
+    free: List,
+    slots: usize,
+    links: Links,
+    keys: Column<KeyHash>,
+    weights: Column<u32>,
+    lists: Column<u8>,
+}
+
+/// One order and what its ghosts weighed together when they left.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    list: List,
+    weight: u64,
+}
+
+/// What was remembered of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ghost {
+    /// The list it stood in.
+    pub(crate) list: usize,
+    /// What it weighed when it left.
+    pub(crate) weight: u32,
+}
+
+/// A free cell. No slot has this number, whatever bits stand beside it: see `slot_bits`.
+const EMPTY: u32 = u32::MAX;
+
+/// Cells of the first table.
+const CELLS_MIN: usize = 16;
+
+impl<const LISTS: usize> GhostLists<LISTS> {
+    /// No ghosts, no memory.
+    pub(crate) fn new() -> Self {
+        Self {
+            orders: [Order { list: List::EMPTY, weight: 0 }; LISTS],
+            len: 0,
+            table: Vec::new(),
+            free: List::EMPTY,
+            slots: 0,
+            links: Links::with_capacity(0),
+            keys: Column::with_capacity(0),
+            weights: Column::with_capacity(0),
+            lists: Column::with_capacity(0),
+        }
+    }
+
+    /// How many keys are remembered, in all lists.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What the ghosts of `list` weighed together when they left.
+    pub(crate) fn weight(&self, list: usize) -> u64 {
+        self.orders[list].weight
+    }
+
+    /// Remembers `key` as the newest of `list`, and nowhere else.
+    pub(crate) fn push(&mut self, list: usize, key: KeyHash, weight: u32) {
+        self.take(key);
+        if (self.len + 1) * 4 > self.table.len() * 3 {
+            self.grow();
+        }
+        let slot = self.free.pop_oldest(&mut self.links).unwrap_or_else(|| {
+            let slot = u32::try_from(self.slots).expect("a ghost costs more than 2 bytes");
+            self.slots += 1;
+            EntryId(slot)
+        });
+        self.keys.set(slot, key);
+        self.weights.set(slot, weight);
+        self.lists.set(slot, u8::try_from(list).expect("there are few lists"));
+        let order = &mut self.orders[list];
+        order.list.push_newest(&mut self.links, slot);
+        order.weight += u64::from(weight);
+        self.len += 1;
+        self.place(slot, key);
+    }
+
+    /// Forgets `key` and returns what was remembered of it.
+    pub(crate) fn take(&mut self, key: KeyHash) -> Option<Ghost> {
+        let cell = self.find(key)?;
+        let slot = self.slot_of(self.table[cell]);
+        Some(self.forget(cell, slot))
+    }
+
+    /// Forgets the oldest ghost of `list` and returns it.
+    pub(crate) fn pop_oldest(&mut self, list: usize) -> Option<Ghost> {
+        let slot = self.orders[list].list.oldest()?;
+        let cell = self.find(self.keys[slot]).expect("every ghost is in the table");
+        Some(self.forget(cell, slot))
+    }
+
+    fn forget(&mut self, cell: usize, slot: EntryId) -> Ghost {
+        let ghost = Ghost { list: usize::from(self.lists[slot]), weight: self.weights[slot] };
+        let order = &mut self.orders[ghost.list];
+        order.list.remove(&mut self.links, slot);
+        order.weight -= u64::from(ghost.weight);
+        self.free.push_newest(&mut self.links, slot);
+        self.len -= 1;
+        self.clear(cell);
+        ghost
+    }
+
+    /// Where the search for `key` starts. The owner may have chosen this cache by some bits of the
+    /// hash, which then are equal in all its keys; the product spreads the others over all cells.
+    fn home(&self, KeyHash(hash): KeyHash) -> usize {
+        let spread = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        ((spread * self.table.len() as u64) >> 32) as usize
+    }
+
+    fn next(&self, cell: usize) -> usize {
+        if cell + 1 == self.table.len() { 0 } else { cell + 1 }
+    }
+
+    /// Bits of a cell that hold the slot. There are fewer slots than cells, so the greatest number of
+    /// that many bits is no slot's, and no taken cell equals `EMPTY`.
+    fn slot_bits(&self) -> u32 {
+        usize::BITS - self.table.len().leading_zeros()
+    }
+
+    fn slot_of(&self, cell: u32) -> EntryId {
+        EntryId(cell & !(u32::MAX << self.slot_bits()))
+    }
+
+    /// The bits of `key` that stand in its cell beside the slot.
+    fn tag(&self, KeyHash(hash): KeyHash) -> u32 {
+        ((hash >> 32) as u32) << self.slot_bits()
+    }
+
+    /// The cell of `key`.
+    fn find(&self, key: KeyHash) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
+        let tag = self.tag(key);
+        let tag_mask = u32::MAX << self.slot_bits();
+        let mut cell = self.home(key);
+        loop {
+            let taken = self.table[cell];
+            if taken == EMPTY {
+                return None;
+            }
+            if taken & tag_mask == tag && self.keys[self.slot_of(taken)] == key {
+                return Some(cell);
+            }
+            cell = self.next(cell);
+        }
+    }
+
+    fn place(&mut self, slot: EntryId, key: KeyHash) {
+        let mut cell = self.home(key);
+        while self.table[cell] != EMPTY {
+            cell = self.next(cell);
+        }
+        self.table[cell] = self.tag(key) | slot.0;
+    }
+
+    /// Empties `cell`, and moves up what was placed behind it for want of it.
+    fn clear(&mut self, mut cell: usize) {
+        let mut behind = cell;
+        loop {
+            behind = self.next(behind);
+            let taken = self.table[behind];
+            if taken == EMPTY {
+                break;
+            }
+            let home = self.home(self.keys[self.slot_of(taken)]);
+            // It may move unless its home lies in between, (cell, behind] around the table's end.
+            let stays = if cell < behind {
+                cell < home && home <= behind
+            } else {
+                cell < home || home <= behind
+            };
+            if !stays {
+                self.table[cell] = taken;
+                cell = behind;
+            }
+        }
+        self.table[cell] = EMPTY;
+    }
+
+    /// Makes the table half as long again. Rare: a ghost in three is placed anew for each added.
+    #[cold]
+    fn grow(&mut self) {
+        let cells = (self.table.len() * 3 / 2).max(CELLS_MIN);
+        assert!(cells <= 1 << 31, "a cell has a bit to spare beside the slot");
+        self.table.clear();
+        self.table.reserve_exact(cells);
+        self.table.resize(cells, EMPTY);
+        for list in 0..LISTS {
+            let mut next = self.orders[list].list.oldest();
+            while let Some(slot) = next {
+                self.place(slot, self.keys[slot]);
+                next = List::newer(&self.links, slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(usize, u64, u32),
+        Take(u64),
+        PopOldest(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // Few homes and fewer tags, so that searches run on, and around the end of the table.
+        let key = (0..6_u64, 0..5_u64).prop_map(|(home, tag)| (tag << 32) | (tag << 62) | home);
+        prop_oneof![
+            4 => (0..2_usize, key.clone(), 1..9_u32).prop_map(|(l, k, w)| Op::Push(l, k, w)),
+            2 => key.prop_map(Op::Take),
+            1 => (0..2_usize).prop_map(Op::PopOldest),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn ghosts_are_remembered_like_in_a_vector(ops in vec(op(), 0..300)) {
+            let mut ghosts = GhostLists::<2>::new();
+            let mut model: Vec<(u64, Ghost)> = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Push(list, key, weight) => {
+                        ghosts.push(list, KeyHash(key), weight);
+                        model.retain(|(other, _)| *other != key);
+                        model.push((key, Ghost { list, weight }));
+                    }
+                    Op::Take(key) => {
+                        let at = model.iter().position(|(other, _)| *other == key);
+                        let expected = at.map(|at| model.remove(at).1);
+                        prop_assert_eq!(ghosts.take(KeyHash(key)), expected);
+                    }
+                    Op::PopOldest(list) => {
+                        let at = model.iter().position(|(_, ghost)| ghost.list == list);
+                        let expected = at.map(|at| model.remove(at).1);
+                        prop_assert_eq!(ghosts.pop_oldest(list), expected);
+                    }
+                }
+                prop_assert_eq!(ghosts.len(), model.len());
+                for list in 0..2 {
+                    let of_list = model.iter().filter(|(_, ghost)| ghost.list == list);
+                    let weight: u64 = of_list.map(|(_, ghost)| u64::from(ghost.weight)).sum();
+                    prop_assert_eq!(ghosts.weight(list), weight);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_greatest_number_of_ghosts_not_their_turnover() {
+        let mut ghosts = GhostLists::<1>::new();
+        for key in 0..100_000_u64 {
+            ghosts.push(0, KeyHash(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)), 1);
+            if ghosts.len() > 1_000 {
+                ghosts.pop_oldest(0);
+            }
+        }
+        assert_eq!(ghosts.slots, 1_001);
+        assert!(ghosts.table.len() <= 2_002, "{} cells", ghosts.table.len());
+    }
+}
