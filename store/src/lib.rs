@@ -1,8 +1,52 @@
-//! stub
+//! One shard of a cache: a log of segments, an index, a policy.
+//!
+//! A [`Shard`] is single-threaded and reads no clock: the server puts it behind a lock and says what
+//! time it is. Values live in a log of segments, so there are no size classes; what an item costs,
+//! overhead included, is [`record::footprint`], and the sum of it is held to a [`Budget`].
+//!
+//! ```
+//! use store::{Config, Deadline, Geometry, Key, NewItem, Precondition, Shard, Timestamp};
+//!
+//! let mib = 1 << 20;
+//! let geometry = Geometry::new(8 * mib, mib, 1);
+//! let mut shard =
+//!     Shard::new(Config { geometry, item_bytes_max: mib, policy: eviction::Kind::Lru, shard: 0 });
+//!
+//! let now = Timestamp::from_secs(1_800_000_000);
+//! let key = Key::new(b"greeting");
+//! let deadline = Deadline::at(now.plus_millis(10_000));
+//! let new = NewItem { client_flags: 0, deadline, value: &[b"hello"], own_cas: None };
+//! shard.put(&key, &new, Precondition::Absent, now);
+//!
+//! let item = shard.get(&key, now).expect("it was just stored");
+//! assert_eq!(item.value.to_vec(), b"hello");
+//! assert!(shard.get(&key, now.plus_millis(10_000)).is_none(), "its time is over");
+//! ```
+
+pub mod arena;
 pub mod budget;
+mod chunks;
+mod cleaner;
 pub mod config;
+mod counters;
+mod entries;
+mod expiry;
 pub mod hash;
+mod index;
+mod log;
+mod put;
 pub mod record;
-pub mod time;
+mod segment;
+mod shard;
+mod time;
+mod update;
+
 pub use budget::Budget;
+pub use chunks::Value;
 pub use config::{Config, Geometry};
+pub use counters::Counters;
+pub use expiry::Swept;
+pub use put::{NewItem, Precondition, PutOutcome};
+pub use shard::{Item, Key, Shard};
+pub use time::{Deadline, Timestamp};
+pub use update::{DeleteOutcome, Delta, DeltaOutcome, End, Invalidation};

@@ -26,10 +26,12 @@ pub(crate) const VALUE_BYTES_MAX: u32 = (1 << 18) - 1;
 /// Memory of a shard that does not depend on its items: superblock, open buffers, small tables.
 pub const SHARD_OVERHEAD_BYTES: u64 = 32 * 1024;
 
-/// Index slot and columns of an entry, without its policy's, in bytes.
-const ENTRY_BYTES: u32 = 24;
+/// An entry's share of the index, at most, in bytes.
+const INDEX_BYTES: u32 = 8;
+/// An entry's columns without its policy's, in bytes.
+pub(crate) const COLUMN_BYTES: u32 = 16;
 /// A further part of a large item: header, chain field, key, and its entry's columns.
-const PART_BYTES: u32 = HEADER_BYTES + 8 + PART_KEY_BYTES + 16;
+const PART_BYTES: u32 = HEADER_BYTES + 8 + PART_KEY_BYTES + COLUMN_BYTES;
 /// A part's key: the cas of its head.
 pub(crate) const PART_KEY_BYTES: u32 = 8;
 /// Of each byte written, the share set aside so that cleaning stays cheap: one eighth.
@@ -82,13 +84,12 @@ pub struct Shape {
 impl Shape {
     /// An item without deadline, client flags or own cas.
     pub fn plain(key_bytes: u32, value_bytes: u32) -> Self {
-        Self {
-            key_bytes,
-            value_bytes,
-            expires: false,
-            has_client_flags: false,
-            has_own_cas: false,
-        }
+        Self { key_bytes, value_bytes, expires: false, has_client_flags: false, has_own_cas: false }
+    }
+
+    /// Bytes of the item as its limit counts them: key, value, and the record's header.
+    pub fn item_bytes(self) -> u64 {
+        self.record_bytes()
     }
 
     /// Bytes of the item in one piece, before padding.
@@ -96,10 +97,7 @@ impl Shape {
         let optional = u64::from(self.expires) * 8
             + u64::from(self.has_client_flags) * 4
             + u64::from(self.has_own_cas) * 8;
-        u64::from(HEADER_BYTES)
-            + optional
-            + u64::from(self.key_bytes)
-            + u64::from(self.value_bytes)
+        u64::from(HEADER_BYTES) + optional + u64::from(self.key_bytes) + u64::from(self.value_bytes)
     }
 }
 
@@ -113,13 +111,13 @@ pub fn footprint(shape: Shape, policy_bytes: u32, part_bytes_max: u32) -> Footpr
     let parts = record / u64::from(part_bytes_max.max(1));
     let bytes = record + parts * u64::from(PART_BYTES);
     let with_share = bytes + bytes / u64::from(CLEANING_SHARE);
-    let total = with_share + u64::from(ENTRY_BYTES) + u64::from(policy_bytes);
+    let total = with_share + u64::from(entry_bytes(policy_bytes));
     Footprint(u32::try_from(total).unwrap_or(u32::MAX))
 }
 
 /// What one entry costs beyond its record, in bytes: index slot, columns and policy.
 pub fn entry_bytes(policy_bytes: u32) -> u32 {
-    ENTRY_BYTES + policy_bytes
+    INDEX_BYTES + COLUMN_BYTES + policy_bytes
 }
 
 /// Everything a record says of its item besides key and value.
@@ -242,7 +240,7 @@ pub(crate) fn write<'v>(
 fn pack_lengths(value_bytes: usize, key_bytes: usize, bits: u8) -> u32 {
     debug_assert!(key_bytes < 256);
     let value = u32::try_from(value_bytes).unwrap_or(VALUE_BYTES_MAX);
-    let key = u32::try_from(key_bytes).unwrap_or(u32::from(u8::MAX));
+    let key = u32::try_from(key_bytes).unwrap_or(0xff);
     value | key << 18 | u32::from(bits) << 26
 }
 
@@ -354,7 +352,8 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn cas(&self) -> u64 {
         if self.bits() & OWN_CAS != 0 {
-            let at = 16 + 8 * usize::from(self.bits() & EXPIRY != 0)
+            let at = 16
+                + 8 * usize::from(self.bits() & EXPIRY != 0)
                 + 4 * usize::from(self.bits() & CLIENT_FLAGS != 0);
             return u64::from_le_bytes(array(&self.bytes[at..at + 8]));
         }
@@ -430,6 +429,10 @@ impl<'a> View<'a> {
         self.bits() & EXPIRY != 0
     }
 
+    pub(crate) fn has_own_cas(&self) -> bool {
+        self.bits() & OWN_CAS != 0
+    }
+
     fn checksum(&self) -> u32 {
         let mut crc = crc32c::crc32c(&self.bytes[4..16]);
         let mut at = 16;
@@ -454,6 +457,14 @@ impl<'a> View<'a> {
 pub(crate) fn set_deadline(record: &mut [u8], deadline: Deadline) {
     debug_assert!(View::of(record).has_expiry_field());
     record[16..24].copy_from_slice(&pack_expiry(deadline).to_le_bytes());
+}
+
+/// Rewrites which entry a part belongs to.
+pub(crate) fn set_part_entry(record: &mut [u8], entry: u32) {
+    let view = View::of(record);
+    debug_assert!(view.is_part());
+    let at = view.key_offset() as usize - 8;
+    record[at..at + 4].copy_from_slice(&entry.to_le_bytes());
 }
 
 /// Rewrites a value of unchanged length, and the cas, in place.

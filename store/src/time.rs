@@ -52,7 +52,8 @@ impl Deadline {
     /// The coarse form in the deadline column: seconds rounded up, 0 for never.
     #[inline]
     pub(crate) fn column_secs(self) -> u32 {
-        self.timestamp().map_or(0, |at| u32::try_from(at.0.div_ceil(1000).max(1)).unwrap_or(u32::MAX))
+        self.timestamp()
+            .map_or(0, |at| u32::try_from(at.0.div_ceil(1000).max(1)).unwrap_or(u32::MAX))
     }
 }
 

@@ -1,0 +1,34 @@
+//! `Arena`: the bytes segments are cut from.
+//!
+//! The log above asks for segments by number and never learns where they live, so a shard over
+//! anonymous memory and one over a mapped file are the same shard.
+
+pub(crate) mod heap;
+
+pub use heap::HeapArena;
+
+/// A segment's number within its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentId(pub u32);
+
+impl SegmentId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Memory cut into segments of equal size, a power of two.
+///
+/// A segment that was never written, or was released, takes no resident memory and reads as zeros.
+pub trait Arena: Send {
+    /// Size of every segment in bytes.
+    fn segment_bytes(&self) -> u32;
+    /// How many segments there are.
+    fn segment_count(&self) -> u32;
+    /// The bytes of a segment. Reading one that is not in use gives an empty slice or zeros.
+    fn segment(&self, segment: SegmentId) -> &[u8];
+    /// The bytes of a segment, to write: `segment_bytes` of them.
+    fn segment_mut(&mut self, segment: SegmentId) -> &mut [u8];
+    /// Gives the segment's memory back to the system; its content is lost.
+    fn release(&mut self, segment: SegmentId);
+}

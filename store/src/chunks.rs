@@ -1,0 +1,124 @@
+//! An item larger than a share of a segment, as a chain of records.
+//!
+//! ```text
+//! index ─▶ head entry ─▶ | header | key | first bytes of the value |
+//!            │ chain
+//!            ├─▶ part 1 ─▶ | header | head's cas | the next bytes |
+//!            └─▶ part 2 ─▶ | header | head's cas | the last bytes |
+//! ```
+//!
+//! Every part is a record with an entry of its own, so the cleaner moves it like any other; only the
+//! head is in the index and known to the policy. The parts are written first and the head last: a
+//! head that stands has all its parts.
+
+use std::collections::BTreeMap;
+
+use eviction::EntryId;
+
+use crate::entries::Entries;
+use crate::log::Log;
+
+/// The parts of the large items, by their heads.
+#[derive(Default)]
+pub(crate) struct Chains {
+    parts: BTreeMap<EntryId, Box<[EntryId]>>,
+}
+
+impl Chains {
+    /// The parts of `head` after the first, in order.
+    pub(crate) fn of(&self, head: EntryId) -> &[EntryId] {
+        self.parts.get(&head).map_or(&[], |parts| parts)
+    }
+
+    pub(crate) fn insert(&mut self, head: EntryId, parts: Box<[EntryId]>) {
+        self.parts.insert(head, parts);
+    }
+
+    pub(crate) fn remove(&mut self, head: EntryId) -> Box<[EntryId]> {
+        self.parts.remove(&head).unwrap_or_default()
+    }
+
+    /// How many entries are parts.
+    pub(crate) fn part_count(&self) -> usize {
+        self.parts.values().map(|parts| parts.len()).sum()
+    }
+}
+
+/// An item's value, in one piece or several, read in place.
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    pub(crate) first: &'a [u8],
+    pub(crate) rest: &'a [EntryId],
+    pub(crate) log: &'a Log,
+    pub(crate) entries: &'a Entries,
+    pub(crate) len: usize,
+}
+
+impl<'a> Value<'a> {
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the value is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The value's pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (log, entries) = (self.log, self.entries);
+        let rest = self.rest.iter().map(move |&part| log.record(entries.location(part)).value());
+        std::iter::once(self.first).chain(rest)
+    }
+
+    /// Appends the value to `out`.
+    #[inline]
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.first);
+        if !self.rest.is_empty() {
+            self.pieces().skip(1).for_each(|piece| out.extend_from_slice(piece));
+        }
+    }
+
+    /// The value as one vector.
+    pub fn to_vec(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len);
+        self.append_to(&mut out);
+        out
+    }
+}
+
+/// The sub-range `from..from + len` of bytes that come in pieces.
+pub(crate) fn range<'a>(
+    pieces: &'a [&'a [u8]],
+    from: usize,
+    len: usize,
+) -> impl Iterator<Item = &'a [u8]> {
+    let to = from + len;
+    let mut start = 0;
+    pieces.iter().filter_map(move |piece| {
+        let (begin, end) = (start, start + piece.len());
+        start = end;
+        let (low, high) = (from.max(begin), to.min(end));
+        (low < high).then(|| &piece[low - begin..high - begin])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_pieces_is_the_range_of_their_concatenation() {
+        let pieces: [&[u8]; 4] = [b"abc", b"", b"defgh", b"i"];
+        let whole = pieces.concat();
+        for from in 0..=whole.len() {
+            for len in 0..=whole.len() - from {
+                let got: Vec<u8> = range(&pieces, from, len).flatten().copied().collect();
+                assert_eq!(got, &whole[from..from + len]);
+            }
+        }
+    }
+}

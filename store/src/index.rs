@@ -1,0 +1,250 @@
+//! The flat hash table from key hash to `EntryId`.
+//!
+//! ```text
+//! bucket, 64 bytes, one cache line:
+//! | 12 tags, 1 B each | spill, 4 B | 12 entry ids, 4 B each |
+//! ```
+//!
+//! - A bucket is found by the high part of a 28-bit hash (fast range, so the number of buckets need
+//!   not be a power of two), a slot in it by the low 8 bits, compared twelve at once.
+//! - A full bucket spills into the next; `spill` counts the entries that passed by, so a lookup stops
+//!   at the first bucket that nothing passed.
+//! - Buckets are in hash order whatever their number, so growing is one pass from front to back over
+//!   the old table and the new. It grows by a quarter, not by doubling: at most a quarter is unused.
+
+use eviction::EntryId;
+
+use crate::hash::fast_range;
+
+const SLOTS: usize = 12;
+/// Grows when more than this many of a bucket's slots are taken on average.
+const LOAD_MAX: usize = 10;
+const BUCKETS_MIN: usize = 8;
+/// Marks an empty slot; no hash has this tag.
+const EMPTY: u8 = 0;
+
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u8; SLOTS],
+    spill: u32,
+    ids: [EntryId; SLOTS],
+}
+
+const EMPTY_BUCKET: Bucket = Bucket { tags: [EMPTY; SLOTS], spill: 0, ids: [EntryId(0); SLOTS] };
+
+impl Bucket {
+    /// A bit for each slot whose tag is `tag`.
+    #[inline]
+    fn matches(&self, tag: u8) -> u32 {
+        let mut bits = 0;
+        for (slot, &it) in self.tags.iter().enumerate() {
+            bits |= u32::from(it == tag) << slot;
+        }
+        bits
+    }
+}
+
+/// Hash table of entry ids. The keys themselves stay in the records: whoever asks compares them.
+pub(crate) struct Index {
+    buckets: Vec<Bucket>,
+    len: usize,
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        Self { buckets: vec![EMPTY_BUCKET; BUCKETS_MIN], len: 0 }
+    }
+
+    /// Entries in the table.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn bucket_of(&self, hash: u32) -> usize {
+        let count = u32::try_from(self.buckets.len()).unwrap_or(u32::MAX);
+        fast_range(hash << 4, count) as usize
+    }
+
+    #[inline]
+    fn next(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+    }
+
+    /// The entry of this 28-bit hash for which `is_it` says yes.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        hash: u32,
+        mut is_it: impl FnMut(EntryId) -> bool,
+    ) -> Option<EntryId> {
+        let tag = slot_tag(hash);
+        let mut at = self.bucket_of(hash);
+        loop {
+            let bucket = &self.buckets[at];
+            let mut matches = bucket.matches(tag);
+            while matches != 0 {
+                let id = bucket.ids[matches.trailing_zeros() as usize];
+                if is_it(id) {
+                    return Some(id);
+                }
+                matches &= matches - 1;
+            }
+            if bucket.spill == 0 {
+                return None;
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// Adds an entry that is not in the table. `hash_of` gives the hash of the entries that are,
+    /// should the table have to grow.
+    pub(crate) fn insert(&mut self, hash: u32, id: EntryId, hash_of: impl Fn(EntryId) -> u32) {
+        if self.len >= self.buckets.len() * LOAD_MAX {
+            self.grow(hash_of);
+        }
+        self.place(hash, id);
+        self.len += 1;
+    }
+
+    fn place(&mut self, hash: u32, id: EntryId) {
+        let mut at = self.bucket_of(hash);
+        loop {
+            let free = self.buckets[at].matches(EMPTY);
+            if free != 0 {
+                let slot = free.trailing_zeros() as usize;
+                let bucket = &mut self.buckets[at];
+                bucket.tags[slot] = slot_tag(hash);
+                bucket.ids[slot] = id;
+                return;
+            }
+            self.buckets[at].spill += 1;
+            at = self.next(at);
+        }
+    }
+
+    fn grow(&mut self, hash_of: impl Fn(EntryId) -> u32) {
+        let count = self.buckets.len() + (self.buckets.len() / 4).max(BUCKETS_MIN);
+        let old = std::mem::replace(&mut self.buckets, vec![EMPTY_BUCKET; count]);
+        for bucket in &old {
+            for (slot, &tag) in bucket.tags.iter().enumerate() {
+                if tag != EMPTY {
+                    self.place(hash_of(bucket.ids[slot]), bucket.ids[slot]);
+                }
+            }
+        }
+    }
+
+    /// Takes an entry out of the table.
+    pub(crate) fn remove(&mut self, hash: u32, id: EntryId) {
+        let tag = slot_tag(hash);
+        let home = self.bucket_of(hash);
+        let mut at = home;
+        loop {
+            let mut matches = self.buckets[at].matches(tag);
+            while matches != 0 {
+                let slot = matches.trailing_zeros() as usize;
+                if self.buckets[at].ids[slot] == id {
+                    self.buckets[at].tags[slot] = EMPTY;
+                    self.unspill(home, at);
+                    self.len -= 1;
+                    return;
+                }
+                matches &= matches - 1;
+            }
+            assert!(self.buckets[at].spill > 0, "an entry that is removed is in the table");
+            at = self.next(at);
+        }
+    }
+
+    /// One entry less passed the buckets from `from` to before `to`.
+    fn unspill(&mut self, from: usize, to: usize) {
+        let mut at = from;
+        while at != to {
+            self.buckets[at].spill -= 1;
+            at = self.next(at);
+        }
+    }
+
+    /// Memory of the table in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buckets.len() * size_of::<Bucket>()
+    }
+}
+
+/// The low 8 bits of a hash, but never the mark of an empty slot.
+#[inline]
+fn slot_tag(hash: u32) -> u8 {
+    hash.to_le_bytes()[0].max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_one_cache_line() {
+        assert_eq!(size_of::<Bucket>(), 64);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u32),
+        Remove(prop::sample::Index),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // Few distinct hashes, so that buckets overflow and tags collide.
+        let hash = prop_oneof![0..1u32 << 28, (0..4u32).prop_map(|n| n << 20), Just(77)];
+        prop_oneof![3 => hash.prop_map(Op::Insert), 2 => any::<prop::sample::Index>().prop_map(Op::Remove)]
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_finds_what_was_inserted_and_nothing_else(ops in prop::collection::vec(op(), 1..600)) {
+            let mut index = Index::new();
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            let mut next = 0;
+            for op in ops {
+                match op {
+                    Op::Insert(hash) => {
+                        model.insert(next, hash);
+                        index.insert(hash, EntryId(next), |id| model[&id.0]);
+                        next += 1;
+                    }
+                    Op::Remove(which) if !model.is_empty() => {
+                        let mut ids: Vec<u32> = model.keys().copied().collect();
+                        ids.sort_unstable();
+                        let id = ids[which.index(ids.len())];
+                        index.remove(model[&id], EntryId(id));
+                        model.remove(&id);
+                    }
+                    Op::Remove(_) => {}
+                }
+                prop_assert_eq!(index.len(), model.len());
+            }
+            for (&id, &hash) in &model {
+                prop_assert_eq!(index.find(hash, |it| it.0 == id), Some(EntryId(id)));
+            }
+            prop_assert_eq!(index.find(123, |id| !model.contains_key(&id.0)), None);
+        }
+    }
+
+    #[test]
+    fn an_entry_costs_at_most_eight_bytes_once_the_table_has_grown() {
+        let mut index = Index::new();
+        let hash = |id: u32| id.wrapping_mul(0x9e37_79b9) >> 4;
+        for id in 0..100_000 {
+            index.insert(hash(id), EntryId(id), |id| hash(id.0));
+            if id > 10_000 {
+                assert!(index.bytes() <= (id as usize + 1) * 8 + 1024);
+            }
+        }
+    }
+}

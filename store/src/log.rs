@@ -1,0 +1,285 @@
+//! The log: open segments that records are appended to, sealed ones, free ones, live bytes of each.
+//!
+//! ```text
+//! free ──open──▶ open (new | moved) ──full──▶ sealed ──emptiest──▶ cleaning ──▶ free
+//!                                               └── last record dies ──▶ free
+//! ```
+//!
+//! - New records and those that the cleaner moved go to different open segments: what survived one
+//!   cleaning tends to survive the next, and stays out of the way of what dies young.
+//! - A free segment that was in use before is taken before one that never was, so resident memory
+//!   grows only as far as it is needed.
+//! - `live_bytes` of a segment counts the records that an entry still points at.
+
+use crate::arena::{Arena, SegmentId};
+use crate::record::View;
+use crate::segment;
+
+/// Where a record stands: in units of 4 bytes from the arena's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location(pub(crate) u32);
+
+impl Location {
+    /// No record.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
+/// Which open segment a record is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Written by a client.
+    New,
+    /// Moved by the cleaner.
+    Moved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Open,
+    Sealed,
+    Cleaning,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    state: State,
+    live_bytes: u32,
+    /// Bytes written, header included.
+    used: u32,
+}
+
+/// Segments, and the records in them.
+pub(crate) struct Log {
+    arena: Box<dyn Arena>,
+    segments: Vec<Segment>,
+    /// Free segments that hold memory, the last freed on top.
+    free_resident: Vec<SegmentId>,
+    /// Free segments that hold none.
+    free_released: Vec<SegmentId>,
+    open: [Option<SegmentId>; 2],
+    /// Segments that may hold memory at once.
+    resident_max: u32,
+    sequence: u64,
+    shard: u32,
+    segment_shift: u32,
+}
+
+impl Log {
+    pub(crate) fn new(arena: Box<dyn Arena>, shard: u32) -> Self {
+        let count = arena.segment_count();
+        let segment_shift = arena.segment_bytes().trailing_zeros();
+        Self {
+            segments: vec![Segment { state: State::Free, live_bytes: 0, used: 0 }; count as usize],
+            free_resident: Vec::new(),
+            free_released: (0..count).rev().map(SegmentId).collect(),
+            open: [None, None],
+            resident_max: count,
+            sequence: 0,
+            shard,
+            segment_shift,
+            arena,
+        }
+    }
+
+    /// Size of a segment in bytes.
+    pub(crate) fn segment_bytes(&self) -> u32 {
+        1 << self.segment_shift
+    }
+
+    /// Segments that hold memory.
+    pub(crate) fn resident_segments(&self) -> u32 {
+        let released = u32::try_from(self.free_released.len()).unwrap_or(u32::MAX);
+        self.arena.segment_count() - released
+    }
+
+    /// Segments that can be opened without cleaning.
+    #[inline]
+    pub(crate) fn segments_available(&self) -> u32 {
+        let free = u32::try_from(self.free_resident.len()).unwrap_or(u32::MAX);
+        let released = u32::try_from(self.free_released.len()).unwrap_or(u32::MAX);
+        let in_use = self.arena.segment_count() - free - released;
+        self.resident_max.saturating_sub(in_use).min(free + released)
+    }
+
+    /// Limits the segments that hold memory, and gives back what is free beyond the limit.
+    pub(crate) fn set_resident_max(&mut self, segments: u32) {
+        self.resident_max = segments.min(self.arena.segment_count());
+        while self.resident_segments() > self.resident_max {
+            let Some(segment) = self.free_resident.pop() else { break };
+            self.arena.release(segment);
+            self.free_released.push(segment);
+        }
+    }
+
+    /// Bytes that can still be appended to the open segment of `stream`.
+    #[inline]
+    pub(crate) fn room(&self, stream: Stream) -> u32 {
+        match self.open[stream as usize] {
+            Some(segment) => self.segment_bytes() - self.segments[segment.index()].used,
+            None => 0,
+        }
+    }
+
+    /// Seals the open segment of `stream` and opens a free one. `false` when none is available.
+    pub(crate) fn open_next(&mut self, stream: Stream) -> bool {
+        // The cleaner may go beyond the limit by the segment that it is about to free.
+        if stream == Stream::New && self.segments_available() == 0 {
+            return false;
+        }
+        let Some(next) = self.free_resident.pop().or_else(|| self.free_released.pop()) else {
+            return false;
+        };
+        self.seal(stream);
+        self.sequence += 1;
+        let header =
+            segment::Header { shard: self.shard, sequence: self.sequence, sealed_used: None };
+        header.write(self.arena.segment_mut(next));
+        self.segments[next.index()] =
+            Segment { state: State::Open, live_bytes: 0, used: segment::HEADER_BYTES };
+        self.open[stream as usize] = Some(next);
+        true
+    }
+
+    fn seal(&mut self, stream: Stream) {
+        let Some(segment) = self.open[stream as usize].take() else { return };
+        let used = self.segments[segment.index()].used;
+        let bytes = self.arena.segment_mut(segment);
+        let sequence = segment::Header::sequence_of(bytes);
+        segment::Header { shard: self.shard, sequence, sealed_used: Some(used) }.write(bytes);
+        self.segments[segment.index()].state = State::Sealed;
+        self.free_if_dead(segment);
+    }
+
+    /// Appends `len` bytes, a record's padded length, for which there is [`Self::room`].
+    #[inline]
+    pub(crate) fn append(&mut self, stream: Stream, len: u32) -> (Location, &mut [u8]) {
+        assert!(len <= self.room(stream), "the caller opened a segment with room");
+        let Some(segment) = self.open[stream as usize] else {
+            unreachable!("room is 0 without one")
+        };
+        let state = &mut self.segments[segment.index()];
+        let offset = state.used;
+        state.used += len;
+        state.live_bytes += len;
+        let location = Location((segment.0 << (self.segment_shift - 2)) + offset / 4);
+        let (from, to) = (offset as usize, (offset + len) as usize);
+        (location, &mut self.arena.segment_mut(segment)[from..to])
+    }
+
+    #[inline]
+    fn segment_of(&self, location: Location) -> SegmentId {
+        SegmentId(location.0 >> (self.segment_shift - 2))
+    }
+
+    #[inline]
+    fn offset_of(&self, location: Location) -> usize {
+        (location.0 & ((1 << (self.segment_shift - 2)) - 1)) as usize * 4
+    }
+
+    /// The record at a location.
+    #[inline]
+    pub(crate) fn record(&self, location: Location) -> View<'_> {
+        let segment = self.arena.segment(self.segment_of(location));
+        View::of(&segment[self.offset_of(location)..])
+    }
+
+    /// The bytes of a record and what follows it, to rewrite a field in place.
+    pub(crate) fn record_mut(&mut self, location: Location) -> &mut [u8] {
+        let (segment, offset) = (self.segment_of(location), self.offset_of(location));
+        &mut self.arena.segment_mut(segment)[offset..]
+    }
+
+    /// The record at `location`, of `len` bytes, is not pointed at any more.
+    #[inline]
+    pub(crate) fn kill(&mut self, location: Location, len: u32) {
+        let segment = self.segment_of(location);
+        let state = &mut self.segments[segment.index()];
+        debug_assert!(state.live_bytes >= len, "a record dies once");
+        state.live_bytes -= len;
+        self.free_if_dead(segment);
+    }
+
+    #[inline]
+    fn free_if_dead(&mut self, segment: SegmentId) {
+        let state = &self.segments[segment.index()];
+        if state.state == State::Sealed && state.live_bytes == 0 {
+            self.free(segment);
+        }
+    }
+
+    fn free(&mut self, segment: SegmentId) {
+        self.segments[segment.index()] = Segment { state: State::Free, live_bytes: 0, used: 0 };
+        if self.resident_segments() > self.resident_max {
+            self.arena.release(segment);
+            self.free_released.push(segment);
+        } else {
+            self.free_resident.push(segment);
+        }
+    }
+
+    /// Takes the sealed segment with the fewest live bytes out for cleaning, unless even that one is
+    /// so full that moving its records gains less than a sixteenth of a segment.
+    pub(crate) fn begin_cleaning(&mut self) -> Option<SegmentId> {
+        let (index, emptiest) = self
+            .segments
+            .iter()
+            .enumerate()
+            .filter(|(_, segment)| segment.state == State::Sealed)
+            .min_by_key(|(_, segment)| segment.live_bytes)?;
+        if emptiest.live_bytes > self.segment_bytes() - self.segment_bytes() / 16 {
+            return None;
+        }
+        let segment = SegmentId(u32::try_from(index).ok()?);
+        self.segments[index].state = State::Cleaning;
+        Some(segment)
+    }
+
+    /// The first record at or after `offset` in a segment, and where the next one begins.
+    pub(crate) fn record_at(&self, segment: SegmentId, offset: u32) -> Option<(Location, u32)> {
+        if offset >= self.segments[segment.index()].used {
+            return None;
+        }
+        let location = Location((segment.0 << (self.segment_shift - 2)) + offset / 4);
+        Some((location, offset + self.record(location).len()))
+    }
+
+    /// Live bytes of a segment.
+    pub(crate) fn live_bytes(&self, segment: SegmentId) -> u32 {
+        self.segments[segment.index()].live_bytes
+    }
+
+    /// The segment being cleaned has no live record left; it is free.
+    pub(crate) fn end_cleaning(&mut self, segment: SegmentId) {
+        let state = &self.segments[segment.index()];
+        assert!(state.state == State::Cleaning, "only a segment taken for cleaning is given back");
+        assert!(state.live_bytes == 0, "every live record was moved");
+        self.free(segment);
+    }
+
+    /// Copies a record to the open segment for moved ones, which has room, and returns where it is
+    /// now. The old bytes stay as they are.
+    pub(crate) fn copy_record(&mut self, from: Location, scratch: &mut Vec<u8>) -> Location {
+        let len = self.record(from).len();
+        scratch.clear();
+        scratch.extend_from_slice(&self.record_mut(from)[..len as usize]);
+        let (to, bytes) = self.append(Stream::Moved, len);
+        bytes.copy_from_slice(scratch);
+        to
+    }
+
+    /// Frees every segment.
+    pub(crate) fn clear(&mut self) {
+        self.open = [None, None];
+        for index in 0..self.segments.len() {
+            if self.segments[index].state != State::Free {
+                self.free(SegmentId(u32::try_from(index).unwrap_or(u32::MAX)));
+            }
+        }
+    }
+
+    /// Live bytes over all segments.
+    pub(crate) fn live_bytes_total(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.live_bytes)).sum()
+    }
+}

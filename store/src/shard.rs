@@ -1,0 +1,829 @@
+//! `Shard`: one single-threaded cache; the only file that sees all those below.
+//!
+//! ```text
+//!              key ──hash──▶ index ──▶ entry ──▶ columns ──location──▶ record in the log
+//! policy ranks entries            budget counts footprints            cleaner frees segments
+//! ```
+//!
+//! - Every entry in the index is known to the policy and counted in the budget, and the other way
+//!   round. Parts of large items are neither.
+//! - Eviction happens when the budget says so, before a write; the log's room follows, since live
+//!   records are held to a share of it. Only when that fails does the log ask for victims.
+
+use eviction::{EntryId, KeyHash, Kind, Policy};
+
+use crate::arena::{Arena, HeapArena};
+use crate::budget::Budget;
+use crate::chunks::{Chains, Value, range};
+use crate::cleaner::{Cleaner, Progress};
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::entries::{Entries, Expiry, state};
+use crate::hash::{key_hash, tag_of};
+use crate::index::Index;
+use crate::log::{Location, Log, Stream};
+use crate::put::{NewItem, Precondition, PutOutcome};
+use crate::record::{
+    self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Shape,
+    VALUE_BYTES_MAX, entry_bytes, footprint, padded,
+};
+use crate::time::{Deadline, Timestamp};
+
+/// Free segments that only the cleaner may open: it needs somewhere to move records to.
+const SEGMENTS_RESERVED: u32 = 1;
+/// The cleaner works between writes when fewer segments than this are free.
+const SEGMENTS_LOW: u32 = 3;
+/// An item read within so many seconds before its eviction counts as active.
+const ACTIVE_SECS: u32 = 60;
+/// A scratch buffer that grew beyond this is given back.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+/// A key, and its hash, computed once.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    bytes: &'a [u8],
+    hash: KeyHash,
+    tag: u32,
+}
+
+impl<'a> Key<'a> {
+    /// Hashes a key of 1 to 250 bytes.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        debug_assert!((1..=250).contains(&bytes.len()), "the protocol checked the length");
+        let hash = key_hash(bytes);
+        Self { bytes, hash, tag: tag_of(hash) }
+    }
+
+    /// The key's bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The key's hash; [`crate::Geometry::shard_of`] picks its shard.
+    #[inline]
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+}
+
+/// An item as a reader sees it.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    /// Opaque to the server.
+    pub client_flags: u32,
+    /// Changes with every write of the item.
+    pub cas: u64,
+    /// When the item expires.
+    pub deadline: Deadline,
+    /// Whether it was read before this read.
+    pub fetched: bool,
+    /// Seconds since it was used before this read.
+    pub idle_secs: u32,
+    /// Whether a client marked it stale.
+    pub stale: bool,
+    /// Whether a client was told to compute it again.
+    pub win_sent: bool,
+    /// The value.
+    pub value: Value<'a>,
+}
+
+/// Why an entry leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    Deleted,
+    Expired,
+    Evicted,
+}
+
+/// What a record says of an item besides its key and value, before it has a place in the log.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields {
+    pub(crate) client_flags: u32,
+    pub(crate) deadline: Deadline,
+    pub(crate) own_cas: Option<u64>,
+    /// The shard's count of writes at which the item got its cas.
+    pub(crate) sequence: u64,
+}
+
+/// Where an item's records came to stand.
+struct Written {
+    location: Location,
+    /// The entries of a large item's further parts.
+    parts: Option<Box<[EntryId]>>,
+}
+
+/// No room could be made for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    TooLarge,
+    OutOfMemory,
+}
+
+/// One single-threaded cache.
+pub struct Shard {
+    config: Config,
+    log: Log,
+    index: Index,
+    entries: Entries,
+    chains: Chains,
+    policy: Box<dyn Policy>,
+    budget: Budget,
+    cleaner: Cleaner,
+    counters: Counters,
+    /// The count of writes; the next item's cas.
+    sequence: u64,
+    /// Everything present at this time is to go.
+    flush_at: Option<Timestamp>,
+    /// Where the expiry sweep goes on.
+    pub(crate) sweep_at: u32,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    /// An empty shard in anonymous memory. Memory is reserved now and becomes resident as it is
+    /// used.
+    pub fn new(config: Config) -> Self {
+        let geometry = config.geometry;
+        let segments = geometry.shard_bytes / u64::from(geometry.segment_bytes);
+        let segments = u32::try_from(segments).unwrap_or(u32::MAX);
+        Self::with_arena(config, Box::new(HeapArena::new(geometry.segment_bytes, segments)))
+    }
+
+    /// An empty shard over the segments of `arena`.
+    pub fn with_arena(config: Config, arena: Box<dyn Arena>) -> Self {
+        let policy_bytes = config.policy.entry_bytes();
+        let budget = Budget::new(config.geometry.shard_bytes, entry_bytes(policy_bytes));
+        let entries_max = entries_max(&config);
+        Self {
+            log: Log::new(arena, config.shard),
+            index: Index::new(),
+            entries: Entries::new(entries_max),
+            chains: Chains::default(),
+            policy: config.policy.build(budget.bytes_max(), entries_max),
+            budget,
+            cleaner: Cleaner::default(),
+            counters: Counters::default(),
+            sequence: 0,
+            flush_at: None,
+            sweep_at: 0,
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// Reads an item: a hit for the policy.
+    #[inline]
+    pub fn get(&mut self, key: &Key<'_>, now: Timestamp) -> Option<Item<'_>> {
+        let id = self.find(key, now)?;
+        let before = self.mark_used(id, now);
+        self.entries.set_state(id, before.state | state::FETCHED);
+        Some(self.item(id, before))
+    }
+
+    /// Reads an item without the policy hearing of it, and without counting it as read.
+    pub fn peek(&mut self, key: &Key<'_>, now: Timestamp) -> Option<Item<'_>> {
+        let id = self.find(key, now)?;
+        let before = self.usage(id, now);
+        Some(self.item(id, before))
+    }
+
+    /// Writes an item if its precondition holds.
+    pub fn put(
+        &mut self,
+        key: &Key<'_>,
+        new: &NewItem<'_>,
+        precondition: Precondition,
+        now: Timestamp,
+    ) -> PutOutcome {
+        let old = self.find(key, now);
+        let mut fields = Fields {
+            client_flags: new.client_flags,
+            deadline: new.deadline,
+            own_cas: new.own_cas,
+            sequence: 0,
+        };
+        let mut stale = 0;
+        match (precondition, old) {
+            (Precondition::None, _)
+            | (Precondition::Absent, None)
+            | (Precondition::Present, Some(_)) => {}
+            (Precondition::Absent, Some(old)) => {
+                // As in memcached, asking to add what is there counts as a use of it.
+                self.mark_used(old, now);
+                return PutOutcome::NotStored;
+            }
+            (Precondition::Present, None) => return PutOutcome::NotStored,
+            (Precondition::Cas(_) | Precondition::CasOrStale(_), None) => {
+                return PutOutcome::NotFound;
+            }
+            (Precondition::Cas(expected), Some(old)) => {
+                if self.record(old).cas() != expected {
+                    return PutOutcome::Exists;
+                }
+            }
+            (Precondition::CasOrStale(expected), Some(old)) => {
+                let cas = self.record(old).cas();
+                if expected > cas {
+                    return PutOutcome::Exists;
+                }
+                if expected < cas {
+                    fields.deadline = self.record(old).deadline();
+                    stale = state::STALE | self.entries.state(old) & state::WIN_SENT;
+                }
+            }
+        }
+        fields.sequence = self.next_sequence();
+        let cas = fields.own_cas.unwrap_or(fields.sequence);
+        if fields.deadline.is_due(now) {
+            // Stored and expired in the same moment.
+            if let Some(old) = old {
+                self.remove(old, Leaving::Deleted, now);
+            }
+            self.counters.items_stored += 1;
+            return PutOutcome::Stored { cas };
+        }
+        match self.store(key, old, fields, new.value, now) {
+            Ok(id) => {
+                self.entries.set_state(id, stale);
+                self.counters.items_stored += 1;
+                PutOutcome::Stored { cas }
+            }
+            Err(no_room) => {
+                // A client whose write failed must not read the value before it.
+                if let Some(old) = self.find(key, now) {
+                    self.remove(old, Leaving::Deleted, now);
+                }
+                match no_room {
+                    NoRoom::TooLarge => PutOutcome::TooLarge,
+                    NoRoom::OutOfMemory => PutOutcome::OutOfMemory,
+                }
+            }
+        }
+    }
+
+    /// Forgets all items at `at`: now, when that is not in the future. A later call replaces an
+    /// earlier one that has not come due.
+    pub fn flush_all(&mut self, at: Timestamp, now: Timestamp) {
+        self.flush_at = Some(at);
+        self.flush_if_due(now);
+    }
+
+    /// Items resident now, expired ones that were not met yet included.
+    pub fn items(&self) -> u64 {
+        self.budget.items()
+    }
+
+    /// Footprints of the resident items, and the most they may come to, in bytes.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        Counters { moved_bytes: self.cleaner.moved_bytes(), ..self.counters }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Kind {
+        self.config.policy
+    }
+
+    /// Ranks the resident entries by another policy from now on, starting from the order in which
+    /// the policy before would have evicted them.
+    pub fn set_policy(&mut self, kind: Kind) {
+        self.config.policy = kind;
+        self.rebuild();
+    }
+
+    /// Bytes that the shard's segments, index and columns hold resident, at most.
+    pub fn resident_bytes(&self) -> u64 {
+        let segments = u64::from(self.log.resident_segments());
+        segments * u64::from(self.log.segment_bytes()) + self.metadata_bytes()
+    }
+
+    /// Bytes of the records that entries point at.
+    pub fn live_bytes(&self) -> u64 {
+        self.log.live_bytes_total()
+    }
+
+    fn metadata_bytes(&self) -> u64 {
+        let columns = u64::from(COLUMN_BYTES + self.config.policy.entry_bytes());
+        let index = self.index.bytes() as u64;
+        u64::from(self.entries.high()) * columns + index + SHARD_OVERHEAD_BYTES
+    }
+
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    pub(crate) fn record(&self, id: EntryId) -> record::View<'_> {
+        self.log.record(self.entries.location(id))
+    }
+
+    pub(crate) fn record_mut(&mut self, id: EntryId) -> &mut [u8] {
+        self.log.record_mut(self.entries.location(id))
+    }
+
+    pub(crate) fn entries(&mut self) -> &mut Entries {
+        &mut self.entries
+    }
+
+    pub(crate) fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// The entry of a key, if it is there and valid. One that has expired is removed.
+    #[inline]
+    pub(crate) fn find(&mut self, key: &Key<'_>, now: Timestamp) -> Option<EntryId> {
+        self.flush_if_due(now);
+        let (log, entries) = (&self.log, &self.entries);
+        let id =
+            self.index.find(key.tag, |id| log.record(entries.location(id)).key() == key.bytes)?;
+        if self.is_due(id, now) {
+            self.counters.read_expired += 1;
+            self.remove(id, Leaving::Expired, now);
+            return None;
+        }
+        Some(id)
+    }
+
+    #[inline]
+    fn is_due(&self, id: EntryId, now: Timestamp) -> bool {
+        match self.entries.expiry(id, now) {
+            Expiry::Valid => false,
+            Expiry::Due => true,
+            Expiry::WithinThisSecond => self.record(id).deadline().is_due(now),
+        }
+    }
+
+    /// Removes an entry if it has expired. For the sweep.
+    pub(crate) fn expire_if_due(&mut self, id: EntryId, now: Timestamp) -> bool {
+        let due = self.entries.has_deadline(id) && self.is_due(id, now);
+        if due {
+            self.remove(id, Leaving::Expired, now);
+        }
+        due
+    }
+
+    #[inline]
+    pub(crate) fn flush_if_due(&mut self, now: Timestamp) {
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            self.clear();
+        }
+    }
+
+    /// Forgets every item at once.
+    fn clear(&mut self) {
+        self.log.clear();
+        self.index = Index::new();
+        self.entries = Entries::new(entries_max(&self.config));
+        self.chains = Chains::default();
+        self.cleaner.clear();
+        self.budget.clear();
+        self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max(&self.config));
+        self.sweep_at = 0;
+    }
+
+    /// A use of an entry that is not a write. Returns how it stood before.
+    #[inline]
+    pub(crate) fn mark_used(&mut self, id: EntryId, now: Timestamp) -> Usage {
+        let before = self.usage(id, now);
+        self.policy.on_hit(id);
+        self.entries.set_accessed(id, now);
+        before
+    }
+
+    #[inline]
+    pub(crate) fn usage(&self, id: EntryId, now: Timestamp) -> Usage {
+        let idle_secs = now.as_secs().saturating_sub(self.entries.accessed_secs(id));
+        Usage { state: self.entries.state(id), idle_secs }
+    }
+
+    #[inline]
+    pub(crate) fn item(&self, id: EntryId, usage: Usage) -> Item<'_> {
+        let record = self.record(id);
+        let rest = if record.is_chain_head() { self.chains.of(id) } else { &[] };
+        Item {
+            client_flags: record.client_flags(),
+            cas: record.cas(),
+            deadline: record.deadline(),
+            fetched: usage.state & state::FETCHED != 0,
+            idle_secs: usage.idle_secs,
+            stale: usage.state & state::STALE != 0,
+            win_sent: usage.state & state::WIN_SENT != 0,
+            value: Value {
+                first: record.value(),
+                rest,
+                log: &self.log,
+                entries: &self.entries,
+                len: record.item_value_bytes() as usize,
+            },
+        }
+    }
+
+    fn footprint(&self, shape: Shape) -> Footprint {
+        let part_bytes_max = self.config.geometry.part_bytes_max();
+        footprint(shape, self.config.policy.entry_bytes(), part_bytes_max)
+    }
+
+    /// Takes an entry out of everything. The policy has forgotten a victim by itself already.
+    fn remove(&mut self, id: EntryId, leaving: Leaving, now: Timestamp) {
+        self.count_leaving(id, leaving, now);
+        if leaving != Leaving::Evicted {
+            self.policy.on_remove(id);
+        }
+        let footprint = self.footprint(self.record(id).shape());
+        self.budget.remove(footprint);
+        self.index.remove(self.entries.tag(id), id);
+        self.kill_records(id);
+        self.entries.release(id);
+    }
+
+    fn count_leaving(&mut self, id: EntryId, leaving: Leaving, now: Timestamp) {
+        let usage = self.usage(id, now);
+        let fetched = usage.state & state::FETCHED != 0;
+        match leaving {
+            Leaving::Deleted => {}
+            Leaving::Expired => {
+                self.counters.expired += 1;
+                self.counters.expired_unfetched += u64::from(!fetched);
+            }
+            Leaving::Evicted => {
+                let active = fetched && usage.idle_secs <= ACTIVE_SECS;
+                self.counters.evicted += 1;
+                self.counters.evicted_unfetched += u64::from(!fetched);
+                self.counters.evicted_active += u64::from(active);
+                self.counters.evicted_with_deadline += u64::from(self.entries.has_deadline(id));
+                self.counters.evicted_idle_secs = u64::from(usage.idle_secs);
+            }
+        }
+    }
+
+    /// The records of an entry, all its parts included, are dead.
+    fn kill_records(&mut self, id: EntryId) {
+        if self.record(id).is_chain_head() {
+            for part in self.chains.remove(id) {
+                self.kill_record(part);
+                self.entries.release(part);
+            }
+        }
+        self.kill_record(id);
+    }
+
+    fn kill_record(&mut self, id: EntryId) {
+        let location = self.entries.location(id);
+        let len = self.log.record(location).len();
+        self.log.kill(location, len);
+    }
+
+    /// Makes room in the budget and the log, writes the item's records, and points its entry, `old`
+    /// or a new one, at them. The value must not lie in the log.
+    pub(crate) fn store(
+        &mut self,
+        key: &Key<'_>,
+        old: Option<EntryId>,
+        fields: Fields,
+        value: &[&[u8]],
+        now: Timestamp,
+    ) -> Result<EntryId, NoRoom> {
+        let value_bytes: usize = value.iter().map(|piece| piece.len()).sum();
+        let shape = Shape {
+            key_bytes: u32::try_from(key.bytes.len()).map_err(|_| NoRoom::TooLarge)?,
+            value_bytes: u32::try_from(value_bytes).map_err(|_| NoRoom::TooLarge)?,
+            expires: fields.deadline != Deadline::NEVER,
+            has_client_flags: fields.client_flags != 0,
+            has_own_cas: fields.own_cas.is_some(),
+        };
+        if shape.item_bytes() > self.config.item_bytes_max {
+            return Err(NoRoom::TooLarge);
+        }
+        let footprint = self.footprint(shape);
+        self.make_room_in_budget(key, old, footprint, now)?;
+        let Written { location, parts } = self.write_records(key, fields, value, shape, now)?;
+
+        // Making room may have taken the old item for a victim.
+        match self.find(key, now) {
+            Some(id) => {
+                let before = self.footprint(self.record(id).shape());
+                self.kill_records(id);
+                self.entries.set_location(id, location);
+                self.entries.set_state(id, 0);
+                self.budget.replace(before, footprint);
+                self.policy.on_update(id, footprint.weight());
+                self.link(id, fields.deadline, parts, now);
+                Ok(id)
+            }
+            None => {
+                let id = self.entries.allocate(key.tag, location);
+                let entries = &self.entries;
+                self.index.insert(key.tag, id, |id| entries.tag(id));
+                self.budget.insert(footprint);
+                self.policy.on_insert(id, key.hash, footprint.weight());
+                self.link(id, fields.deadline, parts, now);
+                Ok(id)
+            }
+        }
+    }
+
+    fn link(
+        &mut self,
+        id: EntryId,
+        deadline: Deadline,
+        parts: Option<Box<[EntryId]>>,
+        now: Timestamp,
+    ) {
+        self.entries.set_deadline(id, deadline);
+        self.entries.set_accessed(id, now);
+        if let Some(parts) = parts {
+            self.chains.insert(id, parts);
+        }
+    }
+
+    /// Evicts until the budget has room for `need`, in place of `old` if that is still there.
+    fn make_room_in_budget(
+        &mut self,
+        key: &Key<'_>,
+        mut old: Option<EntryId>,
+        need: Footprint,
+        now: Timestamp,
+    ) -> Result<(), NoRoom> {
+        if !self.budget.could_hold(need) {
+            self.rebuild();
+            if !self.budget.could_hold(need) {
+                return Err(NoRoom::TooLarge);
+            }
+            old = self.find(key, now);
+        }
+        if old.is_none() {
+            self.policy.before_insert(key.hash, need.weight());
+        }
+        let mut old_footprint = old.map(|old| self.footprint(self.record(old).shape()));
+        loop {
+            let fits = match old_footprint {
+                Some(before) => self.budget.fits_replacing(before, need),
+                None => self.budget.fits(need),
+            };
+            if fits {
+                return Ok(());
+            }
+            if self.budget.wants_compaction() {
+                self.rebuild();
+                old = self.find(key, now);
+                continue;
+            }
+            let Some(victim) = self.policy.evict() else {
+                self.counters.out_of_memory += 1;
+                return Err(NoRoom::OutOfMemory);
+            };
+            self.remove(victim, Leaving::Evicted, now);
+            if old == Some(victim) {
+                (old, old_footprint) = (None, None);
+                self.policy.before_insert(key.hash, need.weight());
+            }
+        }
+    }
+
+    /// Writes an item's records and returns where the head is, with the entries of the further
+    /// parts of a large item.
+    fn write_records(
+        &mut self,
+        key: &Key<'_>,
+        fields: Fields,
+        value: &[&[u8]],
+        shape: Shape,
+        now: Timestamp,
+    ) -> Result<Written, NoRoom> {
+        let mut header = Header {
+            cas: fields.sequence,
+            deadline: shape.expires.then_some(fields.deadline),
+            client_flags: fields.client_flags,
+            own_cas: fields.own_cas,
+            chain: Chain::Whole,
+        };
+        let part_bytes_max = self.config.geometry.part_bytes_max().min(VALUE_BYTES_MAX);
+        let whole = header.bytes() + shape.key_bytes;
+        if u64::from(whole) + u64::from(shape.value_bytes) <= u64::from(part_bytes_max) {
+            let len = padded(whole + shape.value_bytes);
+            self.make_room_in_log(len, now)?;
+            let (location, bytes) = self.log.append(Stream::New, len);
+            record::write(bytes, &header, key.bytes, value.iter().copied());
+            self.after_append(len);
+            return Ok(Written { location, parts: None });
+        }
+        header.chain = Chain::Head { value_bytes: shape.value_bytes };
+        let fixed = header.bytes() + shape.key_bytes;
+        let first = part_bytes_max - fixed;
+        let parts = self.write_parts(fields.sequence, value, first, shape.value_bytes, now)?;
+        if let Err(no_room) = self.make_room_in_log(part_bytes_max, now) {
+            self.discard_parts(&parts);
+            return Err(no_room);
+        }
+        let (location, bytes) = self.log.append(Stream::New, padded(fixed + first));
+        record::write(bytes, &header, key.bytes, range(value, 0, first as usize));
+        self.after_append(fixed + first);
+        Ok(Written { location, parts: Some(parts) })
+    }
+
+    /// Writes the value from byte `from` on as parts, each as long as the open segment has room.
+    fn write_parts(
+        &mut self,
+        sequence: u64,
+        value: &[&[u8]],
+        from: u32,
+        value_bytes: u32,
+        now: Timestamp,
+    ) -> Result<Box<[EntryId]>, NoRoom> {
+        let part_bytes_max = self.config.geometry.part_bytes_max().min(VALUE_BYTES_MAX);
+        // Smaller rests of a segment are not worth a part.
+        let part_bytes_min = part_bytes_max / 8;
+        let chain = |entry, number| Header {
+            cas: sequence,
+            deadline: None,
+            client_flags: 0,
+            own_cas: None,
+            chain: Chain::Part { entry, number },
+        };
+        let fixed = chain(0, 0).bytes() + PART_KEY_BYTES;
+        let mut parts: Vec<EntryId> = Vec::new();
+        let mut at = from;
+        while at < value_bytes {
+            let rest = padded(fixed + (value_bytes - at));
+            let wanted = rest.min(part_bytes_max);
+            let room = self.log.room(Stream::New);
+            let len = if room >= part_bytes_min { wanted.min(room) } else { wanted };
+            if let Err(no_room) = self.make_room_in_log(len, now) {
+                self.discard_parts(&parts);
+                return Err(no_room);
+            }
+            let bytes = (len - fixed).min(value_bytes - at);
+            let (location, to) = self.log.append(Stream::New, padded(fixed + bytes));
+            let entry = self.entries.allocate(0, location);
+            parts.push(entry);
+            let number = u32::try_from(parts.len()).map_err(|_| NoRoom::TooLarge)?;
+            let piece = range(value, at as usize, bytes as usize);
+            record::write(to, &chain(entry.0, number), &sequence.to_le_bytes(), piece);
+            self.after_append(padded(fixed + bytes));
+            at += bytes;
+        }
+        Ok(parts.into_boxed_slice())
+    }
+
+    fn discard_parts(&mut self, parts: &[EntryId]) {
+        for &part in parts {
+            self.kill_record(part);
+            self.entries.release(part);
+        }
+    }
+
+    /// Sees to it that the open segment has room for a record of `len` bytes: opens a free segment,
+    /// cleans, and as the last resort evicts.
+    fn make_room_in_log(&mut self, len: u32, now: Timestamp) -> Result<(), NoRoom> {
+        if self.log.room(Stream::New) >= len {
+            return Ok(());
+        }
+        self.limit_segments();
+        loop {
+            if self.log.segments_available() > SEGMENTS_RESERVED && self.log.open_next(Stream::New)
+            {
+                return Ok(());
+            }
+            let (log, index, entries) = (&mut self.log, &self.index, &mut self.entries);
+            if self.cleaner.step(log, index, entries, u32::MAX) != Progress::Stuck {
+                continue;
+            }
+            let Some(victim) = self.policy.evict() else {
+                self.counters.out_of_memory += 1;
+                return Err(NoRoom::OutOfMemory);
+            };
+            self.counters.evicted_by_log += 1;
+            self.remove(victim, Leaving::Evicted, now);
+        }
+    }
+
+    /// What index and columns take, the segments may not.
+    fn limit_segments(&mut self) {
+        let bytes = self.config.geometry.shard_bytes.saturating_sub(self.metadata_bytes());
+        let segments = bytes / u64::from(self.log.segment_bytes());
+        self.log.set_resident_max(u32::try_from(segments).unwrap_or(u32::MAX));
+    }
+
+    /// A record of `len` bytes was written; the cleaner keeps pace.
+    fn after_append(&mut self, len: u32) {
+        self.counters.written_bytes += u64::from(len);
+        if self.log.segments_available() < SEGMENTS_LOW {
+            let (log, index, entries) = (&mut self.log, &self.index, &mut self.entries);
+            self.cleaner.step(log, index, entries, len.saturating_mul(4));
+        }
+    }
+
+    /// Builds columns, index and policy anew, with the resident entries alone, in the order in which
+    /// the policy would have evicted them.
+    fn rebuild(&mut self) {
+        let mut order = Vec::new();
+        while let Some(id) = self.policy.evict() {
+            order.push(id);
+        }
+        let entries_max = entries_max(&self.config);
+        let old = std::mem::replace(&mut self.entries, Entries::new(entries_max));
+        let mut chains = std::mem::take(&mut self.chains);
+        let policy_bytes = self.config.policy.entry_bytes();
+        self.index = Index::new();
+        self.budget = Budget::new(self.config.geometry.shard_bytes, entry_bytes(policy_bytes));
+        self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max);
+        self.sweep_at = 0;
+        for before in order {
+            let id = self.entries.take_over(&old, before);
+            let entries = &self.entries;
+            self.index.insert(old.tag(before), id, |id| entries.tag(id));
+            let record = self.log.record(old.location(before));
+            let hash = key_hash(record.key());
+            let footprint = self.footprint(record.shape());
+            if record.is_chain_head() {
+                let mut parts = chains.remove(before);
+                for part in &mut parts {
+                    let location = old.location(*part);
+                    *part = self.entries.take_over(&old, *part);
+                    record::set_part_entry(self.log.record_mut(location), part.0);
+                }
+                self.chains.insert(id, parts);
+            }
+            self.budget.insert(footprint);
+            self.policy.before_insert(hash, footprint.weight());
+            self.policy.on_insert(id, hash, footprint.weight());
+        }
+    }
+
+    /// Takes the scratch buffer, filled with the value of an item.
+    pub(crate) fn take_value(&mut self, id: EntryId) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.item(id, Usage::default()).value.append_to(&mut scratch);
+        scratch
+    }
+
+    /// Gives the scratch buffer back.
+    pub(crate) fn give_scratch(&mut self, scratch: Vec<u8>) {
+        if scratch.capacity() <= SCRATCH_BYTES_KEPT {
+            self.scratch = scratch;
+        }
+    }
+
+    /// Removes an item because a client asked for it.
+    pub(crate) fn delete_entry(&mut self, id: EntryId, now: Timestamp) {
+        self.remove(id, Leaving::Deleted, now);
+    }
+
+    /// Walks everything the shard keeps and panics where two books disagree. For tests.
+    #[doc(hidden)]
+    pub fn check(&self) {
+        let mut footprints = 0;
+        let mut items = 0;
+        let mut live_bytes = 0;
+        for id in (0..self.entries.high()).map(EntryId) {
+            let location = self.entries.location(id);
+            if location == Location::NONE {
+                continue;
+            }
+            let record = self.log.record(location);
+            assert!(record.is_intact(), "the record of {id:?} is what was written");
+            live_bytes += u64::from(record.len());
+            if record.is_part() {
+                continue;
+            }
+            let hash = key_hash(record.key());
+            assert_eq!(self.entries.tag(id), tag_of(hash), "{id:?} has the tag of its key");
+            let found = self.index.find(tag_of(hash), |it| it == id);
+            assert_eq!(found, Some(id), "the index knows {id:?}");
+            let value = self.item(id, Usage::default()).value;
+            let value_bytes: usize = value.pieces().map(<[u8]>::len).sum();
+            assert_eq!(value_bytes, value.len(), "{id:?} has all its parts");
+            footprints += self.footprint(record.shape()).bytes();
+            items += 1;
+        }
+        assert_eq!(items, self.budget.items(), "the budget counts the resident entries");
+        assert_eq!(footprints, self.budget.used_bytes(), "and their footprints");
+        assert_eq!(live_bytes, self.log.live_bytes_total(), "the log counts the live records");
+        assert!(self.budget.used_bytes() <= self.budget.bytes_max(), "the budget holds");
+        let parts = self.chains.part_count() as u64;
+        let resident = u64::from(self.entries.high()) - self.entries.free_count() as u64;
+        assert_eq!(resident, items + parts, "every id is free, an item or a part");
+    }
+}
+
+/// How an entry stood before it was used.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage {
+    pub(crate) state: u32,
+    pub(crate) idle_secs: u32,
+}
+
+/// The most entries a shard could have: its memory full of the smallest items.
+fn entries_max(config: &Config) -> usize {
+    let geometry = config.geometry;
+    let policy_bytes = config.policy.entry_bytes();
+    let smallest = footprint(Shape::plain(1, 0), policy_bytes, geometry.part_bytes_max());
+    usize::try_from(geometry.shard_bytes / smallest.bytes()).unwrap_or(usize::MAX)
+}
