@@ -10,7 +10,7 @@ use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaSet};
 use crate::text::request::Keys;
-use crate::token::Tokens;
+use crate::token::{Tokens, push_token};
 
 /// One request. The classic commands first, then the meta commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,45 @@ pub enum Request<'a> {
     MetaDebug(MetaDebug<'a>),
     /// `mn`: answered with `MN`, always.
     MetaNoop,
+}
+
+impl<'a> Request<'a> {
+    /// Appends the request, as a client sends it. Keys must be tokens ([`Key::is_token`]).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Get(get) => get.encode(out),
+            Self::Store(store) => store.encode(out),
+            Self::Arithmetic(arithmetic) => arithmetic.encode(out),
+            Self::Touch(touch) => touch.encode(out),
+            Self::Delete(delete) => delete.encode(out),
+            Self::FlushAll(flush_all) => flush_all.encode(out),
+            Self::Verbosity(verbosity) => verbosity.encode(out),
+            Self::Stats { arguments } => {
+                out.extend_from_slice(b"stats");
+                arguments.clone().for_each(|word| push_token(out, word));
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::Version => out.extend_from_slice(b"version\r\n"),
+            Self::Quit => out.extend_from_slice(b"quit\r\n"),
+            Self::MetaGet(get) => get.encode(out),
+            Self::MetaSet(set) => set.encode(out),
+            Self::MetaDelete(delete) => delete.encode(out),
+            Self::MetaArithmetic(arithmetic) => arithmetic.encode(out),
+            Self::MetaDebug(debug) => debug.encode(out),
+            Self::MetaNoop => out.extend_from_slice(b"mn\r\n"),
+        }
+    }
+
+    /// Puts the data block behind the header it belongs to.
+    #[inline]
+    pub(crate) fn with_data(mut self, block: &'a [u8]) -> Self {
+        match &mut self {
+            Self::Store(store) => store.data = block,
+            Self::MetaSet(set) => set.data = block,
+            _ => debug_assert!(block.is_empty(), "only writes carry data"),
+        }
+        self
+    }
 }
 
 /// Fetches items: answered with a `VALUE` block per hit, in the order of the keys, then `END`.

@@ -8,6 +8,8 @@ pub mod decoder;
 use crate::error::ProtocolError;
 use crate::key::Key;
 use crate::meta::response::MetaReply;
+use crate::text::response::encode_stat;
+use crate::token::push_number;
 
 /// One response, or one piece of a response of several: a value of a get, a line of the statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,16 +96,65 @@ pub enum ErrorKind {
     Server,
 }
 
-impl Response<'_> {
-    /// Appends the response to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
+impl ErrorKind {
+    /// The word the line begins with.
+    pub(crate) const fn word(self) -> &'static [u8] {
+        match self {
+            Self::Unknown => b"ERROR",
+            Self::Client => b"CLIENT_ERROR",
+            Self::Server => b"SERVER_ERROR",
+        }
     }
 }
 
+impl Response<'_> {
+    /// Appends the response.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let line: &[u8] = match self {
+            Self::Value(value) => return value.encode(out),
+            Self::Meta(reply) => return reply.encode(out),
+            Self::Error(error) => return error.encode(out),
+            Self::Stat { name, value } => return encode_stat(out, name, value),
+            Self::Version { version } => return encode_words(out, &[b"VERSION", version]),
+            Self::MetaDebug { key, facts } => return encode_words(out, &[b"ME", key, facts]),
+            Self::Number(number) => {
+                push_number(out, *number);
+                b"\r\n"
+            }
+            Self::End => b"END\r\n",
+            Self::Stored => b"STORED\r\n",
+            Self::NotStored => b"NOT_STORED\r\n",
+            Self::Exists => b"EXISTS\r\n",
+            Self::NotFound => b"NOT_FOUND\r\n",
+            Self::Deleted => b"DELETED\r\n",
+            Self::Touched => b"TOUCHED\r\n",
+            Self::Ok => b"OK\r\n",
+            Self::Reset => b"RESET\r\n",
+            Self::MetaNoop => b"MN\r\n",
+        };
+        out.extend_from_slice(line);
+    }
+}
+
+fn encode_words(out: &mut Vec<u8>, words: &[&[u8]]) {
+    for (index, word) in words.iter().enumerate() {
+        if index > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(word);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 impl From<ProtocolError> for ErrorLine<'static> {
+    /// The error as it stands on the wire. One that is answered with nothing is `ERROR` here.
     fn from(error: ProtocolError) -> Self {
-        let _ = error;
+        let line = error.line().trim_end_matches("\r\n").as_bytes();
+        for kind in [ErrorKind::Client, ErrorKind::Server] {
+            if let Some([b' ', message @ ..]) = line.strip_prefix(kind.word()) {
+                return Self { kind, message };
+            }
+        }
         Self { kind: ErrorKind::Unknown, message: b"" }
     }
 }

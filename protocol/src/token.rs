@@ -1,13 +1,20 @@
-//! One line into tokens, tokens into numbers.
+//! One line into tokens, tokens into numbers, numbers into a line.
+//!
+//! Tokens are separated by spaces alone: a tab is a byte of a key like any other. Numbers are read as
+//! memcached reads them, with C's `strtol` family: white space other than a space and a `+` may stand
+//! in front, white space may follow, and what comes after that is not looked at. Two slips of
+//! memcached's are not copied: 2^32 is no 32-bit number (memcached stores 0), and a number with a
+//! minus is never a large unsigned one.
 
 /// The tokens of a line, separated by spaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Tokens<'a> {
     /// The tokens of `line`, which is without its line end.
+    #[inline]
     pub const fn new(line: &'a [u8]) -> Self {
         Self { rest: line }
     }
@@ -18,10 +25,188 @@ impl<'a> Iterator for Tokens<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let start = self.rest.iter().position(|&byte| byte != b' ')?;
-        let rest = &self.rest[start..];
-        let end = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
-        self.rest = &rest[end..];
-        Some(&rest[..end])
+        while let [b' ', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = find(b' ', self.rest).unwrap_or(self.rest.len());
+        let (token, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(token)
+    }
+}
+
+/// Lines with the same tokens are equal, however many spaces separate them.
+impl PartialEq for Tokens<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().eq(other.clone())
+    }
+}
+
+impl Eq for Tokens<'_> {}
+
+/// The place of the first `needle` in `haystack`.
+///
+/// Eight bytes at a time: a byte of `word ^ pattern` is 0 where the needle is, and subtracting 1 from
+/// each byte borrows into the top bit of the first such byte (Mycroft's test; bytes above it may
+/// answer falsely, the lowest one never does).
+#[inline]
+pub(crate) fn find(needle: u8, haystack: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let pattern = ONES * u64::from(needle);
+    let (words, tail) = haystack.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ pattern;
+        let found = differs.wrapping_sub(ONES) & !differs & TOPS;
+        if found != 0 {
+            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    let tail_offset = haystack.len() - tail.len();
+    tail.iter().position(|&byte| byte == needle).map(|index| tail_offset + index)
+}
+
+/// `token` as an unsigned 64-bit number.
+#[inline]
+pub(crate) fn parse_u64(token: &[u8]) -> Option<u64> {
+    let (negative, digits) = sign(token);
+    let number = magnitude(digits)?;
+    (!negative || number == 0).then_some(number)
+}
+
+/// `token` as an unsigned 32-bit number.
+#[inline]
+pub(crate) fn parse_u32(token: &[u8]) -> Option<u32> {
+    u32::try_from(parse_u64(token)?).ok()
+}
+
+/// `token` as a signed 64-bit number.
+#[inline]
+pub(crate) fn parse_i64(token: &[u8]) -> Option<i64> {
+    let (negative, digits) = sign(token);
+    let number = magnitude(digits)?;
+    if negative { 0i64.checked_sub_unsigned(number) } else { i64::try_from(number).ok() }
+}
+
+/// `token` as the length of a data block: 0 to 2^31 - 3, memcached's bounds.
+#[inline]
+pub(crate) fn parse_length(token: &[u8]) -> Option<usize> {
+    const LENGTH_MAX: usize = (1 << 31) - 3;
+    usize::try_from(parse_u64(token)?).ok().filter(|&length| length <= LENGTH_MAX)
+}
+
+/// Whether a minus stands in front, and what follows the sign.
+#[inline]
+fn sign(token: &[u8]) -> (bool, &[u8]) {
+    let mut token = token;
+    while let [b'\t'..=b'\r', rest @ ..] = token {
+        token = rest;
+    }
+    match token {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, token),
+    }
+}
+
+/// The digits at the front of `token`, which end with it or at white space.
+#[inline]
+fn magnitude(token: &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for (index, &byte) in token.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+            }
+            b'\t'..=b'\r' if index > 0 => return Some(number),
+            _ => return None,
+        }
+    }
+    (!token.is_empty()).then_some(number)
+}
+
+/// Appends `number` in decimal.
+#[inline]
+pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0u8; 20];
+    let mut start = digits.len();
+    let mut rest = number;
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Appends `number` in decimal, with its sign if it is negative.
+pub(crate) fn push_signed(out: &mut Vec<u8>, number: i64) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    push_number(out, number.unsigned_abs());
+}
+
+/// Appends a space and `token`.
+pub(crate) fn push_token(out: &mut Vec<u8>, token: &[u8]) {
+    out.push(b' ');
+    out.extend_from_slice(token);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_what_stands_between_spaces() {
+        let tokens: Vec<&[u8]> = Tokens::new(b"  get a\tb  c ").collect();
+        assert_eq!(tokens, [&b"get"[..], b"a\tb", b"c"]);
+    }
+
+    #[test]
+    fn numbers_are_read_as_strtol_reads_them() {
+        assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"18446744073709551616"), None);
+        assert_eq!(parse_u64(b"+7"), Some(7));
+        assert_eq!(parse_u64(b"\t7\tjunk"), Some(7));
+        assert_eq!(parse_u64(b"-0"), Some(0));
+        assert_eq!(parse_i64(b"-9223372036854775808"), Some(i64::MIN));
+        for wrong in [&b""[..], b"-1", b"+", b"-", b"\t", b"7x", b"x7", b"0x10", b"1.5", b"--1"] {
+            assert_eq!(parse_u64(wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn two_to_the_32_is_no_32_bit_number() {
+        assert_eq!(parse_u32(b"4294967295"), Some(u32::MAX));
+        assert_eq!(parse_u32(b"4294967296"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn find_agrees_with_a_byte_by_byte_search(
+            haystack in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(0x0b), Just(0x8a), any::<u8>()], 0..64),
+        ) {
+            let expected = haystack.iter().position(|&byte| byte == b'\n');
+            prop_assert_eq!(find(b'\n', &haystack), expected);
+        }
+
+        #[test]
+        fn a_number_written_is_the_number_read(number: u64, signed: i64) {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            prop_assert_eq!(parse_u64(&out), Some(number));
+            out.clear();
+            push_signed(&mut out, signed);
+            prop_assert_eq!(parse_i64(&out), Some(signed));
+        }
     }
 }

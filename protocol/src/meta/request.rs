@@ -1,48 +1,73 @@
 //! Decodes and encodes the meta requests.
 //!
 //! Quiet mode (flag `q`) leaves out the response a client expects anyway; every other response and
-//! every error is sent:
+//! every error is sent. [`MetaStatus::is_quiet`](crate::meta::response::MetaStatus::is_quiet) is this
+//! table, found out from memcached 1.6.18:
 //!
-//! | command | left out |
-//! |---|---|
-//! | `mg` | `EN` (a miss) |
-//! | `ms` | `HD` (stored) |
-//! | `md` | `HD` (deleted), `NF` |
-//! | `ma` | `HD` (changed), `NF` |
+//! | command | left out | sent |
+//! |---|---|---|
+//! | `mg` | `EN` (a miss) | `HD`, `VA` |
+//! | `ms` | `HD` (stored) | `NS`, `EX`, `NF` |
+//! | `md` | `HD` (removed) | `NF`, `EX` |
+//! | `ma` | `HD`, `VA` (changed) | `NF`, `NS`, `EX` |
 
+use crate::error::ProtocolError;
 use crate::exptime::Exptime;
 use crate::key::{KEY_BYTES_MAX, Key};
-use crate::meta::flags::Returns;
-use crate::request::{Direction, StoreMode};
+use crate::meta::base64;
+use crate::meta::flags::{Flags, Returns, TOKENS_MAX, letters};
+use crate::request::decoder::Line;
+use crate::request::{Direction, Request, StoreMode};
+use crate::token::{Tokens, parse_length, push_number, push_signed, push_token};
 
 /// The key of a meta command, as it is written on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetaKey<'a> {
-    written: &'a [u8],
+    written: Key<'a>,
     base64: bool,
 }
 
 impl<'a> MetaKey<'a> {
     /// A key that stands on the line as it is.
+    #[inline]
     pub const fn plain(key: Key<'a>) -> Self {
-        Self { written: key.as_bytes(), base64: false }
+        Self { written: key, base64: false }
+    }
+
+    /// A key that is written in base64; `None` when `written` is none, or longer than a key may be.
+    pub fn base64(written: &'a [u8]) -> Option<Self> {
+        let written = Key::new(written)?;
+        base64::decode(written.as_bytes(), &mut KeyScratch::default().0)?;
+        Some(Self { written, base64: true })
+    }
+
+    /// Appends `key` in base64, as [`MetaKey::base64`] takes it. Up to 187 bytes of key fit.
+    pub fn encode_base64(key: Key<'_>, out: &mut Vec<u8>) {
+        base64::encode(key.as_bytes(), out);
     }
 
     /// The item. A key in base64 is decoded into `scratch`; any other points into the input.
+    #[inline]
     pub fn key<'s>(&self, scratch: &'s mut KeyScratch) -> Key<'s>
     where
         'a: 's,
     {
-        let _ = scratch;
-        Key::new(self.written).unwrap_or(Key::new(b"?").expect("one byte"))
+        if !self.base64 {
+            return self.written;
+        }
+        let len = base64::decode(self.written.as_bytes(), &mut scratch.0);
+        debug_assert!(len.is_some(), "a key in base64 was decoded when it was read");
+        Key::new(&scratch.0[..len.unwrap_or(0)]).unwrap_or(self.written)
     }
 
     /// The key as it stands on the line; flag `k` sends it back.
+    #[inline]
     pub const fn written(&self) -> &'a [u8] {
-        self.written
+        self.written.as_bytes()
     }
 
     /// Flag `b`: the key is written in base64.
+    #[inline]
     pub const fn is_base64(&self) -> bool {
         self.base64
     }
@@ -161,4 +186,277 @@ pub struct MetaArithmetic<'a> {
 pub struct MetaDebug<'a> {
     /// The item.
     pub key: MetaKey<'a>,
+}
+
+/// Reads the line of a meta command; `letter` is the second one of its name, `arguments` follow it.
+pub(crate) fn parse<'a>(letter: u8, arguments: Tokens<'a>) -> Line<'a> {
+    let request = match letter {
+        b'g' => parse_get(arguments),
+        b's' => return parse_set(arguments),
+        b'd' => parse_delete(arguments),
+        b'a' => parse_arithmetic(arguments),
+        b'e' => parse_debug(arguments),
+        b'n' => Ok(Request::MetaNoop),
+        _ => Err(ProtocolError::UnknownCommand),
+    };
+    request.map_or_else(Line::refused, Line::Request)
+}
+
+fn parse_get<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
+    let written = key_token(&mut arguments)?;
+    if 2 + arguments.clone().count() > TOKENS_MAX {
+        return Err(ProtocolError::TooManyFlagsGet);
+    }
+    let (flags, key) = parse_flags(arguments.clone(), written)?;
+    if flags.opaque_too_long {
+        return Err(ProtocolError::OpaqueTooLong);
+    }
+    Ok(Request::MetaGet(MetaGet {
+        key,
+        returns: Returns::of(arguments, const { letters(b"cfhklOst") }),
+        value: flags.value,
+        touch: flags.touch,
+        vivify: flags.vivify,
+        recache: flags.recache,
+        new_cas: flags.new_cas,
+        no_bump: flags.no_bump,
+        quiet: flags.quiet,
+    }))
+}
+
+/// `ms <key> <length> <flags>*`. Whatever is wrong, the data block is skipped if its length can be
+/// read.
+fn parse_set<'a>(arguments: Tokens<'a>) -> Line<'a> {
+    let data_bytes = arguments.clone().nth(1).and_then(parse_length);
+    match (parse_set_line(arguments), data_bytes) {
+        (Ok(set), Some(data_bytes)) => Line::Store { request: Request::MetaSet(set), data_bytes },
+        (Ok(_), None) => Line::refused(ProtocolError::BadCommandLine),
+        (Err(error), data_bytes) => Line::Refused { error, noreply: false, data_bytes },
+    }
+}
+
+fn parse_set_line<'a>(mut arguments: Tokens<'a>) -> Result<MetaSet<'a>, ProtocolError> {
+    let written = key_token(&mut arguments)?;
+    let length = arguments.next().ok_or(ProtocolError::BadCommandLine)?;
+    if 3 + arguments.clone().count() > TOKENS_MAX {
+        return Err(ProtocolError::TooManyFlags);
+    }
+    parse_length(length).ok_or(ProtocolError::BadCommandLine)?;
+    let (flags, key) = parse_flags(arguments.clone(), written)?;
+    let mode = match flags.mode {
+        None | Some(b'S') => StoreMode::Set,
+        Some(b'E') => StoreMode::Add,
+        Some(b'R') => StoreMode::Replace,
+        Some(b'A') => StoreMode::Append,
+        Some(b'P') => StoreMode::Prepend,
+        Some(_) => return Err(ProtocolError::InvalidModeSet),
+    };
+    if flags.opaque_too_long {
+        return Err(ProtocolError::OpaqueTooLong);
+    }
+    Ok(MetaSet {
+        key,
+        returns: Returns::of(arguments, const { letters(b"ckOs") }),
+        mode,
+        client_flags: flags.client_flags,
+        exptime: flags.touch.unwrap_or_default(),
+        compare_cas: flags.compare_cas,
+        new_cas: flags.new_cas,
+        invalidate: flags.invalidate,
+        vivify: flags.vivify,
+        data: b"",
+        quiet: flags.quiet,
+    })
+}
+
+fn parse_delete<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
+    let written = key_token(&mut arguments)?;
+    if 2 + arguments.clone().count() > TOKENS_MAX {
+        return Err(ProtocolError::TooManyFlags);
+    }
+    let (flags, key) = parse_flags(arguments.clone(), written)
+        .map_err(|_| ProtocolError::InvalidOrDuplicateFlag)?;
+    if flags.opaque_too_long {
+        return Err(ProtocolError::OpaqueTooLong);
+    }
+    Ok(Request::MetaDelete(MetaDelete {
+        key,
+        returns: Returns::of(arguments, const { letters(b"kO") }),
+        compare_cas: flags.compare_cas,
+        new_cas: flags.new_cas,
+        invalidate: flags.invalidate,
+        remove_value: flags.remove_value,
+        touch: flags.touch,
+        quiet: flags.quiet,
+    }))
+}
+
+fn parse_arithmetic<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
+    let written = key_token(&mut arguments)?;
+    if 2 + arguments.clone().count() > TOKENS_MAX {
+        return Err(ProtocolError::TooManyFlags);
+    }
+    let (flags, key) = parse_flags(arguments.clone(), written)
+        .map_err(|_| ProtocolError::InvalidOrDuplicateFlag)?;
+    let direction = match flags.mode {
+        None | Some(b'I' | b'+') => Direction::Increment,
+        Some(b'D' | b'-') => Direction::Decrement,
+        Some(_) => return Err(ProtocolError::InvalidModeArithmetic),
+    };
+    if flags.opaque_too_long {
+        return Err(ProtocolError::OpaqueTooLong);
+    }
+    Ok(Request::MetaArithmetic(MetaArithmetic {
+        key,
+        returns: Returns::of(arguments, const { letters(b"ckOt") }),
+        direction,
+        delta: flags.delta.unwrap_or(1),
+        initial: flags.initial.unwrap_or(0),
+        vivify: flags.vivify,
+        touch: flags.touch,
+        compare_cas: flags.compare_cas,
+        new_cas: flags.new_cas,
+        value: flags.value,
+        quiet: flags.quiet,
+    }))
+}
+
+/// `me <key> [b]`: what follows is not looked at.
+fn parse_debug<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
+    let written = arguments.next().and_then(Key::new).ok_or(ProtocolError::BadCommandLine)?;
+    let key = if arguments.next() == Some(b"b") {
+        MetaKey::base64(written.as_bytes()).ok_or(ProtocolError::BadCommandLine)?
+    } else {
+        MetaKey::plain(written)
+    };
+    Ok(Request::MetaDebug(MetaDebug { key }))
+}
+
+fn key_token<'a>(arguments: &mut Tokens<'a>) -> Result<Key<'a>, ProtocolError> {
+    let token = arguments.next().ok_or(ProtocolError::UnknownCommand)?;
+    Key::new(token).ok_or(ProtocolError::BadCommandLine)
+}
+
+fn parse_flags<'a>(
+    tokens: Tokens<'_>,
+    written: Key<'a>,
+) -> Result<(Flags, MetaKey<'a>), ProtocolError> {
+    let flags = Flags::parse(tokens, || MetaKey::base64(written.as_bytes()).is_some())?;
+    let key = MetaKey { written, base64: flags.base64 };
+    Ok((flags, key))
+}
+
+impl MetaGet<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        begin(out, b"mg", &self.key);
+        self.returns.encode(out);
+        push_flag(out, b'v', self.value);
+        push_exptime(out, b'T', self.touch);
+        push_exptime(out, b'N', self.vivify);
+        push_exptime(out, b'R', self.recache);
+        push_argument(out, b'E', self.new_cas);
+        push_flag(out, b'u', self.no_bump);
+        push_flag(out, b'q', self.quiet);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl MetaSet<'_> {
+    /// Appends the request, its data block included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"ms");
+        push_token(out, self.key.written());
+        out.push(b' ');
+        push_number(out, self.data.len() as u64);
+        push_flag(out, b'b', self.key.base64);
+        self.returns.encode(out);
+        let mode = match self.mode {
+            StoreMode::Set => None,
+            StoreMode::Add => Some(b" ME"),
+            StoreMode::Replace => Some(b" MR"),
+            StoreMode::Append => Some(b" MA"),
+            StoreMode::Prepend => Some(b" MP"),
+        };
+        out.extend_from_slice(mode.map_or(b"", |mode| mode));
+        push_argument(out, b'F', (self.client_flags != 0).then_some(self.client_flags.into()));
+        push_exptime(out, b'T', Some(self.exptime).filter(|&exptime| exptime != Exptime::Never));
+        push_argument(out, b'C', self.compare_cas);
+        push_argument(out, b'E', self.new_cas);
+        push_flag(out, b'I', self.invalidate);
+        push_exptime(out, b'N', self.vivify);
+        push_flag(out, b'q', self.quiet);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.data);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl MetaDelete<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        begin(out, b"md", &self.key);
+        self.returns.encode(out);
+        push_argument(out, b'C', self.compare_cas);
+        push_argument(out, b'E', self.new_cas);
+        push_flag(out, b'I', self.invalidate);
+        push_flag(out, b'x', self.remove_value);
+        push_exptime(out, b'T', self.touch);
+        push_flag(out, b'q', self.quiet);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl MetaArithmetic<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        begin(out, b"ma", &self.key);
+        self.returns.encode(out);
+        if self.direction == Direction::Decrement {
+            push_token(out, b"MD");
+        }
+        push_argument(out, b'D', Some(self.delta).filter(|&delta| delta != 1));
+        push_argument(out, b'J', Some(self.initial).filter(|&initial| initial != 0));
+        push_exptime(out, b'N', self.vivify);
+        push_exptime(out, b'T', self.touch);
+        push_argument(out, b'C', self.compare_cas);
+        push_argument(out, b'E', self.new_cas);
+        push_flag(out, b'v', self.value);
+        push_flag(out, b'q', self.quiet);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl MetaDebug<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        begin(out, b"me", &self.key);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn begin(out: &mut Vec<u8>, command: &[u8], key: &MetaKey<'_>) {
+    out.extend_from_slice(command);
+    push_token(out, key.written());
+    push_flag(out, b'b', key.base64);
+}
+
+fn push_flag(out: &mut Vec<u8>, flag: u8, present: bool) {
+    if present {
+        push_token(out, &[flag]);
+    }
+}
+
+fn push_argument(out: &mut Vec<u8>, flag: u8, argument: Option<u64>) {
+    if let Some(number) = argument {
+        push_token(out, &[flag]);
+        push_number(out, number);
+    }
+}
+
+fn push_exptime(out: &mut Vec<u8>, flag: u8, argument: Option<Exptime>) {
+    if let Some(exptime) = argument {
+        push_token(out, &[flag]);
+        push_signed(out, exptime.to_wire());
+    }
 }

@@ -1,8 +1,27 @@
 //! `Decoder`: bytes as they arrive into requests, resuming where it stopped.
+//!
+//! ```text
+//!          newline found: no data          newline found: data follows       data is there
+//! Line ------------------------> Line   Line ----------------------> Data ------------------> Line
+//!   |                                     |                            | refuse_data
+//!   | no newline in reach                 | refused, data follows      v
+//!   v                                     +-----------> Swallow <--- Refuse
+//! Closed                                                   +--> Line, all of it swallowed
+//! ```
+//!
+//! - In `Line`, the first `scanned` bytes hold no newline; they are not searched again.
+//! - In `Data`, the header is valid; it is read a second and last time when the data is complete.
+//! - What a stream of bytes decodes to does not depend on the pieces it arrives in.
+//!
+//! After data of another length than announced, memcached takes up the next line right behind the
+//! announced length and its two bytes of line end, whatever they are. So does this.
 
 use crate::error::ProtocolError;
+use crate::meta;
 use crate::meta::request::MetaKey;
-use crate::request::Request;
+use crate::request::{Request, StoreMode};
+use crate::text;
+use crate::token::{Tokens, find};
 
 /// What a decoder accepts at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +30,8 @@ pub struct Limits {
     /// [`ProtocolError::TooLarge`] and its data is swallowed.
     pub value_bytes_max: usize,
     /// The longest command line, in bytes, its line end included; beyond it the connection closes.
-    /// 2,048 as in memcached.
+    /// 2,048 as in memcached, which looks at it only while the line end has not arrived: here it
+    /// holds always. Not less than 128, so that the command can be told.
     pub line_bytes_max: usize,
     /// The same for `get`, `gets`, `gat` and `gats`, whose lines may carry many keys. memcached has
     /// no bound here. 1 MiB by default: 4,000 keys of the longest kind, 100,000 short ones.
@@ -80,6 +100,41 @@ impl Refusal<'_> {
     }
 }
 
+/// One line, read.
+#[derive(Debug)]
+pub(crate) enum Line<'a> {
+    /// A request without data.
+    Request(Request<'a>),
+    /// The header of a write, whose data is still empty.
+    Store { request: Request<'a>, data_bytes: usize },
+    /// Not carried out; `data_bytes` and a line end follow and are not looked at.
+    Refused { error: ProtocolError, noreply: bool, data_bytes: Option<usize> },
+}
+
+impl Line<'_> {
+    /// Refused, loudly, with no data behind it.
+    pub(crate) const fn refused(error: ProtocolError) -> Self {
+        Self::Refused { error, noreply: false, data_bytes: None }
+    }
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line, which is without its line end.
+    #[inline]
+    fn parse(line: &'a [u8]) -> Self {
+        // The one command that must be fast.
+        if let Some(keys) = line.strip_prefix(b"get ") {
+            return text::request::parse_get(Tokens::new(keys), false);
+        }
+        let mut tokens = Tokens::new(line);
+        match tokens.next() {
+            Some(&[b'm', letter]) => meta::request::parse(letter, tokens),
+            Some(command) => text::request::parse(command, tokens),
+            None => Self::refused(ProtocolError::UnknownCommand),
+        }
+    }
+}
+
 /// Turns a connection's bytes into requests.
 ///
 /// It owns no input: the caller keeps the bytes and passes all that are not consumed yet, each call
@@ -88,33 +143,239 @@ impl Refusal<'_> {
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    state: State,
 }
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// A line is awaited; its first `scanned` bytes hold no newline.
+    Line { scanned: usize },
+    /// A header of `header_bytes` is valid; with its data and their line end it makes `total_bytes`.
+    Data { header_bytes: usize, total_bytes: usize },
+    /// The same, but the data is not wanted.
+    Refuse { header_bytes: usize, total_bytes: usize, error: ProtocolError },
+    /// This many bytes are dropped before the next line.
+    Swallow { remaining: usize },
+    /// A line had no end; nothing can be made of what follows.
+    Closed,
+}
+
+/// The two bytes behind every data block.
+const LINE_END: &[u8; 2] = b"\r\n";
+
+/// Spaces in front of a long line of gets, at most, as in memcached.
+const LEADING_SPACES_MAX: usize = 100;
 
 impl Decoder {
     /// A decoder at the start of a connection.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits }
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits, state: State::Line { scanned: 0 } }
     }
 
-    /// Changes the limits, from the next line on.
-    pub fn set_limits(&mut self, limits: Limits) {
+    /// Changes the limits, for every line that is not complete yet.
+    pub const fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
     /// The first request of `input`, or what is missing.
+    #[inline]
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
-        Step::More { consumed: 0, wanted: input.len() + 1 }
+        match self.state {
+            State::Line { scanned } => self.decode_line(input, scanned),
+            _ => self.resume(input),
+        }
     }
 
     /// How many bytes of input the request whose data is awaited takes up, header and data block
     /// with its line end; `None` when no data is awaited.
-    pub fn awaited_bytes(&self) -> Option<usize> {
-        None
+    pub const fn awaited_bytes(&self) -> Option<usize> {
+        match self.state {
+            State::Data { total_bytes, .. } => Some(total_bytes),
+            _ => None,
+        }
     }
 
     /// Refuses the request whose data is awaited: the next [`Decoder::decode`] answers `error`, and
     /// the data is swallowed as it arrives. Without effect when no data is awaited.
-    pub fn refuse_data(&mut self, error: ProtocolError) {
-        let _ = error;
+    pub const fn refuse_data(&mut self, error: ProtocolError) {
+        if let State::Data { header_bytes, total_bytes } = self.state {
+            self.state = State::Refuse { header_bytes, total_bytes, error };
+        }
     }
+
+    /// Takes up anything but the start of a line.
+    fn resume<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        match self.state {
+            State::Line { scanned } => self.decode_line(input, scanned),
+            State::Data { total_bytes, .. } if input.len() < total_bytes => {
+                Step::More { consumed: 0, wanted: total_bytes }
+            }
+            State::Data { header_bytes, total_bytes } => {
+                self.state = State::Line { scanned: 0 };
+                match Line::parse(trim_line_end(&input[..header_bytes - 1])) {
+                    Line::Store { request, .. } => {
+                        complete(request, &input[..total_bytes], header_bytes)
+                    }
+                    Line::Request(_) | Line::Refused { .. } => {
+                        debug_assert!(false, "a header reads the same the second time");
+                        refused(total_bytes, ProtocolError::BadCommandLine, false)
+                    }
+                }
+            }
+            State::Refuse { header_bytes, total_bytes, error } => {
+                match Line::parse(trim_line_end(&input[..header_bytes - 1])) {
+                    Line::Store { request, .. } => {
+                        self.refuse(&request, error, header_bytes, total_bytes)
+                    }
+                    Line::Request(_) | Line::Refused { .. } => {
+                        debug_assert!(false, "a header reads the same the second time");
+                        self.state = State::Swallow { remaining: total_bytes - header_bytes };
+                        refused(header_bytes, error, false)
+                    }
+                }
+            }
+            State::Swallow { remaining } if input.len() <= remaining => {
+                self.state = match remaining - input.len() {
+                    0 => State::Line { scanned: 0 },
+                    remaining => State::Swallow { remaining },
+                };
+                Step::More { consumed: input.len(), wanted: 1 }
+            }
+            State::Swallow { remaining } => {
+                self.decode_line(&input[remaining..], 0).behind(remaining)
+            }
+            State::Closed => Step::More { consumed: input.len(), wanted: 1 },
+        }
+    }
+
+    #[inline]
+    fn decode_line<'a>(&mut self, input: &'a [u8], scanned: usize) -> Step<'a> {
+        let unseen = input.get(scanned..).unwrap_or_default();
+        let Some(newline) = find(b'\n', unseen).map(|index| scanned + index) else {
+            return self.wait_for_line_end(input);
+        };
+        let line_bytes = newline + 1;
+        if line_bytes > self.limits.line_bytes_max && line_bytes > self.line_bytes_max(input) {
+            return self.close(input);
+        }
+        self.state = State::Line { scanned: 0 };
+        match Line::parse(trim_line_end(&input[..newline])) {
+            Line::Request(request) => Step::Request { consumed: line_bytes, request },
+            Line::Store { request, data_bytes } => {
+                self.begin_store(request, data_bytes, input, line_bytes)
+            }
+            Line::Refused { error, noreply, data_bytes } => {
+                if let Some(data_bytes) = data_bytes {
+                    self.state = State::Swallow { remaining: data_bytes + LINE_END.len() };
+                }
+                refused(line_bytes, error, noreply)
+            }
+        }
+    }
+
+    /// The header of a write is read: its data is there, awaited, or too much.
+    fn begin_store<'a>(
+        &mut self,
+        request: Request<'a>,
+        data_bytes: usize,
+        input: &'a [u8],
+        header_bytes: usize,
+    ) -> Step<'a> {
+        let total_bytes = header_bytes + data_bytes + LINE_END.len();
+        if data_bytes > self.limits.value_bytes_max {
+            return self.refuse(&request, ProtocolError::TooLarge, header_bytes, total_bytes);
+        }
+        if input.len() < total_bytes {
+            self.state = State::Data { header_bytes, total_bytes };
+            return Step::More { consumed: 0, wanted: total_bytes };
+        }
+        complete(request, &input[..total_bytes], header_bytes)
+    }
+
+    /// Answers `error` to a write instead of carrying it out, and drops its data.
+    fn refuse<'a>(
+        &mut self,
+        request: &Request<'a>,
+        error: ProtocolError,
+        header_bytes: usize,
+        total_bytes: usize,
+    ) -> Step<'a> {
+        self.state = State::Swallow { remaining: total_bytes - header_bytes };
+        let (noreply, invalidates) = match request {
+            Request::Store(store) => {
+                let overwrites = store.mode == StoreMode::Set && store.compare_cas.is_none();
+                (store.noreply, overwrites.then_some(MetaKey::plain(store.key)))
+            }
+            Request::MetaSet(set) => {
+                let overwrites = set.mode == StoreMode::Set && set.compare_cas.is_none();
+                (false, overwrites.then_some(set.key))
+            }
+            _ => (false, None),
+        };
+        Step::Refused { consumed: header_bytes, refusal: Refusal { error, noreply, invalidates } }
+    }
+
+    fn wait_for_line_end<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        if input.len() >= self.limits.line_bytes_max && input.len() >= self.line_bytes_max(input) {
+            return self.close(input);
+        }
+        self.state = State::Line { scanned: input.len() };
+        Step::More { consumed: 0, wanted: input.len() + 1 }
+    }
+
+    /// How long the line at the front of `input` may be, which shows by its first word.
+    #[cold]
+    fn line_bytes_max(&self, input: &[u8]) -> usize {
+        let spaces = input.iter().take_while(|&&byte| byte == b' ').count();
+        let command = &input[spaces..];
+        let is_get = [&b"get "[..], b"gets ", b"gat ", b"gats "]
+            .iter()
+            .any(|name| command.starts_with(name));
+        if is_get && spaces <= LEADING_SPACES_MAX {
+            self.limits.get_line_bytes_max.max(self.limits.line_bytes_max)
+        } else {
+            self.limits.line_bytes_max
+        }
+    }
+
+    #[cold]
+    fn close<'a>(&mut self, input: &[u8]) -> Step<'a> {
+        let consumed = self.line_bytes_max(input);
+        self.state = State::Closed;
+        refused(consumed, ProtocolError::LineTooLong, false)
+    }
+}
+
+impl Step<'_> {
+    /// The same step, with `bytes` more in front of it.
+    fn behind(mut self, bytes: usize) -> Self {
+        match &mut self {
+            Self::More { consumed, .. }
+            | Self::Request { consumed, .. }
+            | Self::Refused { consumed, .. } => *consumed += bytes,
+        }
+        self
+    }
+}
+
+/// A write whose data has arrived: `whole` is its header and its data block with the line end.
+#[inline]
+fn complete<'a>(request: Request<'a>, whole: &'a [u8], header_bytes: usize) -> Step<'a> {
+    match whole[header_bytes..].strip_suffix(LINE_END) {
+        Some(data) => Step::Request { consumed: whole.len(), request: request.with_data(data) },
+        None => {
+            let noreply = matches!(&request, Request::Store(store) if store.noreply);
+            refused(whole.len(), ProtocolError::BadDataChunk, noreply)
+        }
+    }
+}
+
+const fn refused<'a>(consumed: usize, error: ProtocolError, noreply: bool) -> Step<'a> {
+    Step::Refused { consumed, refusal: Refusal { error, noreply, invalidates: None } }
+}
+
+/// A line may end in a bare newline; a `\r` in front of it belongs to the line end.
+#[inline]
+fn trim_line_end(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }

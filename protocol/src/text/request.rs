@@ -1,7 +1,26 @@
 //! Decodes and encodes the classic requests.
+//!
+//! ```text
+//! get|gets <key>+                      set|add|replace|append|prepend <key> <flags> <exptime> <bytes> [noreply]
+//! gat|gats <exptime> <key>+            cas <key> <flags> <exptime> <bytes> <cas> [noreply]
+//! incr|decr <key> <delta> [noreply]    touch <key> <exptime> [noreply]
+//! delete <key> [0] [noreply]           flush_all [delay] [noreply]
+//! verbosity <level> [noreply]          stats [words], version, quit
+//! ```
+//!
+//! As in memcached a word other than `noreply` in its place is passed over, and an error in a line
+//! that ends in `noreply` is not reported.
 
+use crate::error::ProtocolError;
+use crate::exptime::Exptime;
 use crate::key::Key;
-use crate::token::Tokens;
+use crate::request::decoder::Line;
+use crate::request::{
+    Arithmetic, Delete, Direction, FlushAll, Get, Request, Store, StoreMode, Touch, Verbosity,
+};
+use crate::token::{
+    Tokens, parse_i64, parse_length, parse_u32, parse_u64, push_number, push_signed, push_token,
+};
 
 /// The keys of a get, each of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,19 +29,340 @@ pub struct Keys<'a> {
     count: usize,
 }
 
+impl<'a> Keys<'a> {
+    /// The keys on `line`, separated by spaces; `None` when there is none, or one is too long.
+    #[inline]
+    pub fn new(line: &'a [u8]) -> Option<Self> {
+        Self::of(Tokens::new(line)).filter(|keys| keys.count > 0)
+    }
+
+    #[inline]
+    fn of(tokens: Tokens<'a>) -> Option<Self> {
+        let mut count = 0;
+        for token in tokens.clone() {
+            Key::new(token)?;
+            count += 1;
+        }
+        Some(Self { tokens, count })
+    }
+}
+
 impl<'a> Iterator for Keys<'a> {
     type Item = Key<'a>;
 
     #[inline]
     fn next(&mut self) -> Option<Key<'a>> {
         let key = Key::new(self.tokens.next()?);
+        debug_assert!(key.is_some(), "the keys of a get are checked before it is handed out");
         self.count -= 1;
         key
     }
 
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.count, Some(self.count))
     }
 }
 
 impl ExactSizeIterator for Keys<'_> {}
+
+/// Reads the line of a classic command; `arguments` are the tokens after its name.
+pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
+    match command {
+        b"get" => parse_get(arguments, false),
+        b"gets" => parse_get(arguments, true),
+        b"set" => parse_store(arguments, StoreMode::Set, false),
+        b"gat" => parse_get_and_touch(arguments, false),
+        b"gats" => parse_get_and_touch(arguments, true),
+        b"add" => parse_store(arguments, StoreMode::Add, false),
+        b"replace" => parse_store(arguments, StoreMode::Replace, false),
+        b"append" => parse_store(arguments, StoreMode::Append, false),
+        b"prepend" => parse_store(arguments, StoreMode::Prepend, false),
+        b"cas" => parse_store(arguments, StoreMode::Set, true),
+        b"incr" => {
+            Words::of(arguments).parse(|words| parse_arithmetic(words, Direction::Increment))
+        }
+        b"decr" => {
+            Words::of(arguments).parse(|words| parse_arithmetic(words, Direction::Decrement))
+        }
+        b"delete" => Words::of(arguments).parse(parse_delete),
+        b"touch" => Words::of(arguments).parse(parse_touch),
+        b"flush_all" => Words::of(arguments).parse(parse_flush_all),
+        b"verbosity" => Words::of(arguments).parse(parse_verbosity),
+        b"stats" => Line::Request(Request::Stats { arguments }),
+        b"version" => Line::Request(Request::Version),
+        b"quit" => Line::Request(Request::Quit),
+        _ => Line::refused(ProtocolError::UnknownCommand),
+    }
+}
+
+/// One error line and nothing else, if any key is too long. (memcached adds a stray line end when
+/// keys before it were found.)
+#[inline]
+pub(crate) fn parse_get<'a>(arguments: Tokens<'a>, with_cas: bool) -> Line<'a> {
+    match Keys::of(arguments) {
+        Some(keys) if keys.count > 0 => {
+            Line::Request(Request::Get(Get { keys, with_cas, touch: None }))
+        }
+        Some(_) => Line::refused(ProtocolError::UnknownCommand),
+        None => Line::refused(ProtocolError::BadCommandLine),
+    }
+}
+
+fn parse_get_and_touch<'a>(mut arguments: Tokens<'a>, with_cas: bool) -> Line<'a> {
+    let Some(exptime) = arguments.next().filter(|_| arguments.clone().next().is_some()) else {
+        return Line::refused(ProtocolError::UnknownCommand);
+    };
+    let Some(exptime) = parse_exptime(exptime) else {
+        return Line::refused(ProtocolError::InvalidExptime);
+    };
+    match Keys::of(arguments) {
+        Some(keys) => Line::Request(Request::Get(Get { keys, with_cas, touch: Some(exptime) })),
+        None => Line::refused(ProtocolError::BadCommandLine),
+    }
+}
+
+/// The arguments of a command that takes a few.
+struct Words<'a> {
+    /// The first ones; empty where there is none.
+    words: [&'a [u8]; WORDS_MAX],
+    /// How many there are, also beyond [`WORDS_MAX`].
+    count: usize,
+    /// The last one says so.
+    noreply: bool,
+}
+
+/// `cas` takes the most.
+const WORDS_MAX: usize = 6;
+
+impl<'a> Words<'a> {
+    #[inline]
+    fn of(arguments: Tokens<'a>) -> Self {
+        let mut words = [&[][..]; WORDS_MAX];
+        let mut count = 0;
+        let mut last: &[u8] = &[];
+        for token in arguments {
+            if let Some(word) = words.get_mut(count) {
+                *word = token;
+            }
+            last = token;
+            count += 1;
+        }
+        Self { words, count, noreply: last == b"noreply" }
+    }
+
+    /// A command without data, from its words; an error is silent if they end in `noreply`.
+    fn parse(&self, command: impl FnOnce(&Self) -> Result<Request<'a>, ProtocolError>) -> Line<'a> {
+        match command(self) {
+            Ok(request) => Line::Request(request),
+            // Too many or too few words: `noreply` may be anything, so the error is told.
+            Err(ProtocolError::UnknownCommand) => Line::refused(ProtocolError::UnknownCommand),
+            Err(error) => Line::Refused { error, noreply: self.noreply, data_bytes: None },
+        }
+    }
+
+    fn key(&self) -> Result<Key<'a>, ProtocolError> {
+        Key::new(self.words[0]).ok_or(ProtocolError::BadCommandLine)
+    }
+
+    /// Whether there are as many words as a command takes.
+    fn expect(&self, counts: std::ops::RangeInclusive<usize>) -> Result<(), ProtocolError> {
+        if counts.contains(&self.count) { Ok(()) } else { Err(ProtocolError::UnknownCommand) }
+    }
+}
+
+/// A line that is wrong still skips the data block that follows it, if its length can be read: so
+/// the data is not taken for commands.
+fn parse_store<'a>(arguments: Tokens<'a>, mode: StoreMode, with_cas: bool) -> Line<'a> {
+    let words = Words::of(arguments);
+    let data_bytes = parse_length(words.words[3]);
+    match (parse_store_line(&words, mode, with_cas), data_bytes) {
+        (Ok(store), Some(data_bytes)) => Line::Store { request: Request::Store(store), data_bytes },
+        (Ok(_), None) => Line::Refused {
+            error: ProtocolError::BadCommandLine,
+            noreply: words.noreply,
+            data_bytes: None,
+        },
+        (Err(error @ ProtocolError::UnknownCommand), data_bytes) => {
+            Line::Refused { error, noreply: false, data_bytes }
+        }
+        (Err(error), data_bytes) => Line::Refused { error, noreply: words.noreply, data_bytes },
+    }
+}
+
+fn parse_store_line<'a>(
+    words: &Words<'a>,
+    mode: StoreMode,
+    with_cas: bool,
+) -> Result<Store<'a>, ProtocolError> {
+    words.expect(if with_cas { 5..=6 } else { 4..=5 })?;
+    let [_, client_flags, exptime, _, cas, _] = words.words;
+    let key = words.key()?;
+    let client_flags = parse_u32(client_flags).ok_or(ProtocolError::BadCommandLine)?;
+    let exptime = parse_exptime(exptime).ok_or(ProtocolError::BadCommandLine)?;
+    let compare_cas =
+        if with_cas { Some(parse_u64(cas).ok_or(ProtocolError::BadCommandLine)?) } else { None };
+    let noreply = words.noreply;
+    Ok(Store { mode, key, client_flags, exptime, compare_cas, data: b"", noreply })
+}
+
+fn parse_arithmetic<'a>(
+    words: &Words<'a>,
+    direction: Direction,
+) -> Result<Request<'a>, ProtocolError> {
+    words.expect(2..=3)?;
+    let key = words.key()?;
+    let delta = parse_u64(words.words[1]).ok_or(ProtocolError::InvalidDelta)?;
+    Ok(Request::Arithmetic(Arithmetic { direction, key, delta, noreply: words.noreply }))
+}
+
+fn parse_touch<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
+    words.expect(2..=3)?;
+    let key = words.key()?;
+    let exptime = parse_exptime(words.words[1]).ok_or(ProtocolError::InvalidExptime)?;
+    Ok(Request::Touch(Touch { key, exptime, noreply: words.noreply }))
+}
+
+/// An old client may send a hold time, which can only be 0.
+fn parse_delete<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
+    words.expect(1..=3)?;
+    let held = words.words[1] == b"0";
+    let valid = match words.count {
+        1 => true,
+        2 => held || words.noreply,
+        _ => held && words.noreply,
+    };
+    if !valid {
+        return Err(ProtocolError::DeleteUsage);
+    }
+    Ok(Request::Delete(Delete { key: words.key()?, noreply: words.count > 1 && words.noreply }))
+}
+
+fn parse_flush_all<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
+    words.expect(0..=2)?;
+    let noreply = words.noreply;
+    let delay = if words.count == usize::from(noreply) {
+        Exptime::Never
+    } else {
+        parse_exptime(words.words[0]).ok_or(ProtocolError::InvalidExptime)?
+    };
+    Ok(Request::FlushAll(FlushAll { delay, noreply }))
+}
+
+fn parse_verbosity<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
+    words.expect(1..=2)?;
+    let level = parse_u32(words.words[0]).ok_or(ProtocolError::BadCommandLine)?;
+    Ok(Request::Verbosity(Verbosity { level, noreply: words.noreply }))
+}
+
+#[inline]
+fn parse_exptime(token: &[u8]) -> Option<Exptime> {
+    parse_i64(token).map(Exptime::from_wire)
+}
+
+impl Get<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match (self.touch, self.with_cas) {
+            (None, false) => b"get",
+            (None, true) => b"gets",
+            (Some(_), false) => b"gat",
+            (Some(_), true) => b"gats",
+        });
+        if let Some(exptime) = self.touch {
+            out.push(b' ');
+            push_signed(out, exptime.to_wire());
+        }
+        for key in self.keys.clone() {
+            push_token(out, key.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Store<'_> {
+    /// Appends the request, its data block included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match (self.mode, self.compare_cas) {
+            (StoreMode::Set, None) => b"set",
+            (StoreMode::Set, Some(_)) => b"cas",
+            (StoreMode::Add, _) => b"add",
+            (StoreMode::Replace, _) => b"replace",
+            (StoreMode::Append, _) => b"append",
+            (StoreMode::Prepend, _) => b"prepend",
+        });
+        push_token(out, self.key.as_bytes());
+        out.push(b' ');
+        push_number(out, self.client_flags.into());
+        out.push(b' ');
+        push_signed(out, self.exptime.to_wire());
+        out.push(b' ');
+        push_number(out, self.data.len() as u64);
+        if let (StoreMode::Set, Some(cas)) = (self.mode, self.compare_cas) {
+            out.push(b' ');
+            push_number(out, cas);
+        }
+        end(out, self.noreply);
+        out.extend_from_slice(self.data);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Arithmetic<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self.direction {
+            Direction::Increment => b"incr",
+            Direction::Decrement => b"decr",
+        });
+        push_token(out, self.key.as_bytes());
+        out.push(b' ');
+        push_number(out, self.delta);
+        end(out, self.noreply);
+    }
+}
+
+impl Touch<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"touch");
+        push_token(out, self.key.as_bytes());
+        out.push(b' ');
+        push_signed(out, self.exptime.to_wire());
+        end(out, self.noreply);
+    }
+}
+
+impl Delete<'_> {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"delete");
+        push_token(out, self.key.as_bytes());
+        end(out, self.noreply);
+    }
+}
+
+impl FlushAll {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"flush_all");
+        if self.delay != Exptime::Never {
+            out.push(b' ');
+            push_signed(out, self.delay.to_wire());
+        }
+        end(out, self.noreply);
+    }
+}
+
+impl Verbosity {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"verbosity ");
+        push_number(out, self.level.into());
+        end(out, self.noreply);
+    }
+}
+
+fn end(out: &mut Vec<u8>, noreply: bool) {
+    out.extend_from_slice(if noreply { b" noreply\r\n" } else { b"\r\n" });
+}
