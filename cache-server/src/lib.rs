@@ -1,1 +1,32 @@
-//! stub
+//! A cache server that speaks memcached's protocol: `Server::start` and `Server::stop`.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//!
+//! use cache_server::{Config, Listen, Server};
+//!
+//! let config = Config { listen: vec![Listen::loopback(0)], ..Config::default() };
+//! let server = Server::start(&config)?;
+//! let mut client = std::net::TcpStream::connect(server.address().expect("TCP is served"))?;
+//! client.write_all(b"mn\r\nquit\r\n")?;
+//! let mut answer = String::new();
+//! client.read_to_string(&mut answer)?;
+//! assert_eq!(answer, "MN\r\n");
+//! server.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod logging;
+pub mod maintenance;
+pub mod net;
+pub mod pid_file;
+pub mod process;
+pub mod server;
+pub mod service;
+pub mod signal;
+
+pub use config::{Config, Listen};
+pub use server::{Server, StartError};

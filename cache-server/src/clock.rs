@@ -1,0 +1,66 @@
+//! Reads the operating system's clock, once per turn of a worker's loop.
+//!
+//! Everything below the server takes the time as an argument; this file is where it comes from.
+//! All parts of one server share one [`Clock`], so that a test which advances it moves the whole
+//! server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// One reading of the clock, handed down for the length of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Wall-clock time since the start of 1970, in milliseconds.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// The same in whole seconds, the unit of the protocol.
+    pub fn unix_seconds(self) -> u64 {
+        self.unix_ms / 1000
+    }
+}
+
+/// The wall clock, plus what a test has advanced it by.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    ahead_ms: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// The operating system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Reads the clock. Before 1970 it reads zero.
+    pub fn now(&self) -> Now {
+        #[expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Now { unix_ms: whole_ms(since_1970).saturating_add(self.ahead_ms.load(Ordering::Relaxed)) }
+    }
+
+    /// Moves this clock, and every clone of it, ahead of the operating system's.
+    pub fn advance(&self, by: Duration) {
+        self.ahead_ms.fetch_add(whole_ms(by), Ordering::Relaxed);
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advancing_one_clone_moves_all() {
+        let clock = Clock::system();
+        let clone = clock.clone();
+        let before = clock.now();
+        clone.advance(Duration::from_hours(1));
+        assert!(clock.now().unix_ms >= before.unix_ms + 3_600_000);
+    }
+}

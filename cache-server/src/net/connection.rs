@@ -1,0 +1,365 @@
+//! One client as a state machine: bytes in, bytes out, no socket.
+//!
+//! ```text
+//!                 consumed                                   sent
+//!                    v                                        v
+//! input:  | answered | requests ... | half a request |  output: | taken | answers ... |
+//! ```
+//!
+//! A driver runs it in turns, and never waits between the steps of one:
+//!
+//! 1. [`lend`](Connection::lend) the worker's buffers, read into [`input`](Connection::input_mut);
+//! 2. [`advance`](Connection::advance): every request that has arrived is answered into the output;
+//! 3. write [`unsent`](Connection::unsent), report it with [`mark_sent`](Connection::mark_sent);
+//! 4. [`settle`](Connection::settle): the worker's buffers go back, and what is left over moves into
+//!    buffers of the connection's own, leased from the gauge.
+//!
+//! Between turns a connection that owes nothing and is owed nothing holds no buffer at all.
+
+use std::sync::Arc;
+
+use protocol::{Decoder, ProtocolError, Request, Step};
+
+use crate::clock::Now;
+use crate::net::buffers::{Gauge, Lease};
+use crate::net::{Call, Flow, Service};
+
+/// What one read takes at most when no large value is awaited.
+const SCRATCH_INPUT_BYTES: usize = 64 << 10;
+
+/// What a worker's output buffer keeps for the next turn; a turn may make it grow beyond.
+const SCRATCH_OUTPUT_BYTES_KEPT: usize = 2 << 20;
+
+/// The smallest buffer for half a command line.
+const LINE_BYTES: usize = 2048;
+
+/// The first buffer for half a value; it doubles as data arrives, so that announcing a large value
+/// costs a client nothing until it is sent.
+const VALUE_BYTES_FIRST: usize = 64 << 10;
+
+/// The buffers of a worker, lent to the connection whose turn it is.
+#[derive(Debug)]
+pub struct Scratch {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: Vec::with_capacity(SCRATCH_INPUT_BYTES),
+            output: Vec::with_capacity(SCRATCH_INPUT_BYTES),
+        }
+    }
+}
+
+/// How far one turn may go.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnLimits {
+    /// Requests answered in one turn.
+    pub requests_max: u32,
+    /// Answers not yet sent, in bytes, beyond which no further request is decoded.
+    pub output_bytes_high: usize,
+}
+
+/// How a turn ended. In each case the output is to be sent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Everything that arrived whole is answered.
+    Drained,
+    /// As many requests as a turn may have are answered; more may be there.
+    Spent,
+    /// The output is full; more requests, or the rest of one, are there.
+    Full,
+    /// The connection closes: the client asked for it, or sent what cannot be made sense of.
+    Closes,
+    /// The connection closes: there is no memory for what the client began to send.
+    OutOfMemory,
+}
+
+/// What a turn did, for the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests decoded, well-formed or not.
+    pub requests: u32,
+    /// Values refused because buffers were used up.
+    pub values_refused: u32,
+}
+
+/// There is no memory left for what this connection must keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the buffers of all connections together are used up")]
+pub struct OutOfMemory;
+
+/// One client.
+#[derive(Debug)]
+pub struct Connection {
+    decoder: Decoder,
+    limits: protocol::Limits,
+    input: Buffer,
+    output: Buffer,
+    /// How many bytes of unconsumed input it takes to get further.
+    wanted: usize,
+    /// How much of the first unconsumed request is answered; see [`Call::done`].
+    done: usize,
+    lease: Lease,
+}
+
+/// A vector of which a prefix is done with, and which may be the worker's.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    is_lent: bool,
+}
+
+impl Buffer {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn borrow(&mut self, scratch: &mut Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            debug_assert!(scratch.is_empty() && self.start == 0, "nothing is left from before");
+            std::mem::swap(&mut self.bytes, scratch);
+            self.is_lent = true;
+        }
+    }
+
+    /// What the connection owns of it, in bytes.
+    fn own_bytes(&self) -> usize {
+        if self.is_lent { 0 } else { self.bytes.capacity() }
+    }
+
+    /// Gives a lent vector back and keeps the rest, if any, in one of `capacity` bytes.
+    fn settle(&mut self, scratch: &mut Vec<u8>, capacity: usize) {
+        if self.rest().is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+            let bytes = std::mem::take(&mut self.bytes);
+            if std::mem::take(&mut self.is_lent) {
+                *scratch = bytes;
+            }
+        } else if self.is_lent {
+            let mut own = Vec::with_capacity(capacity);
+            own.extend_from_slice(self.rest());
+            *scratch = std::mem::replace(&mut self.bytes, own);
+            scratch.clear();
+            self.start = 0;
+            self.is_lent = false;
+        } else if capacity > self.bytes.capacity() || self.bytes.len() == self.bytes.capacity() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+    }
+}
+
+impl Connection {
+    /// A client that has said nothing yet.
+    pub fn new(limits: protocol::Limits, gauge: Arc<Gauge>) -> Self {
+        Self {
+            decoder: Decoder::new(limits),
+            limits,
+            input: Buffer::default(),
+            output: Buffer::default(),
+            wanted: 0,
+            done: 0,
+            lease: Lease::new(gauge),
+        }
+    }
+
+    /// Begins a turn, or goes on with it.
+    pub fn lend(&mut self, scratch: &mut Scratch) {
+        self.input.borrow(&mut scratch.input);
+        self.output.borrow(&mut scratch.output);
+    }
+
+    /// Where bytes from the client are appended: its spare capacity is what one read should take.
+    pub fn input_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.input.bytes
+    }
+
+    /// Answers the requests that have arrived, in their order.
+    pub fn advance<S: Service>(
+        &mut self,
+        service: &mut S,
+        now: Now,
+        limits: TurnLimits,
+        tally: &mut Tally,
+    ) -> Turn {
+        loop {
+            if self.output.rest().len() >= limits.output_bytes_high {
+                return Turn::Full;
+            }
+            if tally.requests >= limits.requests_max {
+                return if self.input.rest().len() < self.wanted.max(1) {
+                    Turn::Drained
+                } else {
+                    Turn::Spent
+                };
+            }
+            let input = &self.input.bytes[self.input.start..];
+            match self.decoder.decode(input) {
+                Step::More { consumed, wanted } => {
+                    self.input.start += consumed;
+                    self.wanted = wanted;
+                    if self.lease_room() {
+                        return Turn::Drained;
+                    }
+                    if self.decoder.awaited_bytes().is_none() {
+                        return Turn::OutOfMemory;
+                    }
+                    tally.values_refused += 1;
+                    self.decoder.refuse_data(ProtocolError::OutOfMemoryStoring);
+                }
+                Step::Request { consumed, request } => {
+                    let call = Call {
+                        now,
+                        done: self.done,
+                        output_bytes_high: self.output.start + limits.output_bytes_high,
+                    };
+                    match service.handle(&request, call, &mut self.output.bytes) {
+                        Flow::Pause { done } => {
+                            // Its bytes stay, and the decoder stands before them again.
+                            self.done = done;
+                            return Turn::Full;
+                        }
+                        flow => {
+                            tally.requests += 1;
+                            self.done = 0;
+                            self.wanted = 0;
+                            self.input.start += consumed;
+                            if flow == Flow::Close {
+                                return Turn::Closes;
+                            }
+                        }
+                    }
+                }
+                Step::Refused { consumed, refusal } => {
+                    tally.requests += 1;
+                    if let Some(key) = &refusal.invalidates {
+                        service.invalidate(key, now);
+                    }
+                    self.output.bytes.extend_from_slice(refusal.line().as_bytes());
+                    self.wanted = 0;
+                    self.input.start += consumed;
+                    if refusal.closes() {
+                        return Turn::Closes;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers that are not sent yet.
+    pub fn unsent(&self) -> &[u8] {
+        self.output.rest()
+    }
+
+    /// Whether there are any.
+    pub fn has_unsent(&self) -> bool {
+        !self.output.rest().is_empty()
+    }
+
+    /// The first `count` bytes of [`Connection::unsent`] are on their way.
+    pub fn mark_sent(&mut self, count: usize) {
+        self.output.start += count;
+        debug_assert!(self.output.start <= self.output.bytes.len(), "sent what was there");
+    }
+
+    /// Ends a turn: lent buffers go back to `scratch`, what is left over is kept.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory to keep it in. The connection must close; the lent buffers are back.
+    pub fn settle(&mut self, scratch: &mut Scratch) -> Result<(), OutOfMemory> {
+        let input_bytes = self.input_capacity();
+        let output_bytes = match self.output.rest().len() {
+            0 => 0,
+            unsent => unsent.max(self.output.own_bytes()),
+        };
+        let kept = self.lease.resize(input_bytes + output_bytes);
+        if !kept {
+            self.input.start = self.input.bytes.len();
+            self.output.start = self.output.bytes.len();
+        }
+        self.input.settle(&mut scratch.input, input_bytes);
+        self.output.settle(&mut scratch.output, output_bytes);
+        if scratch.output.capacity() > SCRATCH_OUTPUT_BYTES_KEPT {
+            scratch.output.shrink_to(SCRATCH_OUTPUT_BYTES_KEPT);
+        }
+        if kept { Ok(()) } else { Err(OutOfMemory) }
+    }
+
+    /// The request that is next, or being served: what is logged of it after a crash.
+    pub fn shape(&self) -> Shape {
+        // The decoder may have been in the middle of anything; a new one reads the same bytes.
+        match Decoder::new(self.limits).decode(self.input.rest()) {
+            Step::Request { request, .. } => Shape::of(&request),
+            Step::Refused { refusal, .. } => {
+                Shape { command: refusal.error.line().trim_end(), key_bytes: 0 }
+            }
+            Step::More { .. } => Shape { command: "(incomplete)", key_bytes: 0 },
+        }
+    }
+
+    /// The capacity that the input needs beyond this turn: none, when nothing is left over.
+    fn input_capacity(&self) -> usize {
+        let rest = self.input.rest().len();
+        if rest == 0 {
+            return 0;
+        }
+        let own = self.input.own_bytes();
+        if self.wanted <= rest || self.input.start + self.wanted <= own {
+            // Either everything is there, or it fits behind what is there.
+            return own.max(rest);
+        }
+        let step = match self.decoder.awaited_bytes() {
+            Some(_) => self.wanted.min((2 * rest).max(VALUE_BYTES_FIRST)),
+            None => (2 * rest).max(LINE_BYTES),
+        };
+        step.max(own)
+    }
+
+    /// Leases what [`Connection::settle`] will need for the rest of the input.
+    fn lease_room(&mut self) -> bool {
+        let output_bytes = self.output.own_bytes();
+        let room = self.input_capacity() + output_bytes;
+        room <= self.lease.bytes() || self.lease.resize(room)
+    }
+}
+
+/// What a request looked like, without its key or value: enough to find a bug, nothing that is the
+/// client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The command.
+    pub command: &'static str,
+    /// The length of its key, as it stands on the line, in bytes; 0 when it has none or many.
+    pub key_bytes: usize,
+}
+
+impl Shape {
+    fn of(request: &Request<'_>) -> Self {
+        let (command, key_bytes) = match request {
+            Request::Get(_) => ("get", 0),
+            Request::Store(store) => ("store", store.key.as_bytes().len()),
+            Request::Arithmetic(arithmetic) => ("arithmetic", arithmetic.key.as_bytes().len()),
+            Request::Touch(touch) => ("touch", touch.key.as_bytes().len()),
+            Request::Delete(delete) => ("delete", delete.key.as_bytes().len()),
+            Request::FlushAll(_) => ("flush_all", 0),
+            Request::Verbosity(_) => ("verbosity", 0),
+            Request::Stats { .. } => ("stats", 0),
+            Request::Version => ("version", 0),
+            Request::Quit => ("quit", 0),
+            Request::MetaGet(get) => ("mg", get.key.written().len()),
+            Request::MetaSet(set) => ("ms", set.key.written().len()),
+            Request::MetaDelete(delete) => ("md", delete.key.written().len()),
+            Request::MetaArithmetic(arithmetic) => ("ma", arithmetic.key.written().len()),
+            Request::MetaDebug(debug) => ("me", debug.key.written().len()),
+            Request::MetaNoop => ("mn", 0),
+        };
+        Self { command, key_bytes }
+    }
+}

@@ -1,0 +1,459 @@
+//! The portable driver: a single-threaded tokio runtime per worker, a task per connection.
+//!
+//! The runtime waits and wakes; what a connection does with its bytes is decided in
+//! [`crate::net::connection`]. A request spawns no task and allocates nothing. One turn costs one
+//! read and one write: a read that leaves its buffer part empty tells the runtime that the socket is
+//! drained (see `receive`), so there is no second read just to be told to wait.
+//!
+//! An orderly stop shuts down the reading half of every connection. The kernel then hands out what
+//! had arrived, and the end of the stream after it: a connection needs to know of no other way to
+//! end, and the path of a request has nothing to check.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::sys::socket::Shutdown;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::net::connection::{Connection, OutOfMemory, Scratch, Tally, Turn, TurnLimits};
+use crate::net::counters::Counters;
+use crate::net::listener::WorkerListeners;
+use crate::net::registry::{ConnectionRecord, ConnectionState, Endpoint};
+use crate::net::{Network, Service, WorkerRecord};
+
+/// What a client is told when `-c` are connected: memcached's line.
+const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// How long accepting rests after it failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a client that takes nothing is looked at.
+const STALL_STEP_MAX: Duration = Duration::from_secs(1);
+
+/// What a worker is made of.
+pub(crate) struct WorkerParts<S> {
+    /// Which one, from 0.
+    pub(crate) index: usize,
+    /// What answers its clients.
+    pub(crate) service: S,
+    /// Its sockets.
+    pub(crate) listeners: WorkerListeners,
+    /// What it shares with the others.
+    pub(crate) network: Arc<Network>,
+    /// Where its time comes from.
+    pub(crate) clock: Clock,
+    /// What requests may be like.
+    pub(crate) protocol_limits: protocol::Limits,
+    /// What connections may hold.
+    pub(crate) limits: Limits,
+    /// Requests in a turn while other clients are connected (`-R`).
+    pub(crate) requests_per_turn: u32,
+    /// Becomes true when the server is to stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Serves until told to stop, then until clients have their last answers or the time for it is over.
+///
+/// # Errors
+///
+/// When the runtime or a listening socket cannot be set up.
+pub(crate) fn run_worker<S: Service + 'static>(parts: WorkerParts<S>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())?;
+    runtime.block_on(async move {
+        let WorkerParts { listeners, mut stop, .. } = parts;
+        let worker = Rc::new(Worker {
+            index: parts.index,
+            service: RefCell::new(parts.service),
+            scratch: RefCell::new(Scratch::default()),
+            clients: RefCell::default(),
+            all_gone: Notify::new(),
+            network: parts.network,
+            clock: parts.clock,
+            protocol_limits: parts.protocol_limits,
+            limits: parts.limits,
+            requests_per_turn: parts.requests_per_turn,
+        });
+        let accepting = worker.accept_from(listeners)?;
+        // An error means that the server is gone without a word: stop as well.
+        let _ = stop.wait_for(|&stop| stop).await;
+        accepting.iter().for_each(JoinHandle::abort);
+        worker.finish().await;
+        Ok(())
+    })
+}
+
+/// One worker: everything its connections share, on its own thread.
+struct Worker<S> {
+    index: usize,
+    service: RefCell<S>,
+    scratch: RefCell<Scratch>,
+    /// Open connections, to shut them down at the end.
+    clients: RefCell<HashSet<RawFd>>,
+    all_gone: Notify,
+    network: Arc<Network>,
+    clock: Clock,
+    protocol_limits: protocol::Limits,
+    limits: Limits,
+    requests_per_turn: u32,
+}
+
+/// Why a connection ended.
+enum Ending {
+    /// The client closed, asked for it, or was cut off by the network.
+    Closed,
+    /// The client did not take its answers.
+    Slow,
+    /// There was no memory for what it sent or did not take.
+    OutOfMemory,
+    /// A bug, met while serving a request; logged where it was caught.
+    Crashed,
+}
+
+impl From<OutOfMemory> for Ending {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<io::Error> for Ending {
+    fn from(_: io::Error) -> Self {
+        Self::Closed
+    }
+}
+
+impl<S: Service + 'static> Worker<S> {
+    fn record(&self) -> &WorkerRecord {
+        self.network.worker(self.index)
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.record().counters
+    }
+
+    /// Spawns a task per listening socket.
+    fn accept_from(self: &Rc<Self>, listeners: WorkerListeners) -> io::Result<Vec<JoinHandle<()>>> {
+        let mut accepting = Vec::new();
+        for listener in listeners.tcp {
+            let worker = Rc::clone(self);
+            let local = Endpoint::Tcp(listener.local_addr()?);
+            let listener = TcpListener::from_std(listener)?;
+            accepting.push(spawn_local(async move {
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, peer)) => {
+                            worker.admit(stream, Endpoint::Tcp(peer), local.clone());
+                        }
+                        Err(error) => worker.accept_failed(&error).await,
+                    }
+                }
+            }));
+        }
+        if let Some(listener) = listeners.unix {
+            let worker = Rc::clone(self);
+            let path = listener
+                .local_addr()?
+                .as_pathname()
+                .map_or_else(|| Arc::from(Path::new("")), |path| -> Arc<Path> { Arc::from(path) });
+            let listener = UnixListener::from_std(listener)?;
+            accepting.push(spawn_local(async move {
+                let endpoint = Endpoint::Unix(path);
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => {
+                            worker.admit(stream, endpoint.clone(), endpoint.clone());
+                        }
+                        Err(error) => worker.accept_failed(&error).await,
+                    }
+                }
+            }));
+        }
+        Ok(accepting)
+    }
+
+    async fn accept_failed(&self, error: &io::Error) {
+        self.counters().accept_failures.add(1);
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+        ) {
+            return;
+        }
+        // Out of descriptors or memory. The client stays in the queue, so asking again at once would
+        // only spin; another connection's end makes room.
+        tracing::warn!(worker = self.index, "cannot accept a client: {error}");
+        sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// Takes a client in, or tells it that the server is full.
+    fn admit<T: Socket>(self: &Rc<Self>, stream: T, peer: Endpoint, local: Endpoint) {
+        if !self.network.try_open() {
+            self.counters().connections_rejected.add(1);
+            stream.refuse(REFUSAL);
+            return;
+        }
+        let client = Client::new(Rc::clone(self), stream.as_raw_fd(), peer, local);
+        spawn_local(async move {
+            let worker = Rc::clone(&client.worker);
+            let Err(ending) = client.serve(stream).await;
+            match ending {
+                Ending::Closed => {}
+                Ending::Slow => worker.counters().connections_dropped_slow.add(1),
+                Ending::OutOfMemory => worker.counters().connections_dropped_for_memory.add(1),
+                Ending::Crashed => worker.counters().connections_crashed.add(1),
+            }
+        });
+    }
+
+    /// Lets every connection answer what it has received, then end.
+    async fn finish(&self) {
+        for &fd in self.clients.borrow().iter() {
+            // Fails on a connection that its client has closed already: it is ending by itself.
+            let _ = nix::sys::socket::shutdown(fd, Shutdown::Read);
+        }
+        let all_gone = async {
+            while !self.clients.borrow().is_empty() {
+                self.all_gone.notified().await;
+            }
+        };
+        if timeout(self.limits.stop_timeout, all_gone).await.is_err() {
+            let clients = self.clients.borrow().len();
+            tracing::warn!(worker = self.index, clients, "stopped before they took their answers");
+        }
+    }
+
+    /// How far one turn may go: without limit when nobody waits.
+    fn turn_limits(&self) -> TurnLimits {
+        let alone = self.clients.borrow().len() <= 1;
+        TurnLimits {
+            requests_max: if alone { u32::MAX } else { self.requests_per_turn },
+            output_bytes_high: self.limits.output_bytes_high,
+        }
+    }
+}
+
+/// A stream of either family.
+trait Socket: AsyncRead + AsyncWrite + AsRawFd + Unpin + 'static {
+    /// Sends `line` if that is possible at once, and closes.
+    fn refuse(self, line: &[u8]);
+}
+
+impl Socket for TcpStream {
+    fn refuse(self, line: &[u8]) {
+        // Not through the runtime, which has not yet heard that the socket is writable.
+        let _ = nix::sys::socket::send(self.as_raw_fd(), line, no_signal());
+    }
+}
+
+impl Socket for UnixStream {
+    fn refuse(self, line: &[u8]) {
+        let _ = nix::sys::socket::send(self.as_raw_fd(), line, no_signal());
+    }
+}
+
+fn no_signal() -> nix::sys::socket::MsgFlags {
+    nix::sys::socket::MsgFlags::MSG_NOSIGNAL
+}
+
+/// A connected client; dropping it takes it off every list.
+struct Client<S: Service + 'static> {
+    worker: Rc<Worker<S>>,
+    record: Arc<ConnectionRecord>,
+}
+
+impl<S: Service + 'static> Drop for Client<S> {
+    fn drop(&mut self) {
+        let fd = self.record.fd;
+        tracing::debug!(fd, peer = %self.record.peer, "connection closed");
+        self.worker.record().registry.remove(fd);
+        let mut clients = self.worker.clients.borrow_mut();
+        clients.remove(&fd);
+        if clients.is_empty() {
+            self.worker.all_gone.notify_one();
+        }
+        self.worker.network.close();
+    }
+}
+
+impl<S: Service + 'static> Client<S> {
+    fn new(worker: Rc<Worker<S>>, fd: RawFd, peer: Endpoint, local: Endpoint) -> Self {
+        tracing::debug!(fd, %peer, "connection opened");
+        let record = Arc::new(ConnectionRecord::new(fd, peer, local, worker.clock.now()));
+        worker.record().registry.insert(Arc::clone(&record));
+        worker.clients.borrow_mut().insert(fd);
+        worker.counters().connections_accepted.add(1);
+        Self { worker, record }
+    }
+
+    /// Turn after turn, until the connection ends.
+    async fn serve<T: Socket>(self, mut stream: T) -> Result<Infallible, Ending> {
+        let worker = &*self.worker;
+        let mut connection =
+            Connection::new(worker.protocol_limits, worker.network.share_buffers());
+        loop {
+            let received = self.receive(&mut stream, &mut connection).await?;
+            if received == 0 {
+                return Err(Ending::Closed);
+            }
+            worker.counters().bytes_read.add(received as u64);
+            loop {
+                let turn = self.take_turn(&mut connection)?;
+                self.send(&mut stream, &mut connection).await?;
+                match turn {
+                    Turn::Drained => break,
+                    Turn::Spent => worker.counters().yields.add(1),
+                    Turn::Full => {}
+                    Turn::Closes => return Err(Ending::Closed),
+                    Turn::OutOfMemory => return Err(Ending::OutOfMemory),
+                }
+                self.settle(&mut connection)?;
+                yield_now().await;
+            }
+            self.settle(&mut connection)?;
+            self.record.set_state(ConnectionState::Waiting);
+        }
+    }
+
+    /// Waits for the client to send, and reads once. Zero is the end of its stream.
+    ///
+    /// The worker's buffer is lent only while the read is tried, so a waiting connection holds none.
+    async fn receive<T: Socket>(
+        &self,
+        stream: &mut T,
+        connection: &mut Connection,
+    ) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut scratch = self.worker.scratch.borrow_mut();
+            connection.lend(&mut scratch);
+            let read = pin!(stream.read_buf(connection.input_mut())).poll(context);
+            if read.is_pending() && connection.settle(&mut scratch).is_err() {
+                // Nothing was added, and what was kept before is leased.
+                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            }
+            read
+        })
+        .await
+    }
+
+    /// Answers what has arrived. A panic on the way is caught here and costs this connection alone.
+    fn take_turn(&self, connection: &mut Connection) -> Result<Turn, Ending> {
+        let worker = &*self.worker;
+        let now = worker.clock.now();
+        self.record.set_active(now);
+        self.record.set_state(ConnectionState::Serving);
+        connection.lend(&mut worker.scratch.borrow_mut());
+
+        let limits = worker.turn_limits();
+        let mut tally = Tally::default();
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            let mut service = worker.service.borrow_mut();
+            connection.advance(&mut *service, now, limits, &mut tally)
+        }));
+        let counters = worker.counters();
+        counters.requests.add(tally.requests.into());
+        if tally.values_refused > 0 {
+            counters.values_refused_for_memory.add(tally.values_refused.into());
+        }
+        turn.map_err(|_| {
+            let shape = catch_unwind(AssertUnwindSafe(|| connection.shape())).ok();
+            tracing::error!(
+                fd = self.record.fd,
+                command = shape.map_or("(undecodable)", |shape| shape.command),
+                key_bytes = shape.map_or(0, |shape| shape.key_bytes),
+                "a request met a bug in the server; its connection is closed, please report it"
+            );
+            let _ = connection.settle(&mut worker.scratch.borrow_mut());
+            Ending::Crashed
+        })
+    }
+
+    /// Sends every answer there is, waiting for the client to take it if need be.
+    async fn send<T: Socket>(
+        &self,
+        stream: &mut T,
+        connection: &mut Connection,
+    ) -> Result<(), Ending> {
+        if !connection.has_unsent() {
+            return Ok(());
+        }
+        // Nearly always the socket takes all of it at once, straight from the worker's buffer.
+        let first = poll_fn(|context| {
+            Poll::Ready(Pin::new(&mut *stream).poll_write(context, connection.unsent()))
+        })
+        .await;
+        if let Poll::Ready(sent) = first {
+            self.mark_sent(connection, sent?)?;
+            if !connection.has_unsent() {
+                return Ok(());
+            }
+        }
+        self.send_rest(stream, connection).await
+    }
+
+    /// The client is slower than its answers: they move to a buffer of its own, and it has a while to
+    /// take the next of them.
+    async fn send_rest<T: Socket>(
+        &self,
+        stream: &mut T,
+        connection: &mut Connection,
+    ) -> Result<(), Ending> {
+        self.settle(connection)?;
+        self.record.set_state(ConnectionState::Sending);
+        let limits = &self.worker.limits;
+        let step = STALL_STEP_MAX.min(limits.write_timeout);
+        let mut stalled = Duration::ZERO;
+        while connection.has_unsent() {
+            let write =
+                poll_fn(|context| Pin::new(&mut *stream).poll_write(context, connection.unsent()));
+            match timeout(step, write).await {
+                Ok(sent) => {
+                    self.mark_sent(connection, sent?)?;
+                    stalled = Duration::ZERO;
+                }
+                Err(_) => {
+                    stalled += step;
+                    let scarce = self.worker.network.buffers().is_scarce();
+                    let allowed =
+                        if scarce { limits.write_timeout_scarce } else { limits.write_timeout };
+                    if stalled >= allowed {
+                        return Err(Ending::Slow);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_sent(&self, connection: &mut Connection, count: usize) -> Result<(), Ending> {
+        if count == 0 {
+            return Err(Ending::Closed);
+        }
+        self.worker.counters().bytes_written.add(count as u64);
+        connection.mark_sent(count);
+        Ok(())
+    }
+
+    fn settle(&self, connection: &mut Connection) -> Result<(), OutOfMemory> {
+        connection.settle(&mut self.worker.scratch.borrow_mut())
+    }
+}

@@ -1,0 +1,224 @@
+//! The server as a process of its own: limits, user, background, pid file, until a signal.
+//!
+//! ```text
+//! raise limits -> bind TCP -> become -u -> bind UNIX -> background -> lock memory -> pid file -> serve
+//! ```
+//!
+//! The order is what makes the flags work together. Limits and low ports need root, so they come
+//! before it is given up; the UNIX socket and the pid file must belong to the new user, so they come
+//! after. Everything that can fail over a wrong flag happens before the process goes into the
+//! background, so that whoever started it sees the reason and the exit code. Threads do not survive
+//! the fork, so none is started before it.
+
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
+use nix::unistd::{User, daemon, geteuid, initgroups, setgid, setuid};
+
+use crate::config::{Config, ProcessConfig, UnixSocket};
+use crate::net::listener::{ListenError, Listeners};
+use crate::pid_file::PidFile;
+use crate::server::{Server, StartError};
+use crate::signal::Signals;
+
+/// Descriptors that are not clients: listening sockets, runtimes, logs.
+const SPARE_FILES: rlim_t = 64;
+
+/// Why a server process ended other than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Started as root without `-u`.
+    #[error("can't run as root without the -u switch")]
+    Root,
+    /// `-u` names nobody.
+    #[error("can't find the user {0} to switch to")]
+    NoSuchUser(String),
+    /// The user cannot be switched to.
+    #[error("failed to assume identity of user {user}")]
+    Identity {
+        /// The user.
+        user: String,
+        /// What the operating system said.
+        #[source]
+        source: Errno,
+    },
+    /// The limit on open files is lower than what `-c` needs, and cannot be raised.
+    #[error("cannot open {wanted} files; start as root or ask for fewer connections with -c")]
+    OpenFiles {
+        /// Files needed.
+        wanted: u64,
+        /// What the operating system said.
+        #[source]
+        source: Errno,
+    },
+    /// An address cannot be served, or a thread not started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The process cannot go into the background.
+    #[error("cannot run in the background")]
+    Background(#[source] io::Error),
+    /// The pid file cannot be written.
+    #[error("cannot write the pid file {}", path.display())]
+    PidFile {
+        /// Its path.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] Errno),
+}
+
+impl RunError {
+    /// The exit code that memcached has for this (`sysexits.h`).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Root => EX_USAGE,
+            Self::NoSuchUser(_) => 67,
+            Self::Identity { .. } | Self::OpenFiles { .. } | Self::Start(_) => 71,
+            Self::Background(_) | Self::PidFile { .. } | Self::Signals(_) => 1,
+        }
+    }
+}
+
+impl From<ListenError> for RunError {
+    fn from(error: ListenError) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+/// The exit code for a command line that cannot be obeyed.
+pub const EX_USAGE: u8 = 64;
+
+/// Serves as `config` says until a signal asks for an orderly stop, and stops in order.
+///
+/// # Errors
+///
+/// When the server cannot be started.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let process = &config.process;
+    let user = user_to_become(process)?;
+    raise_limits(config)?;
+    let mut listeners = Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?;
+    if let Some(user) = &user {
+        become_user(user)?;
+    }
+    if let Some(socket) = &config.unix_socket {
+        let socket = UnixSocket { path: absolute(&socket.path), mode: socket.mode };
+        listeners.bind_unix(&socket, config.backlog)?;
+    }
+    let pid_path = process.pid_file.as_deref().map(absolute);
+    if process.daemon {
+        go_into_background(config)?;
+    }
+    let signals = Signals::block().map_err(RunError::Signals)?;
+    if process.lock_memory {
+        lock_memory();
+    }
+    let pid_file = pid_path
+        .map(|path| PidFile::write(&path).map_err(|source| RunError::PidFile { path, source }))
+        .transpose()?;
+    let server = Server::start_on(listeners, config)?;
+    let signal = signals.wait_for_stop().map_err(RunError::Signals)?;
+    tracing::info!("{signal}: stopping");
+    server.stop();
+    drop(pid_file);
+    Ok(())
+}
+
+/// `path` from the root: the background changes the working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Who to run as, when this process is root: root itself only if asked for by name.
+fn user_to_become(process: &ProcessConfig) -> Result<Option<User>, RunError> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let Some(name) = &process.user else { return Err(RunError::Root) };
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(Some(user)),
+        Ok(None) | Err(_) => Err(RunError::NoSuchUser(name.clone())),
+    }
+}
+
+fn become_user(user: &User) -> Result<(), RunError> {
+    let identity_error = |source| RunError::Identity { user: user.name.clone(), source };
+    let name = CString::new(user.name.as_str()).map_err(|_| identity_error(Errno::EINVAL))?;
+    // Groups first: once the user is changed there is no right left to change them.
+    initgroups(&name, user.gid).map_err(identity_error)?;
+    setgid(user.gid).map_err(identity_error)?;
+    setuid(user.uid).map_err(identity_error)
+}
+
+fn raise_limits(config: &Config) -> Result<(), RunError> {
+    let sockets = config.threads.get() * (config.listen.len() + 1);
+    let wanted = rlim_t::from(config.connections_max.get()) + SPARE_FILES + sockets as rlim_t;
+    raise_limit(Resource::RLIMIT_NOFILE, wanted)
+        .map_err(|source| RunError::OpenFiles { wanted, source })?;
+    if config.process.lock_memory
+        && let Err(error) = raise_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)
+    {
+        tracing::warn!("memory may not be locked as -k asks: {error}");
+    }
+    if config.process.core_dumps
+        && let Err(error) = raise_limit(Resource::RLIMIT_CORE, RLIM_INFINITY)
+    {
+        tracing::warn!("core files stay limited: {error}");
+    }
+    Ok(())
+}
+
+/// Raises a limit to at least `wanted`; the hard limit too, if need be and allowed.
+fn raise_limit(resource: Resource, wanted: rlim_t) -> Result<(), Errno> {
+    let (soft, hard) = getrlimit(resource)?;
+    if soft >= wanted { Ok(()) } else { setrlimit(resource, wanted, hard.max(wanted)) }
+}
+
+/// Forks, leaves the terminal, and like memcached keeps the working directory with `-r` and the
+/// standard streams with `-v`.
+fn go_into_background(config: &Config) -> Result<(), RunError> {
+    daemon(config.process.core_dumps, config.verbosity > 0)
+        .map_err(|error| RunError::Background(error.into()))
+}
+
+/// Keeps all memory out of swap, page by page as it is first touched: columns are reserved long
+/// before they are used, and locking them whole would take the memory at once.
+fn lock_memory() {
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    if let Err(error) = mlockall(all | on_fault) {
+        tracing::warn!("memory is not locked as -k asks: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limit_that_suffices_is_left_alone() {
+        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        raise_limit(Resource::RLIMIT_NOFILE, 1).unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), before);
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_memcached() {
+        assert_eq!(RunError::Root.exit_code(), 64);
+        assert_eq!(RunError::NoSuchUser("nosuchuser".into()).exit_code(), 67);
+        let in_use = ListenError::Tcp {
+            address: ([127, 0, 0, 1], 11211).into(),
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        assert_eq!(RunError::from(in_use).exit_code(), 71);
+    }
+}

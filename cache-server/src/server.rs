@@ -1,0 +1,159 @@
+//! `Server`: binds, spawns workers, joins them on shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::maintenance::Maintenance;
+use crate::net::listener::{ListenError, Listeners};
+use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
+use crate::service::CacheService;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A running server. Stops in order when told to, or when dropped.
+#[derive(Debug)]
+pub struct Server {
+    network: Arc<Network>,
+    clock: Clock,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    maintenance: Option<Maintenance>,
+    unix_path: Option<PathBuf>,
+}
+
+impl Server {
+    /// Binds what `config` asks for and serves it, on threads of its own.
+    ///
+    /// The process as a whole is left alone: user, limits and pid file are [`crate::process`]'s.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound or a thread not started; nothing is served then.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let mut listeners =
+            Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?;
+        if let Some(socket) = &config.unix_socket {
+            listeners.bind_unix(socket, config.backlog)?;
+        }
+        Self::start_on(listeners, config)
+    }
+
+    /// Serves on sockets that are bound already, one set per worker.
+    ///
+    /// # Errors
+    ///
+    /// When a thread cannot be started; nothing is served then.
+    pub fn start_on(listeners: Listeners, config: &Config) -> Result<Self, StartError> {
+        let addresses = listeners.addresses().to_vec();
+        let (listeners, unix_path) = listeners.into_parts();
+        let network = Arc::new(Network::new(
+            listeners.len(),
+            config.connections_max.get(),
+            config.buffer_bytes_max(),
+            addresses,
+        ));
+        let clock = Clock::system();
+        let service = CacheService::default();
+        let maintenance =
+            Maintenance::start(clock.clone(), |_now| {}).map_err(StartError::Thread)?;
+        let (stop, stopped) = watch::channel(false);
+        let mut server = Self {
+            network: Arc::clone(&network),
+            clock: clock.clone(),
+            stop,
+            workers: Vec::with_capacity(listeners.len()),
+            maintenance: Some(maintenance),
+            unix_path,
+        };
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let parts = WorkerParts {
+                index,
+                service: service.clone(),
+                listeners,
+                network: Arc::clone(&network),
+                clock: clock.clone(),
+                protocol_limits: protocol::Limits {
+                    value_bytes_max: config.item_bytes_max,
+                    ..protocol::Limits::default()
+                },
+                limits: config.limits.clone(),
+                requests_per_turn: config.requests_per_turn.get(),
+                stop: stopped.clone(),
+            };
+            let worker = thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Err(error) = run_worker(parts) {
+                        tracing::error!(worker = index, "cannot serve: {error}");
+                    }
+                })
+                .map_err(StartError::Thread)?;
+            server.workers.push(worker);
+        }
+        for address in network.listening() {
+            tracing::info!("listening on {address}");
+        }
+        Ok(server)
+    }
+
+    /// Where clients can connect, ports resolved.
+    pub fn listening(&self) -> &[ListeningAddress] {
+        self.network.listening()
+    }
+
+    /// The first TCP address, if there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listening().iter().find_map(|address| match address {
+            ListeningAddress::Tcp(address) => Some(*address),
+            ListeningAddress::Unix(_) => None,
+        })
+    }
+
+    /// The clock all of the server reads; advancing it ages every item.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Its connections and their counters.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Stops in order: no client is accepted any more, what was received is answered, connections
+    /// close, and threads end.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended by a bug in the server, please report it");
+            }
+        }
+        self.maintenance = None;
+        if let Some(path) = &self.unix_path {
+            // Gone already, or somebody else's folder by now: either way not served any more.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
