@@ -1,1 +1,43 @@
-//! stub
+//! The load generator of cache-bench as a library.
+//!
+//! ```text
+//! keyspace, value ──> workload ──> connection ──> load ──> tally ──> report
+//!                                    (wire)         ^ schedule (open loop)
+//! trace ──────────────────────────> session ──> replay
+//! server_process ──────────────────────────────> compare
+//! ```
+//!
+//! - Keys and values are functions of a number, so any reply can be checked without remembering
+//!   what was written: see [`value`].
+//! - A client of the server is a state machine without a socket ([`connection`]); one file drives
+//!   many of them over epoll ([`load`]).
+//! - Speed is told per second of the server's processor time, servers side by side ([`compare`]).
+//!
+//! ```
+//! use benches::value::Values;
+//!
+//! let values = Values::new();
+//! let mut value = Vec::new();
+//! values.append(b"k42", 100, &mut value);
+//! assert!(values.matches(b"k42", &value));
+//! assert!(!values.matches(b"k43", &value));
+//! ```
+
+pub mod cli;
+pub mod clock;
+pub mod compare;
+pub mod connection;
+pub mod cores;
+pub mod interrupt;
+pub mod keyspace;
+pub mod load;
+pub mod replay;
+pub mod report;
+pub mod schedule;
+pub mod server_process;
+pub mod session;
+pub mod size;
+pub mod tally;
+pub mod value;
+pub mod wire;
+pub mod workload;

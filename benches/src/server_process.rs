@@ -1,0 +1,259 @@
+//! A server under test as a process of this machine: started, waited for, watched, ended.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, io, thread};
+
+use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::{Pid, geteuid};
+
+use crate::clock;
+use crate::cores;
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::session::{Session, SessionError};
+
+/// How long a server may take until it accepts a connection.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How long a server may take to end after SIGTERM before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(5);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How to start a server that takes memcached's flags.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The executable: a path, or a name to be found in `PATH`.
+    pub program: PathBuf,
+    /// `-m`: how much it may hold, in MiB.
+    pub memory_mib: u64,
+    /// `-c`: how many connections it must take.
+    pub connections: usize,
+    /// The cores it may run on; none named means any.
+    pub cores: Vec<usize>,
+    /// Flags after those.
+    pub extra: Vec<OsString>,
+}
+
+/// Why a server did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It could not be started at all.
+    #[error("cannot start {}", program.display())]
+    Start {
+        /// The executable.
+        program: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended before it accepted a connection.
+    #[error("{} ended with {status} before it accepted a connection", program.display())]
+    Ended {
+        /// The executable.
+        program: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// It runs and does not accept connections.
+    #[error("{} did not accept a connection within {START_MAX:?}", program.display())]
+    Mute {
+        /// The executable.
+        program: PathBuf,
+    },
+    /// It accepts connections and does not answer as a memcached-protocol server.
+    #[error("{} does not answer", program.display())]
+    Answer {
+        /// The executable.
+        program: PathBuf,
+        /// What it did instead.
+        #[source]
+        source: SessionError,
+    },
+    /// The user wants the program to end.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// A server that this process started, and that ends with it.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    program: PathBuf,
+    address: SocketAddr,
+    version: String,
+}
+
+impl ServerProcess {
+    /// Starts a server on a free port of loopback, one worker thread, no UDP, and waits until it
+    /// answers.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends at once, or does not answer.
+    pub fn start(launch: &Launch, interrupt: &Interrupt) -> Result<Self, LaunchError> {
+        let program = &launch.program;
+        let failed = |source| LaunchError::Start { program: program.clone(), source };
+        let address = free_address().map_err(failed)?;
+        let mut command = Command::new(program);
+        command
+            .args(["-l", "127.0.0.1", "-t", "1", "-U", "0"])
+            .args(["-p", &address.port().to_string()])
+            .args(["-m", &launch.memory_mib.to_string()])
+            .args(["-c", &launch.connections.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if geteuid().is_root() {
+            // memcached does not run as root, and says so.
+            command.args(["-u", "nobody"]);
+        }
+        command.args(&launch.extra);
+        // The child inherits the cores of the thread that starts it, so that thread is a new one.
+        let child = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    cores::pin(&launch.cores)?;
+                    command.spawn()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+        .map_err(failed)?;
+        let mut server = Self { child, program: program.clone(), address, version: String::new() };
+        let mut session = server.first_session(interrupt)?;
+        server.version = session
+            .version()
+            .map_err(|source| LaunchError::Answer { program: program.clone(), source })?;
+        Ok(server)
+    }
+
+    /// Waits until somebody accepts connections, as long as that can be the child.
+    fn first_session(&mut self, interrupt: &Interrupt) -> Result<Session, LaunchError> {
+        let deadline = clock::now() + START_MAX;
+        while clock::now() < deadline {
+            interrupt.check()?;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(LaunchError::Ended { program: self.program.clone(), status });
+            }
+            if let Ok(session) = Session::connect(self.address) {
+                return Ok(session);
+            }
+            thread::park_timeout(LOOK_INTERVAL);
+        }
+        Err(LaunchError::Mute { program: self.program.clone() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its executable's name and the version it answers, for reports.
+    pub fn title(&self) -> String {
+        let name = self.program.file_name().unwrap_or_else(|| self.program.as_os_str());
+        format!("{} {}", Path::new(name).display(), self.version)
+    }
+}
+
+impl Drop for ServerProcess {
+    /// SIGTERM, and SIGKILL when that does not end it.
+    fn drop(&mut self) {
+        // The child has not been waited for, so its pid cannot belong to anyone else yet.
+        let asked = i32::try_from(self.child.id())
+            .is_ok_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok());
+        let deadline = clock::now() + STOP_MAX;
+        while asked && clock::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::park_timeout(LOOK_INTERVAL);
+        }
+        // Nothing is left to be done when these fail: the process is gone then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address of loopback that nobody listens on at the moment.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Time that the process has spent on a processor, in user and in kernel mode together, since it
+/// started: what `/proc/PID/stat` calls utime and stime, in nanoseconds instead of ticks.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = i32::try_from(pid).map_err(|_| no_such_process(pid))?;
+    let time = clock_getcpuclockid(Pid::from_raw(pid))?.now()?;
+    Ok(Duration::from(time))
+}
+
+/// Memory of the process that is in RAM, in bytes: `VmRSS` of `/proc/PID/status`.
+///
+/// # Errors
+/// When there is no such process, or the kernel does not say.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    resident_bytes_in(&status).ok_or_else(|| no_such_process(pid))
+}
+
+fn resident_bytes_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn no_such_process(pid: u32) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no process {pid} with memory of its own"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_the_status_file() {
+        assert_eq!(resident_bytes_in("VmPeak:\t 9 kB\nVmRSS:\t    1234 kB\n"), Some(1234 * 1024));
+        assert_eq!(resident_bytes_in("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn a_busy_process_uses_its_processor() {
+        let before = cpu_time(std::process::id()).unwrap();
+        let start = clock::now();
+        while clock::now() - start < Duration::from_millis(20) {}
+        let used = cpu_time(std::process::id()).unwrap() - before;
+        assert!(used > Duration::from_millis(5), "{used:?} of processor time in 20 ms of work");
+        assert!(resident_bytes(std::process::id()).unwrap() > 100_000);
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_an_error() {
+        assert!(cpu_time(u32::MAX).is_err());
+        assert!(resident_bytes(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_is_reported() {
+        let launch = Launch {
+            program: PathBuf::from("false"),
+            memory_mib: 64,
+            connections: 10,
+            cores: Vec::new(),
+            extra: Vec::new(),
+        };
+        let error = ServerProcess::start(&launch, &Interrupt::default()).unwrap_err();
+        assert!(matches!(error, LaunchError::Ended { .. }), "{error}");
+        let launch = Launch { program: PathBuf::from("/no/such/server"), ..launch };
+        let error = ServerProcess::start(&launch, &Interrupt::default()).unwrap_err();
+        assert!(matches!(error, LaunchError::Start { .. }), "{error}");
+    }
+}
