@@ -78,6 +78,10 @@ impl Cleaner {
         Progress::Freed
     }
 
+    pub(crate) fn reset_moved_bytes(&mut self) {
+        self.moved_bytes = 0;
+    }
+
     /// Forgets the segment being cleaned: all segments are free.
     pub(crate) fn clear(&mut self) {
         self.victim = None;

@@ -88,6 +88,8 @@ pub struct Config {
     pub item_bytes_max: u64,
     /// Which entry leaves when the shard is full.
     pub policy: Kind,
+    /// Whether any does; if not, a full shard refuses writes.
+    pub evicts: bool,
     /// This shard's number, kept in its segments' headers.
     pub shard: u32,
 }

@@ -9,8 +9,9 @@
 //!
 //! let mib = 1 << 20;
 //! let geometry = Geometry::new(8 * mib, mib, 1);
-//! let mut shard =
-//!     Shard::new(Config { geometry, item_bytes_max: mib, policy: eviction::Kind::Lru, shard: 0 });
+//! let policy = eviction::Kind::Lru;
+//! let config = Config { geometry, item_bytes_max: mib, policy, evicts: true, shard: 0 };
+//! let mut shard = Shard::new(config);
 //!
 //! let now = Timestamp::from_secs(1_800_000_000);
 //! let key = Key::new(b"greeting");
@@ -47,6 +48,6 @@ pub use config::{Config, Geometry};
 pub use counters::Counters;
 pub use expiry::Swept;
 pub use put::{NewItem, Precondition, PutOutcome};
-pub use shard::{Item, Key, Shard};
+pub use shard::{Item, Key, Segments, Shard};
 pub use time::{Deadline, Timestamp};
 pub use update::{DeleteOutcome, Delta, DeltaOutcome, End, Invalidation};

@@ -93,6 +93,11 @@ impl Log {
         self.arena.segment_count() - released
     }
 
+    /// Free segments that hold memory.
+    pub(crate) fn free_resident_segments(&self) -> u32 {
+        u32::try_from(self.free_resident.len()).unwrap_or(u32::MAX)
+    }
+
     /// Segments that can be opened without cleaning.
     #[inline]
     pub(crate) fn segments_available(&self) -> u32 {

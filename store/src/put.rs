@@ -52,9 +52,9 @@ pub enum PutOutcome {
     Exists,
     /// There is no item to compare with.
     NotFound,
-    /// The item is larger than any item may be. What was there under the key is gone, so that a
-    /// client whose write failed does not read the value before it.
+    /// The item is larger than any item may be. If nothing had to hold for the write, what was there
+    /// under the key is gone, so that a client whose write failed does not read the value before it.
     TooLarge,
-    /// No room could be made. What was there under the key is gone, too.
+    /// No room could be made. What was there under the key is gone likewise.
     OutOfMemory,
 }

@@ -88,6 +88,17 @@ pub struct Item<'a> {
     pub value: Value<'a>,
 }
 
+/// A shard's segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// Segments that hold memory.
+    pub resident: u32,
+    /// Of these, the free ones.
+    pub free: u32,
+    /// Size of a segment in bytes.
+    pub bytes: u32,
+}
+
 /// Why an entry leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
@@ -250,8 +261,11 @@ impl Shard {
                 PutOutcome::Stored { cas }
             }
             Err(no_room) => {
-                // A client whose write failed must not read the value before it.
-                if let Some(old) = self.find(key, now) {
+                // A client whose write failed must not read the value before it. As in memcached this
+                // goes for an unconditional write alone.
+                if precondition == Precondition::None
+                    && let Some(old) = self.find(key, now)
+                {
                     self.remove(old, Leaving::Deleted, now);
                 }
                 match no_room {
@@ -300,6 +314,44 @@ impl Shard {
     pub fn resident_bytes(&self) -> u64 {
         let segments = u64::from(self.log.resident_segments());
         segments * u64::from(self.log.segment_bytes()) + self.metadata_bytes()
+    }
+
+    /// Segments in memory and of these the free ones, and the size of each in bytes.
+    pub fn segments(&self) -> Segments {
+        Segments {
+            resident: self.log.resident_segments(),
+            free: self.log.free_resident_segments(),
+            bytes: self.log.segment_bytes(),
+        }
+    }
+
+    /// Memory of the index in bytes.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.bytes() as u64
+    }
+
+    /// Ids of entries handed out so far: the bound for [`Self::visit`].
+    pub fn entries_high(&self) -> u32 {
+        self.entries.high()
+    }
+
+    /// Calls `visit` with the footprint in bytes and the idle time in seconds of every item whose
+    /// entry id is in `from..to`. A walk over the whole shard in slices meets each item that stays
+    /// for its whole length once.
+    pub fn visit(&self, from: u32, to: u32, now: Timestamp, mut visit: impl FnMut(u64, u32)) {
+        for id in (from..to.min(self.entries.high())).map(EntryId) {
+            if self.entries.location(id) == Location::NONE || self.record(id).is_part() {
+                continue;
+            }
+            let footprint = self.footprint(self.record(id).shape());
+            visit(footprint.bytes(), self.usage(id, now).idle_secs);
+        }
+    }
+
+    /// Sets the counters to zero.
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
+        self.cleaner.reset_moved_bytes();
     }
 
     /// Bytes of the records that entries point at.
@@ -375,8 +427,9 @@ impl Shard {
         }
     }
 
-    /// Forgets every item at once.
-    fn clear(&mut self) {
+    /// Forgets every item at once, and starts from an empty index and empty columns: also the way
+    /// back to books that agree, should a bug have interrupted a change.
+    pub fn clear(&mut self) {
         self.log.clear();
         self.index = Index::new();
         self.entries = Entries::new(entries_max(&self.config));
@@ -574,7 +627,7 @@ impl Shard {
                 old = self.find(key, now);
                 continue;
             }
-            let Some(victim) = self.policy.evict() else {
+            let Some(victim) = self.victim() else {
                 self.counters.out_of_memory += 1;
                 return Err(NoRoom::OutOfMemory);
             };
@@ -694,13 +747,17 @@ impl Shard {
             if self.cleaner.step(log, index, entries, u32::MAX) != Progress::Stuck {
                 continue;
             }
-            let Some(victim) = self.policy.evict() else {
+            let Some(victim) = self.victim() else {
                 self.counters.out_of_memory += 1;
                 return Err(NoRoom::OutOfMemory);
             };
             self.counters.evicted_by_log += 1;
             self.remove(victim, Leaving::Evicted, now);
         }
+    }
+
+    fn victim(&mut self) -> Option<EntryId> {
+        if self.config.evicts { self.policy.evict() } else { None }
     }
 
     /// What index and columns take, the segments may not.

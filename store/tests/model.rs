@@ -128,7 +128,7 @@ impl Pair {
         let geometry =
             Geometry { shard_count: 1, ..Geometry::new(memory_bytes, item_bytes_max, 1) };
         let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
-        let shard = Shard::new(Config { geometry, item_bytes_max, policy, shard: 0 });
+        let shard = Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 });
         Self { shard, model: HashMap::new(), flush_at: None, now: START, may_forget, step: 0 }
     }
 
@@ -236,7 +236,10 @@ impl Pair {
                 self.model.insert(key, item);
             }
             (PutOutcome::OutOfMemory | PutOutcome::TooLarge, None) if self.may_forget => {
-                self.model.remove(&key);
+                if matches!(rule, Rule::Set) {
+                    self.model.remove(&key);
+                }
+                self.settle(&key);
             }
             (outcome, expected) => assert_eq!(Some(outcome), expected),
         }
