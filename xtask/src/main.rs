@@ -1,2 +1,417 @@
-//! stub
-fn main() {}
+//! The project's own chores: `cargo xtask test | ci | fmt | fuzz | bench | soak`.
+//!
+//! A chore is a list of steps, a step is a command that a person could type; each is printed before
+//! it runs. A failed step does not keep the next one from running: one run tells everything that is
+//! wrong. What cannot be run because a tool is missing is skipped and said so at the end; under
+//! `CI=true` it counts as a failure, so a green run there has run everything.
+
+#![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  test                 everything that must pass: unit and integration tests, doc tests, client scripts
+  ci                   all that CI asks: formatting, lints, test, docs, dependencies, spelling, smoke runs
+  fmt [--check]        format; imports too where a nightly rustfmt is installed
+  fuzz [--seconds N]   each fuzz target for N seconds (default 60)
+  bench [ARGS...]      the criterion benches; ARGS go to cargo bench
+  soak [--seconds N]   a real server against a model of it, under random operations (default 3600)";
+
+/// What `cargo xtask fmt` adds to `rustfmt.toml`: options that only a nightly rustfmt knows.
+const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity=Module";
+/// How long the database of advisories may take to arrive.
+const ADVISORIES_LIMIT_S: &str = "60";
+/// How many commit messages are spell-checked: what a branch may add, and more.
+const COMMITS_SPELLED: &str = "500";
+
+/// What a person asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Chore {
+    Test,
+    Ci,
+    Format { check: bool },
+    Fuzz { seconds: u64 },
+    Bench { arguments: Vec<String> },
+    Soak { seconds: u64 },
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(chore) = Chore::parse(&arguments) else {
+        println!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let mut run = Run::new();
+    if let Err(error) = std::env::set_current_dir(&run.root) {
+        run.fail("cannot enter the workspace", &error.to_string());
+    }
+    match chore {
+        Chore::Test => test(&mut run),
+        Chore::Ci => ci(&mut run),
+        Chore::Format { check } => format(&mut run, check),
+        Chore::Fuzz { seconds } => fuzz(&mut run, seconds),
+        Chore::Bench { arguments } => {
+            run.step("bench", cargo("bench -p benches").args(arguments));
+        }
+        Chore::Soak { seconds } => soak(&mut run, seconds),
+    }
+    run.report()
+}
+
+impl Chore {
+    fn parse(arguments: &[String]) -> Option<Self> {
+        let (chore, rest) = arguments.split_first()?;
+        let rest_str: Vec<&str> = rest.iter().map(String::as_str).collect();
+        match (chore.as_str(), rest_str.as_slice()) {
+            ("test", []) => Some(Self::Test),
+            ("ci", []) => Some(Self::Ci),
+            ("fmt", []) => Some(Self::Format { check: false }),
+            ("fmt", ["--check"]) => Some(Self::Format { check: true }),
+            ("fuzz", []) => Some(Self::Fuzz { seconds: 60 }),
+            ("fuzz", ["--seconds", n]) => Some(Self::Fuzz { seconds: n.parse().ok()? }),
+            ("bench", _) => Some(Self::Bench { arguments: rest.to_vec() }),
+            ("soak", []) => Some(Self::Soak { seconds: 3600 }),
+            ("soak", ["--seconds", n]) => Some(Self::Soak { seconds: n.parse().ok()? }),
+            _ => None,
+        }
+    }
+}
+
+/// The whole of CI. Cheap steps come first.
+fn ci(run: &mut Run) {
+    format(run, true);
+    spelling(run);
+    dependencies(run);
+    run.cargo("clippy", "clippy --workspace --all-targets -- -D warnings");
+    test(run);
+    let mut docs = cargo("doc --workspace --no-deps --document-private-items");
+    run.step("docs", docs.env("RUSTDOCFLAGS", "-D warnings"));
+    // Criterion runs each bench once and measures nothing when it is not called by `cargo bench`.
+    run.cargo("benches, once each", "test -p benches --benches");
+    fuzz(run, 10);
+    soak(run, 60);
+}
+
+/// Everything that must pass before a change is one. The README names this command.
+fn test(run: &mut Run) {
+    let built = run.binaries.clone();
+    run.cargo("build", "build -p cache-server -p sim --bins");
+    let mut tests = if !run.has("nextest", &mut cargo("nextest --version")) {
+        cargo("test --workspace --lib --bins --tests")
+    } else if run.is_ci {
+        cargo("nextest run --workspace --profile ci")
+    } else {
+        cargo("nextest run --workspace")
+    };
+    // Named, so that no test asks cargo to build what has just been built.
+    tests.env("CACHE_SERVER_BIN", built.join("cache-server"));
+    tests.env("CACHE_SIM_BIN", built.join("cache-sim"));
+    run.step("tests", &mut tests);
+    run.cargo("doc tests", "test --workspace --doc");
+    clients(run, &built.join("cache-server"));
+}
+
+/// The client scripts: other people's clients against a real server process.
+fn clients(run: &mut Run, server: &Path) {
+    let folder = run.root.join("tests/clients");
+    let Some(python) = client_python(run, &folder.join("requirements.txt")) else { return };
+    let mut scripts = Command::new(python);
+    scripts.arg(folder.join("run.py")).arg("--server-bin").arg(server);
+    if run.is_ci {
+        scripts.arg("--nothing-skipped");
+    }
+    run.step("client scripts", &mut scripts);
+}
+
+/// An interpreter with the pinned clients, made once under the target directory.
+fn client_python(run: &mut Run, requirements: &Path) -> Option<PathBuf> {
+    let home = run.target().join("clients-venv");
+    let python = home.join("bin/python");
+    let installed = home.join("installed.txt");
+    let wanted = std::fs::read(requirements).ok()?;
+    if std::fs::read(&installed).is_ok_and(|present| present == wanted) {
+        return Some(python);
+    }
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv", "--clear"]).arg(&home);
+    if !run.tool("client scripts", "python3 with venv (Debian: python3-venv)", &mut make) {
+        return None;
+    }
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+    if !run.tool("client scripts", "the Python package index", install.arg(requirements)) {
+        return None;
+    }
+    // Written last: an installation cut short is made again.
+    std::fs::write(&installed, wanted).ok()?;
+    Some(python)
+}
+
+fn format(run: &mut Run, check: bool) {
+    let check: &[&str] = if check { &["--check"] } else { &[] };
+    let nightly = ["run", "nightly", "cargo", "fmt"];
+    let has_nightly =
+        run.has("nightly rustfmt", Command::new("rustup").args(nightly).arg("--version"));
+    for manifest in run.manifests() {
+        let mut step = if has_nightly {
+            let mut rustup = Command::new("rustup");
+            rustup.args(nightly);
+            rustup
+        } else {
+            cargo("fmt")
+        };
+        step.args(["--all", "--manifest-path"]).arg(manifest).args(check);
+        if has_nightly {
+            step.args(["--", "--config", NIGHTLY_FORMAT]);
+        }
+        run.step("formatting", &mut step);
+    }
+    if !has_nightly {
+        run.notice("the grouping of imports was not looked at: that takes a nightly rustfmt");
+    }
+}
+
+/// Spelling of code, documents and commit messages.
+fn spelling(run: &mut Run) {
+    if !run.tool(
+        "spelling",
+        "typos (on PyPI and crates.io)",
+        Command::new("typos").arg("--version"),
+    ) {
+        return;
+    }
+    run.step("spelling", Command::new("typos").arg(run.root.clone()));
+    let log = Command::new("git").args(["log", "--format=%B", "-n", COMMITS_SPELLED]).output();
+    let Ok(log) = log.map(|output| output.stdout) else { return };
+    let messages = run.target().join("commit-messages.txt");
+    if std::fs::write(&messages, log).is_ok() {
+        run.step("spelling of commit messages", Command::new("typos").arg(messages));
+    }
+}
+
+/// Licences, sources and duplicates of all dependencies; advisories where their database is reached.
+fn dependencies(run: &mut Run) {
+    let install = "cargo-deny (cargo install --locked cargo-deny)";
+    if !run.tool("dependencies", install, &mut cargo("deny --version")) {
+        return;
+    }
+    run.cargo("dependencies", "deny check -A unused-wrapper licenses bans sources");
+    let mut fetch = Command::new("timeout");
+    fetch.arg(ADVISORIES_LIMIT_S).arg(cargo("").get_program()).args(["deny", "fetch", "db"]);
+    if run.has("advisories", &mut fetch) {
+        run.cargo("advisories", "deny check --disable-fetch advisories");
+    } else {
+        run.notice("advisories were not looked at: their database cannot be reached from here");
+    }
+}
+
+/// Every fuzz target for `seconds`.
+fn fuzz(run: &mut Run, seconds: u64) {
+    let install = "cargo-fuzz (cargo install --locked cargo-fuzz)";
+    if !run.tool("fuzz targets", install, &mut cargo("fuzz --version")) {
+        return;
+    }
+    let Ok(list) = cargo("fuzz list").output() else { return };
+    let targets = String::from_utf8_lossy(&list.stdout).into_owned();
+    if targets.trim().is_empty() {
+        run.skip("fuzz targets", "there are none in fuzz/");
+    }
+    for target in targets.lines() {
+        let mut step = cargo("fuzz run");
+        // The sanitizer's flag is unstable; this variable lets the stable compiler take it.
+        step.env("RUSTC_BOOTSTRAP", "1");
+        step.args([target, "--", "-timeout=10"]);
+        step.arg(format!("-max_total_time={seconds}"));
+        run.step(&format!("fuzz {target}"), &mut step);
+    }
+}
+
+/// A real server against a model of it; see `tests/it/soak.rs`.
+fn soak(run: &mut Run, seconds: u64) {
+    let soak = "test -p tests --test it -- --ignored soak::";
+    let listed = cargo(soak).arg("--list").stderr(Stdio::null()).output();
+    // A filter that fits nothing passes; that must not look like a soak that ran.
+    if !listed.is_ok_and(|output| output.stdout.starts_with(b"soak::")) {
+        return run.skip("soak", "the tests have no ignored test in `soak`");
+    }
+    let seconds = seconds.to_string();
+    run.step("soak", cargo(soak).arg("--nocapture").env("SOAK_SECONDS", seconds));
+}
+
+/// One call of a chore: where it runs, and what came of its steps.
+struct Run {
+    /// The workspace's folder.
+    root: PathBuf,
+    /// Where cargo puts binaries of the profile this program was built in.
+    binaries: PathBuf,
+    is_ci: bool,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+    notices: Vec<String>,
+    timings: Vec<(String, Duration)>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+        let program = std::env::current_exe().ok();
+        let binaries = program.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+        Self {
+            root: root.expect("xtask lies in the workspace"),
+            binaries: binaries.expect("a program lies in a folder"),
+            is_ci: std::env::var_os("CI").is_some_and(|value| value == "true"),
+            failed: Vec::new(),
+            skipped: Vec::new(),
+            notices: Vec::new(),
+            timings: Vec::new(),
+        }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.binaries.parent().map_or_else(|| self.root.join("target"), Path::to_path_buf)
+    }
+
+    /// The workspace, and the fuzz targets, which are one of their own.
+    fn manifests(&self) -> Vec<PathBuf> {
+        let all = [self.root.join("Cargo.toml"), self.root.join("fuzz/Cargo.toml")];
+        all.into_iter().filter(|manifest| manifest.is_file()).collect()
+    }
+
+    /// A step that is cargo with the words of `line`.
+    fn cargo(&mut self, name: &str, line: &str) {
+        self.step(name, &mut cargo(line));
+    }
+
+    /// Runs `command`, and remembers how it ended and how long it took.
+    fn step(&mut self, name: &str, command: &mut Command) {
+        println!("\n==> {name}: {}", shown(command));
+        let start = now();
+        let status = command.stdin(Stdio::null()).status();
+        self.timings.push((name.to_owned(), now() - start));
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => self.fail(name, &status.to_string()),
+            Err(error) => self.fail(name, &error.to_string()),
+        }
+    }
+
+    /// Whether `command`, which finds out if something is installed, succeeds.
+    fn has(&self, name: &str, command: &mut Command) -> bool {
+        let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let found = silent.status().is_ok_and(|status| status.success());
+        if !found {
+            println!("\n==> {name}: not found here");
+        }
+        found
+    }
+
+    /// As [`Run::has`]; without it the step `name` is skipped, and `needs` says what is missing.
+    fn tool(&mut self, name: &str, needs: &str, command: &mut Command) -> bool {
+        let found = self.has(name, command);
+        if !found {
+            self.skip(name, &format!("needs {needs}"));
+        }
+        found
+    }
+
+    fn fail(&mut self, name: &str, why: &str) {
+        println!("FAILED: {name}: {why}");
+        self.failed.push(format!("{name}: {why}"));
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        println!("SKIPPED: {name}: {why}");
+        self.skipped.push(format!("{name}: {why}"));
+    }
+
+    /// Something that could not be looked at and no machine of ours can change.
+    fn notice(&mut self, text: &str) {
+        println!("NOTICE: {text}");
+        self.notices.push(text.to_owned());
+    }
+
+    fn report(self) -> ExitCode {
+        println!();
+        for (name, duration) in &self.timings {
+            println!("{:8.1} s  {name}", duration.as_secs_f64());
+        }
+        let lists =
+            [("NOTICE", &self.notices), ("SKIPPED", &self.skipped), ("FAILED", &self.failed)];
+        for (mark, lines) in lists {
+            lines.iter().for_each(|line| println!("{mark}: {line}"));
+        }
+        let may_skip = !self.is_ci;
+        let green = self.failed.is_empty() && (may_skip || self.skipped.is_empty());
+        println!("{}", if green { "passed" } else { "FAILED" });
+        if green { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// The cargo that runs this program, with the words of `line`.
+fn cargo(line: &str) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(line.split_whitespace());
+    cargo
+}
+
+/// `command` as a person would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a step took is all it is asked for")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Option<Chore> {
+        Chore::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_chore_is_known_by_its_name() {
+        assert_eq!(parsed("ci"), Some(Chore::Ci));
+        assert_eq!(parsed("fmt --check"), Some(Chore::Format { check: true }));
+        assert_eq!(parsed("soak --seconds 60"), Some(Chore::Soak { seconds: 60 }));
+        let arguments = vec!["--bench".to_owned(), "decode".to_owned()];
+        assert_eq!(parsed("bench --bench decode"), Some(Chore::Bench { arguments }));
+    }
+
+    #[test]
+    fn what_is_no_chore_gets_the_usage() {
+        for line in ["", "deploy", "ci --quick", "soak --seconds", "soak --seconds long"] {
+            assert_eq!(parsed(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_skipped_step_fails_only_where_nothing_may_be_skipped() {
+        for is_ci in [false, true] {
+            let mut run = Run::new();
+            run.is_ci = is_ci;
+            run.skip("a step", "its tool is missing");
+            let expected = if is_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            assert_eq!(run.report(), expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_step_fails_the_run_and_the_next_still_runs() {
+        let mut run = Run::new();
+        run.step("fails", &mut Command::new("false"));
+        run.step("runs", &mut Command::new("true"));
+        assert_eq!((run.failed.len(), run.timings.len()), (1, 2));
+        assert_eq!(run.report(), ExitCode::FAILURE);
+    }
+}

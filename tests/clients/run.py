@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Runs the client scripts of this folder against real servers.
+
+    run.py --server-bin target/debug/cache-server
+    run.py --server-bin /usr/bin/memcached          the same questions to memcached
+
+Starts three servers on free ports, runs every test_*.py with the clients installed beside this
+interpreter, then `memcapable -a` where it is installed, and stops the servers. Prints
+`N passed, N failed` and exits with 0 only if nothing failed. With --nothing-skipped a missing
+memcapable is a failure.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import unittest
+
+sys.dont_write_bytecode = True  # nothing is left behind in the source tree
+HERE = pathlib.Path(__file__).resolve().parent
+NODE_COUNT = 3
+START_LIMIT_S = 20
+STOP_LIMIT_S = 10
+MEMCAPABLE_LIMIT_S = 120
+# The project calls it memcapable, Debian's package memccapable.
+MEMCAPABLE_NAMES = ("memcapable", "memccapable")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def serves(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+class Server:
+    """One server process on a port of its own."""
+
+    def __init__(self, program, arguments):
+        self.port = free_port()
+        command = [program, "-p", str(self.port), "-l", "127.0.0.1", "-U", "0", *arguments]
+        if pathlib.Path(program).name == "memcached":
+            command += ["-u", "nobody"]  # it refuses to run as root
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_LIMIT_S
+        while not serves(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise SystemExit(f"{program} does not serve (exit code {self.process.returncode})")
+            time.sleep(0.02)
+
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self):
+        """Ends the process; the exit code of one that was told to leave and did."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+
+def run_scripts(pattern):
+    """(passed, failed, skipped) of the test_*.py in this folder."""
+    suite = unittest.defaultTestLoader.discover(str(HERE), pattern=pattern, top_level_dir=str(HERE))
+    result = unittest.TextTestRunner(verbosity=1).run(suite)
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    return result.testsRun - failed - len(result.skipped), failed, len(result.skipped)
+
+
+def run_memcapable(port):
+    """(passed, failed) of libmemcached's own check of the text protocol, or None without it."""
+    program = next(filter(None, map(shutil.which, MEMCAPABLE_NAMES)), None)
+    if program is None:
+        return None
+    done = subprocess.run(
+        [program, "-h", "127.0.0.1", "-p", str(port), "-a", "-t", "10"],
+        capture_output=True,
+        text=True,
+        timeout=MEMCAPABLE_LIMIT_S,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    passed = sum(line.rstrip().endswith("[pass]") for line in lines)
+    failed = sum("[FAIL]" in line for line in lines)
+    if done.returncode != 0 or failed or not passed:
+        print(done.stdout, done.stderr, sep="\n")
+        failed = max(failed, 1)
+    print(f"memcapable -a: {passed} passed, {failed} failed")
+    return passed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server-bin", required=True, help="the server to run, with memcached's flags")
+    parser.add_argument("--server-arg", action="append", default=[], help="one more flag for it")
+    parser.add_argument("--pattern", default="test_*.py", help="which scripts")
+    parser.add_argument("--nothing-skipped", action="store_true", help="a missing tool is a failure")
+    options = parser.parse_args()
+
+    sys.path.insert(0, str(HERE))
+    servers = []
+    skipped_tools = 0
+    try:
+        for _ in range(NODE_COUNT):
+            servers.append(Server(options.server_bin, options.server_arg))
+        os.environ["CACHE_NODES"] = ",".join(server.address() for server in servers)
+        passed, failed, skipped = run_scripts(options.pattern)
+        capable = run_memcapable(servers[0].port)
+        if capable is None:
+            print("SKIPPED: memcapable is not installed (Debian: libmemcached-tools)")
+            skipped_tools = 1
+        else:
+            passed, failed = passed + capable[0], failed + capable[1]
+    finally:
+        codes = [server.stop() for server in servers]
+    # A server that crashed meanwhile is a failure even if every answer was right.
+    crashed = [code for code in codes if code not in (0, -15)]
+    if crashed:
+        print(f"servers ended with exit codes {crashed}")
+        failed += len(crashed)
+    if options.nothing_skipped:
+        failed += skipped + skipped_tools
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+//! What crosses a crate boundary, as one test binary.
+//!
+//! - `layering`: the arrows between the crates, and what every source file must say of itself.
+//! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
+
+// `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
+#[cfg(test)]
+mod layering;
+#[cfg(test)]
+mod protocol;

@@ -1,0 +1,1 @@
+//! A cache too simple to be wrong.

@@ -1,0 +1,155 @@
+//! A server for one test: a process of its own on a free port of the loopback, ended with the test.
+//!
+//! `CACHE_TEST_SERVER` lets the same tests ask another server how it behaves:
+//!
+//! - `host:port`: one that already runs; a test that needs flags of its own cannot use it;
+//! - a path: a program started afresh for every test, with memcached's flags.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::program::Program;
+use crate::wait;
+
+/// How long a server may take until it accepts connections.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a server may take to leave once told to.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Another process may take the free port before the server does; then it is tried again.
+const START_ATTEMPTS: u32 = 3;
+
+/// A running server, stopped when dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    /// `None` when the server was running before the test, and stays.
+    child: Option<Child>,
+}
+
+/// What the tests run against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// This workspace's own server.
+    Ours,
+    /// Another program that takes memcached's flags.
+    Program(PathBuf),
+    /// A server that already runs.
+    Running(SocketAddr),
+}
+
+impl Subject {
+    /// What `CACHE_TEST_SERVER` names, or our own server.
+    ///
+    /// # Panics
+    /// When it names neither an address nor a file.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let Some(value) = std::env::var_os("CACHE_TEST_SERVER") else { return Self::Ours };
+        if let Some(address) = value.to_str().and_then(|text| text.parse().ok()) {
+            return Self::Running(address);
+        }
+        let path = PathBuf::from(value);
+        assert!(path.is_file(), "CACHE_TEST_SERVER is neither host:port nor a program: {path:?}");
+        Self::Program(path)
+    }
+}
+
+impl Server {
+    /// Starts what [`Subject::from_environment`] says, with `args` added to its command line.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time, or is already running and cannot take `args`.
+    #[must_use]
+    pub fn start(args: &[&str]) -> Self {
+        match Subject::from_environment() {
+            Subject::Ours => Self::start_program(&Program::Server.path(), args),
+            Subject::Program(path) => Self::start_program(&path, args),
+            Subject::Running(address) => {
+                assert!(args.is_empty(), "a running server cannot be given {args:?}");
+                Self { address, child: None }
+            }
+        }
+    }
+
+    /// Starts `program` on a free port with `args`.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    #[must_use]
+    pub fn start_program(program: &Path, args: &[&str]) -> Self {
+        (0..START_ATTEMPTS)
+            .find_map(|_| Self::try_start(program, args))
+            .unwrap_or_else(|| panic!("{} {args:?} does not serve", program.display()))
+    }
+
+    fn try_start(program: &Path, args: &[&str]) -> Option<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let mut command = Command::new(program);
+        command.args(["-p", &address.port().to_string(), "-l", "127.0.0.1", "-U", "0"]);
+        if program.file_name().is_some_and(|name| name == "memcached") {
+            command.args(["-u", "nobody"]); // it refuses to run as root, and ignores this elsewhere
+        }
+        let child = command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        let mut server = Self { address, child: Some(child) };
+        let serves = wait::until(START_LIMIT, || {
+            if server.exited().is_some() {
+                return Some(false);
+            }
+            TcpStream::connect(address).is_ok().then_some(true)
+        });
+        (serves == Some(true)).then_some(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process, or `None` when it was running before.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Its exit status if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Sends it `signal` (`TERM`, `INT`, `USR1`, …) and waits until it has left.
+    ///
+    /// # Panics
+    /// When it stays, or was not started by this test.
+    pub fn stop_with(mut self, signal: &str) -> ExitStatus {
+        let process = self.process_id().expect("only a server this test started is stopped");
+        let sent = Command::new("kill").args(["-s", signal, &process.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {process}");
+        wait::until(STOP_LIMIT, || self.exited()).expect("the server leaves when told to")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both fail only if the server has already left, which is what is wanted.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// A port that nothing listens on at the moment.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("the loopback has a free port")
+        .port()
+}
