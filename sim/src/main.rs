@@ -1,3 +1,71 @@
 //! `cache-sim`: parse the arguments, run, print.
 
-fn main() {}
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use sim::cli::{Cli, Command, GenerateCommand, RunArgs, ZipfArgs};
+use sim::console::Console;
+use sim::trace::{Access, oracle_general, zipf};
+use sim::{report, run};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run_plan(args),
+        Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _unheard = writeln!(io::stderr(), "cache-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `cache-sim run`.
+fn run_plan(args: RunArgs) -> Result<()> {
+    let output = args.output();
+    let plan = args.plan()?;
+    let mut console = Console::new(plan.source.to_string());
+    let report = run::run(&plan, &mut console)?;
+    report::write(&report, output, &mut io::stdout().lock())?;
+    Ok(console.summarise(&report)?)
+}
+
+/// `cache-sim generate zipf`.
+fn generate_zipf(args: &ZipfArgs) -> Result<()> {
+    let accesses: Vec<Access> = zipf::Generator::new(args.spec())?.collect();
+    let path = args.output();
+    if path == Path::new("-") {
+        return write_plain(io::stdout().lock(), &accesses).context("cannot write the trace");
+    }
+    let written = match path.extension() {
+        Some(extension) if extension == "zst" => {
+            File::create(path).and_then(|file| write_packed(file, &accesses))
+        }
+        _ => File::create(path).and_then(|file| write_plain(file, &accesses)),
+    };
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_plain(out: impl Write, accesses: &[Access]) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
+    oracle_general::write(&mut out, accesses)?;
+    out.flush()
+}
+
+fn write_packed(out: impl Write, accesses: &[Access]) -> io::Result<()> {
+    let mut out = BufWriter::new(zstd::Encoder::new(out, zstd::DEFAULT_COMPRESSION_LEVEL)?);
+    oracle_general::write(&mut out, accesses)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?.flush()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,498 @@
+//! Flags into a `Plan`, or into a trace to generate.
+
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use eviction::{Kind, UnknownPolicy};
+
+use crate::replay::{ServerShape, Unit};
+use crate::report::Output;
+use crate::run::{Caches, Empty, Plan, Source};
+use crate::size::{self, Size, SizeError};
+use crate::trace::csv::Layout;
+use crate::trace::{Format, zipf};
+
+/// Predicts a cache's hit ratio from a request log, with the server's own eviction code.
+#[derive(Debug, Parser)]
+#[command(name = "cache-sim", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `cache-sim` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replay a trace through caches of several policies and sizes, reading it once for all of them
+    Run(RunArgs),
+    /// Make a synthetic trace
+    #[command(subcommand)]
+    Generate(GenerateCommand),
+}
+
+/// Flags of `cache-sim run`.
+///
+/// The rules, so that figures can be compared with those of other simulators: every request is a
+/// get; a miss inserts the object, and first misses count; an object larger than the cache is a miss
+/// and is not admitted; a hit leaves the size recorded at insertion; nothing is added for metadata.
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_HELP)]
+pub struct RunArgs {
+    /// The trace, packed with zstd or not; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+
+    /// How the trace is written; told by the file's name (.oracleGeneral, .csv, .tsv, each also
+    /// with .zst) if left out
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatName>,
+
+    /// Columns of a CSV, by number from 1 or by the header's names, as in time=1,id=2,size=3 (the
+    /// default). Also: delimiter=tab|space|semicolon|CHARACTER, header=yes|no|auto. Without a size
+    /// column every object has size 1. Ids that are no numbers are hashed
+    #[arg(long, value_name = "LAYOUT")]
+    csv: Option<Layout>,
+
+    /// Eviction policies, separated by commas: fifo, lru, lfu, lfuda, arc, clock, sieve, s3fifo,
+    /// wtinylfu; or all
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = policies)]
+    policy: Policies,
+
+    /// Sizes, separated by commas: a number of the unit's (489), an amount of bytes (1GiB, 64m), or
+    /// a share (10%) of the trace's unique objects, or of the sum of their sizes when first seen,
+    /// rounded down
+    #[arg(long, value_name = "LIST", value_delimiter = ',', required_unless_present = "as_server")]
+    size: Vec<Size>,
+
+    /// What sizes count
+    #[arg(long, value_name = "UNIT", default_value = "bytes")]
+    unit: UnitName,
+
+    /// Instead of --size: count as the server does with this much memory (its -m): its footprints,
+    /// its shards, its hash. Several amounts are separated by commas. A key is the id in decimal
+    /// digits, a value has the object's size, no flags and no expiry
+    #[arg(
+        long,
+        value_name = "MEMORY",
+        value_delimiter = ',',
+        value_parser = size::read_bytes,
+        conflicts_with_all = ["size", "unit"]
+    )]
+    as_server: Vec<u64>,
+
+    /// With --as-server: the server's threads (its -t); 4 if left out
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1024)
+    )]
+    threads: Option<u32>,
+
+    /// With --as-server: the server's largest item (its -I), 1MiB if left out; what is larger is not
+    /// stored
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = size::read_bytes
+    )]
+    item_size_max: Option<u64>,
+
+    /// What is printed
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    output: OutputName,
+
+    /// End the run at the first malformed record rather than report, count and pass over it
+    #[arg(long)]
+    strict: bool,
+
+    /// What becomes of requests of size 0, which many logs write where they do not know: drop leaves
+    /// them out and counts them, keep plays them (in bytes they weigh 1)
+    #[arg(long, value_name = "WHAT", default_value = "drop")]
+    empty: EmptyName,
+
+    /// Threads to replay on; as many as there are cores if left out. The figures do not depend on it
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// What stands below the flags in `cache-sim run --help`.
+const RUN_HELP: &str = "\
+The trace is read once for all policies and sizes. A size in percent needs the whole trace beforehand: \
+up to 8 million requests are kept in memory meanwhile, a longer file is read twice, a longer stream is \
+refused. The last line on standard error says which.
+
+A record that cannot be read is reported with its line (in a binary: its offset), counted, and passed \
+over; the first 20 are shown. The count is in the last line on standard error and in JSON.
+
+Examples:
+  cache-sim run --trace web.oracleGeneral.zst --policy lru,arc --size 1%,10% --unit objects
+  cache-sim run --trace log.csv --csv time=ts,id=url,size=bytes --size 64MiB,1GiB --output csv
+  cache-sim run --trace log.csv --policy lru --as-server 64MiB,256MiB --threads 4";
+
+/// A list of policies as one value, so that `all` can stand for several.
+#[derive(Clone, Debug)]
+struct Policies(Vec<Kind>);
+
+fn policies(list: &str) -> Result<Policies, UnknownPolicy> {
+    if list == "all" {
+        return Ok(Policies(Kind::ALL.to_vec()));
+    }
+    list.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Policies)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    /// libCacheSim's binary records of 24 bytes
+    OracleGeneral,
+    /// Lines of fields, see --csv
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UnitName {
+    /// Each object weighs 1
+    Objects,
+    /// Each object weighs its size
+    Bytes,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OutputName {
+    /// Aligned columns, for reading
+    Table,
+    /// A header with the columns' names, and a line a result
+    Csv,
+    /// One object: what the trace held, and the results
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EmptyName {
+    Drop,
+    Keep,
+}
+
+/// Why flags that each can be read make no plan together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Nothing tells how the trace is written.
+    #[error("the name {0} does not tell the trace's format: give --format")]
+    NoFormat(String),
+    /// Columns for a binary.
+    #[error("--csv describes columns, but the format is {0}")]
+    ColumnsOfBinary(&'static str),
+    /// Bytes where objects are counted.
+    #[error("a --size is an amount of bytes, but --unit objects counts objects")]
+    BytesOfObjects,
+    /// A server's flag without a server.
+    #[error("{0} describes a server: it needs --as-server")]
+    NoServer(&'static str),
+}
+
+impl RunArgs {
+    /// The plan that the flags describe.
+    ///
+    /// # Errors
+    ///
+    /// They contradict each other, or leave the format open.
+    pub fn plan(self) -> Result<Plan, PlanError> {
+        let format = self.trace_format()?;
+        let caches = self.caches()?;
+        let source = match self.trace.to_str() {
+            Some("-") => Source::Stdin,
+            _ => Source::File(self.trace),
+        };
+        Ok(Plan {
+            source,
+            format,
+            policies: self.policy.0,
+            caches,
+            empty: self.empty.into(),
+            strict: self.strict,
+            jobs: self.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(ONE_JOB),
+        })
+    }
+
+    /// What `--size` and `--unit`, or `--as-server` and what belongs to it, describe.
+    fn caches(&self) -> Result<Caches, PlanError> {
+        if !self.as_server.is_empty() {
+            let shape = ServerShape {
+                threads: self.threads.unwrap_or(SERVER_THREADS),
+                item_bytes_max: self.item_size_max.unwrap_or(SERVER_ITEM_BYTES_MAX),
+            };
+            return Ok(Caches::Server { shape, memory_bytes: self.as_server.clone() });
+        }
+        if self.threads.is_some() {
+            return Err(PlanError::NoServer("--threads"));
+        }
+        if self.item_size_max.is_some() {
+            return Err(PlanError::NoServer("--item-size-max"));
+        }
+        let unit = self.unit.into();
+        if unit == Unit::Objects && self.size.iter().any(|size| matches!(size, Size::Bytes(_))) {
+            return Err(PlanError::BytesOfObjects);
+        }
+        Ok(Caches::Plain { unit, sizes: self.size.clone() })
+    }
+
+    /// How the report is to be written.
+    pub fn output(&self) -> Output {
+        self.output.into()
+    }
+
+    /// The format by flag or, without, by the file's name. `--csv` alone means CSV.
+    fn trace_format(&self) -> Result<Format, PlanError> {
+        let guessed = Format::guess(&self.trace);
+        let format = match (self.format, guessed, &self.csv) {
+            (Some(FormatName::OracleGeneral), _, _) => Format::OracleGeneral,
+            (Some(FormatName::Csv), Some(Format::Csv(layout)), _) => Format::Csv(layout),
+            (Some(FormatName::Csv), _, _) => Format::Csv(Layout::default()),
+            (None, Some(format), _) => format,
+            (None, None, Some(_)) => Format::Csv(Layout::default()),
+            (None, None, None) => {
+                return Err(PlanError::NoFormat(self.trace.display().to_string()));
+            }
+        };
+        match (format, &self.csv) {
+            (format, None) => Ok(format),
+            (Format::Csv(_), Some(layout)) => Ok(Format::Csv(layout.clone())),
+            (format, Some(_)) => Err(PlanError::ColumnsOfBinary(format.name())),
+        }
+    }
+}
+
+/// A server's threads unless it is told otherwise.
+const SERVER_THREADS: u32 = 4;
+
+/// A server's largest item unless it is told otherwise, in bytes.
+const SERVER_ITEM_BYTES_MAX: u64 = 1 << 20;
+
+/// What is used where the system does not say how many cores there are.
+const ONE_JOB: NonZeroUsize = NonZeroUsize::MIN;
+
+impl From<UnitName> for Unit {
+    fn from(name: UnitName) -> Self {
+        match name {
+            UnitName::Objects => Self::Objects,
+            UnitName::Bytes => Self::Bytes,
+        }
+    }
+}
+
+impl From<OutputName> for Output {
+    fn from(name: OutputName) -> Self {
+        match name {
+            OutputName::Table => Self::Table,
+            OutputName::Csv => Self::Csv,
+            OutputName::Json => Self::Json,
+        }
+    }
+}
+
+impl From<EmptyName> for Empty {
+    fn from(name: EmptyName) -> Self {
+        match name {
+            EmptyName::Drop => Self::Drop,
+            EmptyName::Keep => Self::Keep,
+        }
+    }
+}
+
+/// Kinds of synthetic traces.
+#[derive(Debug, Subcommand)]
+pub enum GenerateCommand {
+    /// Zipf popularity: object k is asked for in proportion to k to the power of -alpha
+    Zipf(ZipfArgs),
+}
+
+/// Flags of `cache-sim generate zipf`.
+///
+/// The same flags make the same trace. All requests are held in memory until they are written, 40
+/// bytes each.
+#[derive(Debug, Args)]
+pub struct ZipfArgs {
+    /// How many requests
+    #[arg(long, value_name = "N")]
+    requests: u64,
+
+    /// How many objects there are to ask for; unpopular ones may never turn up
+    #[arg(long, value_name = "N")]
+    objects: u64,
+
+    /// How skewed: 0 is even, 1 is what key-value workloads look like
+    #[arg(long, value_name = "EXPONENT", default_value_t = 0.99)]
+    alpha: f64,
+
+    /// Sizes of the objects in bytes, both ends included; each object's is drawn once
+    #[arg(long, value_name = "FROM..TO", default_value = "100..4096", value_parser = value_range)]
+    value: RangeInclusive<u32>,
+
+    /// Requests per second of the trace's time
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    rate: u64,
+
+    /// Another seed, another trace
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Where the trace goes, in the oracleGeneral format: packed if the name ends in .zst; `-` is
+    /// standard output
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl ZipfArgs {
+    /// What the trace is made from.
+    pub fn spec(&self) -> zipf::Spec {
+        zipf::Spec {
+            requests: self.requests,
+            objects: self.objects,
+            alpha: self.alpha,
+            value_bytes: self.value.clone(),
+            requests_per_s: self.rate,
+            seed: self.seed,
+        }
+    }
+
+    /// Where the trace goes.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+}
+
+/// Why a text is no range of sizes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum RangeError {
+    #[error("write two sizes, as in 100..4096")]
+    NoRange,
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    #[error("a value has at most {} bytes", u32::MAX)]
+    TooLarge,
+}
+
+/// Reads `100..4096`, or one size for all objects.
+fn value_range(text: &str) -> Result<RangeInclusive<u32>, RangeError> {
+    let (from, to) = text.split_once("..").unwrap_or((text, text));
+    if from.is_empty() || to.is_empty() {
+        return Err(RangeError::NoRange);
+    }
+    let size = |text| u32::try_from(size::read_bytes(text)?).map_err(|_| RangeError::TooLarge);
+    Ok(size(from)?..=size(to)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// The plan of a command line, flags separated by spaces.
+    fn plan(flags: &str) -> Plan {
+        run_args(flags).unwrap().plan().unwrap()
+    }
+
+    fn run_args(flags: &str) -> Result<RunArgs, clap::Error> {
+        let words = ["cache-sim", "run"].into_iter().chain(flags.split(' '));
+        match Cli::try_parse_from(words)?.command {
+            Command::Run(args) => Ok(args),
+            Command::Generate(_) => panic!("asked to run"),
+        }
+    }
+
+    #[test]
+    fn flags_are_consistent_in_themselves() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_policies_come_in_lists() {
+        let plan = plan(
+            "--trace a.oracleGeneral.zst --policy lru,S3-FIFO --size 489,10% --unit objects --jobs 3",
+        );
+        assert_eq!(plan.source, Source::File("a.oracleGeneral.zst".into()));
+        assert_eq!(plan.format, Format::OracleGeneral);
+        assert_eq!(plan.policies, [Kind::Lru, Kind::S3Fifo]);
+        let sizes = vec![Size::Count(489), "10%".parse().unwrap()];
+        assert_eq!(plan.caches, Caches::Plain { unit: Unit::Objects, sizes });
+        assert_eq!(plan.jobs.get(), 3);
+        assert!(!plan.strict);
+    }
+
+    #[test]
+    fn all_policies_are_kind_all() {
+        assert_eq!(plan("--trace a.csv --size 1 --policy all").policies, Kind::ALL);
+        assert_eq!(plan("--trace a.csv --size 1").policies, Kind::ALL);
+    }
+
+    #[test]
+    fn help_names_every_policy() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let words: Vec<&str> = help.split([' ', ',', ';', '\n']).collect();
+        for kind in Kind::ALL {
+            assert!(words.contains(&kind.name()), "{kind} is not in the help");
+        }
+    }
+
+    #[test]
+    fn server_memory_stands_instead_of_sizes() {
+        let plan = plan("--trace a.csv --policy lru --as-server 64MiB,256m --threads 2");
+        let shape = ServerShape { threads: 2, item_bytes_max: 1 << 20 };
+        assert_eq!(plan.caches, Caches::Server { shape, memory_bytes: vec![64 << 20, 256 << 20] });
+    }
+
+    #[test]
+    fn format_is_the_flag_or_the_name_or_the_columns() {
+        let format = |flags: &str| plan(&format!("{flags} --size 1")).format;
+        let tabs = Format::Csv(Layout { delimiter: b'\t', ..Layout::default() });
+        assert_eq!(format("--trace a.log --format oracle-general"), Format::OracleGeneral);
+        assert_eq!(format("--trace - --format csv"), Format::Csv(Layout::default()));
+        assert_eq!(format("--trace a.tsv --format csv"), tabs);
+        let ids = Format::Csv("id=4".parse().unwrap());
+        assert_eq!(format("--trace a.log --csv id=4"), ids);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let error = |flags: &str| run_args(flags).unwrap().plan().unwrap_err();
+        assert_eq!(error("--trace - --size 1"), PlanError::NoFormat("-".into()));
+        assert_eq!(
+            error("--trace a.oracleGeneral --csv id=1 --size 1"),
+            PlanError::ColumnsOfBinary("oracle-general")
+        );
+        assert_eq!(error("--trace a.csv --unit objects --size 5,1GiB"), PlanError::BytesOfObjects);
+    }
+
+    #[test]
+    fn bad_flags_are_errors_of_usage() {
+        for (flags, kind) in [
+            ("--size 1", ErrorKind::MissingRequiredArgument),
+            ("--trace a.csv", ErrorKind::MissingRequiredArgument),
+            ("--trace a.csv --size 0", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --policy mru", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --csv ids=1", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --unit pages", ErrorKind::InvalidValue),
+            ("--trace a.csv --size 1 --as-server 1g", ErrorKind::ArgumentConflict),
+            ("--trace a.csv --as-server 10%", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --jobs 0", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --frobnicate", ErrorKind::UnknownArgument),
+        ] {
+            let found = run_args(flags).map(|_| ()).map_err(|error| error.kind());
+            assert_eq!(found, Err(kind), "{flags}");
+        }
+    }
+
+    #[test]
+    fn value_sizes_are_a_range_or_one() {
+        assert_eq!(value_range("100..4KiB"), Ok(100..=4096));
+        assert_eq!(value_range("7"), Ok(7..=7));
+        assert_eq!(value_range("..7"), Err(RangeError::NoRange));
+        assert_eq!(value_range("1..4GiB"), Err(RangeError::TooLarge));
+    }
+}

@@ -1,0 +1,121 @@
+//! What a person sees on standard error while a run goes on: progress, complaints, a summary.
+//!
+//! The progress bar shows on a terminal only; complaints and summary are plain lines everywhere.
+
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::run::{Observer, Report};
+use crate::trace::TraceError;
+
+/// Malformed records that are told one by one; of more of them only the number is of use.
+const COMPLAINTS_MAX: u64 = 20;
+
+/// Tells a run's course on standard error.
+#[derive(Debug)]
+pub struct Console {
+    trace: String,
+    bar: ProgressBar,
+    complaints: u64,
+}
+
+impl Console {
+    /// A console for the run over `trace`, as the user named it.
+    pub fn new(trace: String) -> Self {
+        Self { trace, bar: ProgressBar::hidden(), complaints: 0 }
+    }
+
+    /// What was read, and what was left out of it.
+    ///
+    /// # Errors
+    ///
+    /// What standard error answers.
+    pub fn summarise(&self, report: &Report) -> io::Result<()> {
+        writeln!(io::stderr(), "{}", summary(report))
+    }
+}
+
+impl Observer for Console {
+    fn begin(&mut self, what: &'static str, end: Option<u64>) {
+        self.bar.finish_and_clear();
+        // Without a terminal on standard error it draws nothing.
+        self.bar = match end {
+            Some(end) => ProgressBar::new(end).with_style(bar_style()),
+            None => ProgressBar::new_spinner(),
+        };
+        self.bar.set_message(what);
+    }
+
+    fn advance(&mut self, at: u64) {
+        self.bar.set_position(at);
+    }
+
+    fn malformed(&mut self, error: &TraceError) {
+        self.complaints += 1;
+        let line = match self.complaints {
+            ..=COMPLAINTS_MAX => format!("{}: {error}", self.trace),
+            n if n == COMPLAINTS_MAX + 1 => {
+                format!("{}: further malformed records are counted only", self.trace)
+            }
+            _ => return,
+        };
+        // Standard error being closed is no reason to stop.
+        let _unheard = self.bar.suspend(|| writeln!(io::stderr(), "{line}"));
+    }
+
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn bar_style() -> ProgressStyle {
+    // The template is a constant; a typo in it shows as the default style.
+    ProgressStyle::with_template("{msg:8} {bar:40} {percent:>3}%  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// One line on what the figures rest on.
+fn summary(report: &Report) -> String {
+    let found = report.found;
+    let mut line = format!("{}: {} requests", report.trace, found.requests);
+    if found.malformed > 0 {
+        line += &format!(", {} malformed records left out", found.malformed);
+    }
+    if found.empty_dropped > 0 {
+        line += &format!(", {} requests of size 0 left out (--empty keep)", found.empty_dropped);
+    }
+    line += match report.readings {
+        1 => ", read once",
+        _ => ", read twice: once to find the sizes in percent, once to replay",
+    };
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Found;
+
+    fn report(found: Found, readings: u32) -> Report {
+        let (trace, format, unit) = ("a.csv".into(), "csv", "objects");
+        Report { trace, format, unit, found, readings, rows: Vec::new() }
+    }
+
+    #[test]
+    fn summary_tells_what_is_missing_from_the_figures() {
+        let found = Found { requests: 5, malformed: 2, empty_dropped: 3 };
+        assert_eq!(
+            summary(&report(found, 1)),
+            "a.csv: 5 requests, 2 malformed records left out, 3 requests of size 0 left out \
+             (--empty keep), read once"
+        );
+    }
+
+    #[test]
+    fn summary_of_a_clean_trace_is_short() {
+        let found = Found { requests: 5, ..Found::default() };
+        assert_eq!(summary(&report(found, 1)), "a.csv: 5 requests, read once");
+        assert!(summary(&report(found, 2)).contains("read twice"));
+    }
+}

@@ -1,0 +1,529 @@
+//! `Replay`: one policy, one capacity, one trace into a `Tally`.
+//!
+//! A replay is driven request by request, so that one reading of the trace can serve many, and
+//! [`play`] spreads them over threads. The rules are those of other simulators, so that figures can
+//! be compared:
+//!
+//! - Every request is a get; a miss inserts the object, and cold misses count.
+//! - An object larger than the cache is a miss and is not admitted.
+//! - A hit leaves the size as it was recorded on insertion.
+//! - Counted in objects, each weighs 1; in bytes, its size (at least 1), and nothing is added.
+//!
+//! [`Replay::of_server`] counts as the server does instead: see there.
+
+mod population;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use eviction::{KeyHash, Kind};
+use store::record::{Shape, entry_bytes, footprint};
+use store::{Budget, Geometry};
+
+use crate::trace::Access;
+use population::{Capacity, Population};
+
+/// Requests handed to a thread at a time: long enough that the hand-over costs nothing, short enough
+/// to stay in a second-level cache while the thread's replays take their turns.
+const BATCH_REQUESTS: usize = 8 * 1024;
+
+/// Batches a thread may lag behind the reader.
+const BATCHES_AHEAD: usize = 4;
+
+/// Most entries that columns are reserved for ahead of time.
+const ENTRIES_RESERVED_MAX: u64 = 1 << 20;
+
+/// Digits of the largest id.
+const ID_DIGITS_MAX: usize = 20;
+
+/// An access as a cache sees it: the key is the id in decimal digits, as `cache-bench replay` sends
+/// it, hashed as the server hashes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The key's hash.
+    pub key: KeyHash,
+    /// The key's length in bytes.
+    pub key_bytes: u32,
+    /// The object's size in bytes as of this request.
+    pub size_bytes: u32,
+}
+
+impl From<Access> for Request {
+    #[inline]
+    fn from(access: Access) -> Self {
+        let mut digits = [0; ID_DIGITS_MAX];
+        let key = decimal(access.id, &mut digits);
+        let key_bytes = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        Self { key: store::hash::key_hash(key), key_bytes, size_bytes: access.size_bytes }
+    }
+}
+
+/// Writes `number` to the end of `digits` and returns what was written.
+#[inline]
+fn decimal(mut number: u64, digits: &mut [u8; ID_DIGITS_MAX]) -> &[u8] {
+    let mut first = ID_DIGITS_MAX;
+    loop {
+        first -= 1;
+        digits[first] = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            return &digits[first..];
+        }
+    }
+}
+
+/// What capacities and weights count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Each object weighs 1.
+    Objects,
+    /// Each object weighs its bytes.
+    Bytes,
+}
+
+impl Unit {
+    /// The name on command lines and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Objects => "objects",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// What a request's object weighs.
+    #[inline]
+    pub(crate) fn weight(self, request: &Request) -> u32 {
+        match self {
+            Self::Objects => 1,
+            Self::Bytes => request.size_bytes.max(1),
+        }
+    }
+}
+
+/// What of a server's configuration decides, besides memory and policy, what it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerShape {
+    /// Its worker threads (`-t`), which decide the number of shards.
+    pub threads: u32,
+    /// Its largest item (`-I`) in bytes.
+    pub item_bytes_max: u64,
+}
+
+/// What a replay counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests played.
+    pub requests: u64,
+    /// Those whose object was resident.
+    pub hits: u64,
+    /// Sum of the requests' sizes in bytes.
+    pub bytes: u64,
+    /// Sum of the hits' sizes in bytes.
+    pub hit_bytes: u64,
+}
+
+impl Tally {
+    /// Misses in requests; none without requests.
+    pub fn miss_ratio(&self) -> Option<f64> {
+        share(self.requests - self.hits, self.requests)
+    }
+
+    /// Bytes missed in bytes asked for; none without bytes.
+    pub fn byte_miss_ratio(&self) -> Option<f64> {
+        share(self.bytes - self.hit_bytes, self.bytes)
+    }
+
+    #[inline]
+    fn count(&mut self, request: &Request, hit: bool) {
+        let bytes = u64::from(request.size_bytes);
+        self.requests += 1;
+        self.bytes += bytes;
+        if hit {
+            self.hits += 1;
+            self.hit_bytes += bytes;
+        }
+    }
+}
+
+/// `part / whole`, if there is a whole.
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// One cache being fed a trace.
+pub struct Replay {
+    policy: Kind,
+    cache_size: u64,
+    cache: Cache,
+    tally: Tally,
+}
+
+/// What is simulated.
+enum Cache {
+    /// One population with a bare capacity.
+    Plain { unit: Unit, population: Population<Capacity> },
+    /// A server's shards.
+    Server(Server),
+}
+
+impl Replay {
+    /// An empty cache for `capacity` objects or bytes, by `unit`.
+    pub fn new(policy: Kind, capacity: u64, unit: Unit) -> Self {
+        let entries = usize::try_from(capacity.min(ENTRIES_RESERVED_MAX)).unwrap_or(0);
+        let population = Population::new(policy, entries, Capacity::new(capacity));
+        Self::of(policy, capacity, Cache::Plain { unit, population })
+    }
+
+    /// An empty server of `memory_bytes` (its `-m`): its shards, each with its share of the memory
+    /// and a policy of its own, its footprints and its key hash. A value has the object's size, no
+    /// flags and no expiry.
+    pub fn of_server(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
+        Self::of(policy, memory_bytes, Cache::Server(Server::new(policy, memory_bytes, shape)))
+    }
+
+    fn of(policy: Kind, cache_size: u64, cache: Cache) -> Self {
+        Self { policy, cache_size, cache, tally: Tally::default() }
+    }
+
+    /// Plays one request.
+    #[inline]
+    pub fn request(&mut self, request: &Request) {
+        let hit = match &mut self.cache {
+            Cache::Plain { unit, population } => {
+                let hit = population.read(request.key);
+                if !hit {
+                    population.insert(request.key, unit.weight(request));
+                }
+                hit
+            }
+            Cache::Server(server) => server.request(request),
+        };
+        self.tally.count(request, hit);
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> Kind {
+        self.policy
+    }
+
+    /// The capacity, in objects or bytes, or the server's memory in bytes.
+    pub fn cache_size(&self) -> u64 {
+        self.cache_size
+    }
+
+    /// What has been counted by now.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+/// A server's memory as far as it decides what is resident.
+///
+/// The budget, the footprints, the cut into shards and the order of calls are the store's own. What
+/// is left out is the log below them: the store keeps live records to a share of it at which it
+/// never has to ask for victims.
+struct Server {
+    geometry: Geometry,
+    item_bytes_max: u64,
+    policy_bytes: u32,
+    shards: Vec<Population<Budget>>,
+}
+
+impl Server {
+    fn new(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
+        let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
+        let policy_bytes = policy.entry_bytes();
+        let smallest = footprint(Shape::plain(1, 0), policy_bytes, geometry.part_bytes_max());
+        let entries =
+            usize::try_from(geometry.shard_bytes / smallest.bytes()).unwrap_or(usize::MAX);
+        let shard = || {
+            let budget = Budget::new(geometry.shard_bytes, entry_bytes(policy_bytes));
+            Population::new(policy, entries, budget)
+        };
+        let shards = (0..geometry.shard_count).map(|_| shard()).collect();
+        Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
+    }
+
+    /// A get, and after a miss the set that a look-aside client sends.
+    #[inline]
+    fn request(&mut self, request: &Request) -> bool {
+        let shard = &mut self.shards[self.geometry.shard_of(request.key) as usize];
+        if shard.read(request.key) {
+            return true;
+        }
+        let shape = Shape::plain(request.key_bytes, request.size_bytes);
+        if shape.item_bytes() <= self.item_bytes_max {
+            let footprint = footprint(shape, self.policy_bytes, self.geometry.part_bytes_max());
+            shard.insert(request.key, footprint.weight());
+        }
+        false
+    }
+}
+
+/// Plays all of `requests` to each of `replays`, which take turns on up to `jobs` threads while this
+/// one reads. The figures do not depend on `jobs`.
+///
+/// # Errors
+///
+/// The first error among `requests`; what came before it has been played.
+pub fn play<E>(
+    requests: impl Iterator<Item = Result<Request, E>>,
+    replays: &mut [Replay],
+    jobs: NonZeroUsize,
+) -> Result<(), E> {
+    let jobs = jobs.get().min(replays.len());
+    // Dealt like cards: neighbours differ in size only, so each thread gets some of every policy.
+    let mut hands: Vec<Vec<&mut Replay>> = (0..jobs).map(|_| Vec::new()).collect();
+    for (index, replay) in replays.iter_mut().enumerate() {
+        hands[index % jobs].push(replay);
+    }
+    thread::scope(|scope| {
+        let players: Vec<SyncSender<Batch>> = hands
+            .into_iter()
+            .map(|hand| {
+                let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+                scope.spawn(move || play_batches(&receiver, hand));
+                sender
+            })
+            .collect();
+        deal(requests, &players)
+    })
+}
+
+/// A run of requests, read once and played by every thread.
+type Batch = Arc<Vec<Request>>;
+
+/// Sends `requests` to all players, batch by batch. Dropping the senders ends the players.
+fn deal<E>(
+    mut requests: impl Iterator<Item = Result<Request, E>>,
+    players: &[SyncSender<Batch>],
+) -> Result<(), E> {
+    loop {
+        let mut outcome = Ok(());
+        let batch = Arc::new(
+            requests
+                .by_ref()
+                .take(BATCH_REQUESTS)
+                .map_while(|request| request.map_err(|error| outcome = Err(error)).ok())
+                .collect::<Vec<Request>>(),
+        );
+        let ended = batch.len() < BATCH_REQUESTS;
+        // A player that is gone has panicked; the scope passes its panic on.
+        let all_play = players.iter().all(|player| player.send(Arc::clone(&batch)).is_ok());
+        if ended || !all_play {
+            return outcome;
+        }
+    }
+}
+
+/// Plays batches until no more come; each replay sees all of a batch before the next takes its turn.
+fn play_batches(batches: &Receiver<Batch>, mut replays: Vec<&mut Replay>) {
+    for batch in batches {
+        for replay in &mut replays {
+            batch.iter().for_each(|request| replay.request(request));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use store::{Config, Deadline, Key, NewItem, Precondition, Shard, Timestamp};
+
+    use super::*;
+    use crate::trace::zipf;
+
+    /// A request as [`Access`] makes it.
+    fn request(id: u64, size_bytes: u32) -> Request {
+        Access { time_s: 0, id, size_bytes }.into()
+    }
+
+    /// Plays ids of the given sizes and tells which hit.
+    fn hits(mut replay: Replay, accesses: &[(u64, u32)]) -> Vec<bool> {
+        let mut before = 0;
+        accesses
+            .iter()
+            .map(|&(id, size_bytes)| {
+                replay.request(&request(id, size_bytes));
+                let hit = replay.tally().hits > before;
+                before = replay.tally().hits;
+                hit
+            })
+            .collect()
+    }
+
+    /// LRU as a textbook draws it: a row of objects, the one used last at the end.
+    fn textbook_lru(capacity: u64, unit: Unit, accesses: &[(u64, u32)]) -> Vec<bool> {
+        let mut row: Vec<(u64, u64)> = Vec::new();
+        accesses
+            .iter()
+            .map(|&(id, size_bytes)| {
+                if let Some(place) = row.iter().position(|&(other, _)| other == id) {
+                    let object = row.remove(place);
+                    row.push(object);
+                    return true;
+                }
+                let weight = match unit {
+                    Unit::Objects => 1,
+                    Unit::Bytes => u64::from(size_bytes.max(1)),
+                };
+                if weight <= capacity {
+                    row.push((id, weight));
+                    while row.iter().map(|&(_, weight)| weight).sum::<u64>() > capacity {
+                        row.remove(0);
+                    }
+                }
+                false
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn lru_replay_is_the_textbook(
+            capacity in 1u64..60,
+            accesses in vec((0u64..30, 0u32..70), 0..300),
+        ) {
+            for unit in [Unit::Objects, Unit::Bytes] {
+                let replay = Replay::new(Kind::Lru, capacity, unit);
+                prop_assert_eq!(hits(replay, &accesses), textbook_lru(capacity, unit, &accesses));
+            }
+        }
+
+        #[test]
+        fn every_policy_misses_first_and_hits_always_when_all_fits(
+            accesses in vec((0u64..30, 1u32..70), 0..200),
+        ) {
+            let mut seen = HashSet::new();
+            let want: Vec<bool> = accesses.iter().map(|&(id, _)| !seen.insert(id)).collect();
+            for kind in Kind::ALL {
+                prop_assert_eq!(&hits(Replay::new(kind, 30, Unit::Objects), &accesses), &want);
+                prop_assert_eq!(&hits(Replay::new(kind, 30 * 70, Unit::Bytes), &accesses), &want);
+            }
+        }
+    }
+
+    #[test]
+    fn object_larger_than_the_cache_evicts_nobody() {
+        let replay = Replay::new(Kind::Lru, 10, Unit::Bytes);
+        assert_eq!(
+            hits(replay, &[(1, 10), (2, 11), (1, 10), (2, 11)]),
+            [false, false, true, false]
+        );
+    }
+
+    #[test]
+    fn size_recorded_at_insertion_stays() {
+        let replay = Replay::new(Kind::Lru, 10, Unit::Bytes);
+        // Object 1 came with 4 bytes; that it is asked for with 9 later leaves room for object 2.
+        assert_eq!(hits(replay, &[(1, 4), (1, 9), (2, 6), (1, 4)]), [false, true, false, true]);
+    }
+
+    #[test]
+    fn bytes_are_counted_as_asked_for() {
+        let mut replay = Replay::new(Kind::Lru, 10, Unit::Objects);
+        [(1, 4), (1, 9), (2, 6)].iter().for_each(|&(id, size)| replay.request(&request(id, size)));
+        let want = Tally { requests: 3, hits: 1, bytes: 19, hit_bytes: 9 };
+        assert_eq!(replay.tally(), want);
+        assert_eq!(replay.tally().miss_ratio(), Some(2.0 / 3.0));
+        assert_eq!(Tally::default().miss_ratio(), None);
+    }
+
+    #[test]
+    fn key_is_the_id_in_decimal_digits() {
+        for (id, digits) in [(0, "0"), (42, "42"), (u64::MAX, "18446744073709551615")] {
+            let request = request(id, 1);
+            assert_eq!(request.key, store::hash::key_hash(digits.as_bytes()));
+            assert_eq!(request.key_bytes as usize, digits.len());
+        }
+    }
+
+    #[test]
+    fn figures_do_not_depend_on_the_number_of_threads() {
+        let requests = zipf_requests(3 * BATCH_REQUESTS as u64 + 17, 100..=4096);
+        let tallies = |jobs| {
+            let mut replays: Vec<Replay> = Kind::ALL
+                .into_iter()
+                .flat_map(|kind| [50, 500].map(|size| Replay::new(kind, size, Unit::Objects)))
+                .collect();
+            let requests = requests.iter().copied().map(Ok::<_, ()>);
+            play(requests, &mut replays, NonZeroUsize::new(jobs).unwrap()).unwrap();
+            replays.iter().map(Replay::tally).collect::<Vec<Tally>>()
+        };
+        assert_eq!(tallies(1), tallies(3));
+        assert_eq!(tallies(1), tallies(64));
+        assert!(tallies(2).iter().all(|tally| tally.requests == requests.len() as u64));
+    }
+
+    #[test]
+    fn error_ends_the_replay_behind_what_came_before_it() {
+        let mut replays = [Replay::new(Kind::Lru, 9, Unit::Objects)];
+        let requests = [Ok(request(1, 1)), Ok(request(1, 1)), Err("torn"), Ok(request(1, 1))];
+        let outcome = play(requests.into_iter(), &mut replays, NonZeroUsize::MIN);
+        assert_eq!(outcome, Err("torn"));
+        assert_eq!(replays[0].tally().requests, 2);
+    }
+
+    fn zipf_requests(requests: u64, value_bytes: std::ops::RangeInclusive<u32>) -> Vec<Request> {
+        zipf_accesses(requests, value_bytes).into_iter().map(Request::from).collect()
+    }
+
+    fn zipf_accesses(requests: u64, value_bytes: std::ops::RangeInclusive<u32>) -> Vec<Access> {
+        let (objects, alpha, requests_per_s, seed) = (20_000, 0.8, 1000, 5);
+        let spec = zipf::Spec { requests, objects, alpha, value_bytes, requests_per_s, seed };
+        zipf::Generator::new(spec).unwrap().collect()
+    }
+
+    /// Plays `accesses` against the store itself, bytes and all, as a look-aside client.
+    fn store_hits(policy: Kind, memory_bytes: u64, shape: ServerShape, accesses: &[Access]) -> u64 {
+        let item_bytes_max = shape.item_bytes_max;
+        let geometry = Geometry::new(memory_bytes, item_bytes_max, shape.threads);
+        let mut shards: Vec<Shard> = (0..geometry.shard_count)
+            .map(|shard| {
+                Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard })
+            })
+            .collect();
+        let now = Timestamp::from_secs(1_800_000_000);
+        let zeros = vec![0; 1 << 20];
+        let mut hits = 0;
+        for access in accesses {
+            let digits = access.id.to_string();
+            let key = Key::new(digits.as_bytes());
+            let shard = &mut shards[geometry.shard_of(key.hash()) as usize];
+            if shard.get(&key, now).is_some() {
+                hits += 1;
+                continue;
+            }
+            let value = [&zeros[..access.size_bytes as usize]];
+            let (client_flags, deadline) = (0, Deadline::NEVER);
+            let new = NewItem { client_flags, deadline, value: &value, own_cas: None };
+            shard.put(&key, &new, Precondition::None, now);
+        }
+        hits
+    }
+
+    #[test]
+    fn server_replay_predicts_the_store_hit_for_hit() {
+        let shape = ServerShape { threads: 2, item_bytes_max: 64 << 10 };
+        // Tiny values, those of one record, and large ones: in parts, some too large to be stored.
+        for (value_bytes, memory_bytes) in
+            [(1..=8, 1 << 20), (100..=4096, 8 << 20), (10_000..=80_000, 8 << 20)]
+        {
+            let accesses = zipf_accesses(60_000, value_bytes.clone());
+            let unique: HashSet<u64> = accesses.iter().map(|access| access.id).collect();
+            for kind in Kind::ALL {
+                let mut replay = Replay::of_server(kind, memory_bytes, shape);
+                accesses.iter().for_each(|&access| replay.request(&access.into()));
+                let hits = replay.tally().hits;
+                let of_store = store_hits(kind, memory_bytes, shape, &accesses);
+                assert_eq!(hits, of_store, "{kind}, values of {value_bytes:?} bytes");
+                assert!(hits < (accesses.len() - unique.len()) as u64, "something was evicted");
+            }
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! A `Plan` carried out: the trace into requests, sizes resolved, every replay played, a `Report`.
+//!
+//! ```text
+//! sizes known:             trace -> replays                               one reading
+//! a share, small trace:    trace -> survey, kept -> replays               one reading
+//! a share, large file:     trace -> survey;  trace again -> replays       two readings
+//! a share, large stream:   refused: it cannot be read again
+//! ```
+
+use std::fmt;
+use std::fs::Metadata;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use eviction::Kind;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::replay::{self, Replay, Request, ServerShape, Tally, Unit};
+use crate::size::{Share, Size};
+use crate::trace::{Format, OpenError, Position, Trace, TraceError};
+
+/// Requests kept in memory so that a trace need not be read twice: 128 MiB of them.
+const KEPT_REQUESTS_MAX: usize = 8 << 20;
+
+/// Requests between two looks at how far the work has come.
+const GLANCE_REQUESTS: u64 = 1 << 16;
+
+/// What shall be replayed, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where the trace is.
+    pub source: Source,
+    /// How it is written.
+    pub format: Format,
+    /// The policies, in the order of the report.
+    pub policies: Vec<Kind>,
+    /// What is simulated, and in which sizes.
+    pub caches: Caches,
+    /// What becomes of requests for objects of size 0.
+    pub empty: Empty,
+    /// Whether a malformed record ends the run.
+    pub strict: bool,
+    /// Threads that replays are spread over.
+    pub jobs: NonZeroUsize,
+}
+
+/// Where a trace is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// On standard input.
+    Stdin,
+}
+
+/// What is simulated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caches {
+    /// Bare caches.
+    Plain {
+        /// What sizes count.
+        unit: Unit,
+        /// Their sizes.
+        sizes: Vec<Size>,
+    },
+    /// Servers.
+    Server {
+        /// Their threads and largest item.
+        shape: ServerShape,
+        /// Their memory in bytes.
+        memory_bytes: Vec<u64>,
+    },
+}
+
+impl Caches {
+    /// What sizes count, as the report says it.
+    fn unit_name(&self) -> &'static str {
+        match self {
+            Self::Plain { unit, .. } => unit.name(),
+            Self::Server { .. } => "server-memory-bytes",
+        }
+    }
+}
+
+/// What becomes of requests for objects of size 0. Many logs write 0 where they do not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// They are left out and counted, as libCacheSim's command line does.
+    Drop,
+    /// They are played; in bytes they weigh 1.
+    Keep,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The trace's file, or `-`.
+    pub trace: String,
+    /// The trace's format.
+    pub format: &'static str,
+    /// What cache sizes count.
+    pub unit: &'static str,
+    /// What the trace held.
+    pub found: Found,
+    /// How often the trace was read.
+    pub readings: u32,
+    /// A row a policy and size.
+    pub rows: Vec<Row>,
+}
+
+/// What a trace held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Requests played.
+    pub requests: u64,
+    /// Records that could not be read.
+    pub malformed: u64,
+    /// Requests for objects of size 0 that were left out.
+    pub empty_dropped: u64,
+}
+
+/// One replay's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The policy.
+    pub policy: Kind,
+    /// The capacity, resolved.
+    pub cache_size: u64,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// Why a plan could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The trace cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// Its file, or `-`.
+        path: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// The trace cannot be read to its end.
+    #[error("{path} is unreadable after {requests} requests")]
+    Unreadable {
+        /// Its file, or `-`.
+        path: String,
+        /// Requests read until then.
+        requests: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record is malformed and the plan is strict.
+    #[error("{path} is malformed, and --strict ends the run")]
+    Malformed {
+        /// Its file, or `-`.
+        path: String,
+        /// Where and how.
+        source: TraceError,
+    },
+    /// A stream that would have to be read twice.
+    #[error(
+        "a size in percent needs the whole trace before the replay, and {path} is a stream of more \
+         than {KEPT_REQUESTS_MAX} requests: put it in a file or give sizes as numbers"
+    )]
+    ShareOfStream {
+        /// The stream.
+        path: String,
+    },
+    /// A share so small that nothing fits.
+    #[error("{share} of {whole} {unit} is no room for anything")]
+    EmptyShare {
+        /// The share.
+        share: Share,
+        /// What it is a share of.
+        whole: u64,
+        /// What is counted.
+        unit: &'static str,
+    },
+}
+
+/// Hears what happens while a plan is carried out.
+pub trait Observer {
+    /// A stretch of work begins: `what`, with `end` steps of it, if that is known.
+    fn begin(&mut self, what: &'static str, end: Option<u64>);
+    /// The stretch has come to step `at`.
+    fn advance(&mut self, at: u64);
+    /// A record could not be read.
+    fn malformed(&mut self, error: &TraceError);
+    /// No more work is to come.
+    fn end(&mut self);
+}
+
+/// Carries `plan` out.
+///
+/// # Errors
+///
+/// The trace cannot be read, or a size cannot be resolved. No figures are returned then: part of a
+/// trace has another miss ratio than the whole.
+pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    let outcome = carry_out(plan, observer);
+    observer.end();
+    outcome
+}
+
+fn carry_out(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    let Some(unit) = plan.share_unit() else {
+        let mut replays = plan.replays(0)?;
+        let mut reading = Reading::first(plan, "replay", observer)?;
+        replay::play(&mut reading, &mut replays, plan.jobs)?;
+        return Ok(plan.report(&replays, reading.found, 1));
+    };
+    let mut reading = Reading::first(plan, "survey", observer)?;
+    let survey = Survey::take(&mut reading, unit)?;
+    let found = reading.found;
+    let mut replays = plan.replays(survey.whole)?;
+    let readings = match survey.kept {
+        Some(requests) => {
+            replay::play(Recital::of(&requests, observer), &mut replays, plan.jobs)?;
+            1
+        }
+        None => {
+            replay::play(Reading::second(plan, "replay", observer)?, &mut replays, plan.jobs)?;
+            2
+        }
+    };
+    Ok(plan.report(&replays, found, readings))
+}
+
+impl Plan {
+    /// What is to be surveyed before any share can be resolved; none if there are no shares.
+    fn share_unit(&self) -> Option<Unit> {
+        match &self.caches {
+            Caches::Plain { unit, sizes } => {
+                sizes.iter().any(|size| matches!(size, Size::Share(_))).then_some(*unit)
+            }
+            Caches::Server { .. } => None,
+        }
+    }
+
+    /// The empty caches, policy by policy; shares are shares of `whole`.
+    fn replays(&self, whole: u64) -> Result<Vec<Replay>, RunError> {
+        let mut replays = Vec::new();
+        for &policy in &self.policies {
+            match &self.caches {
+                Caches::Plain { unit, sizes } => {
+                    for size in sizes {
+                        let capacity = resolve(*size, whole, *unit)?;
+                        replays.push(Replay::new(policy, capacity, *unit));
+                    }
+                }
+                Caches::Server { shape, memory_bytes } => {
+                    replays.extend(
+                        memory_bytes.iter().map(|&bytes| Replay::of_server(policy, bytes, *shape)),
+                    );
+                }
+            }
+        }
+        Ok(replays)
+    }
+
+    fn report(&self, replays: &[Replay], found: Found, readings: u32) -> Report {
+        let row = |replay: &Replay| Row {
+            policy: replay.policy(),
+            cache_size: replay.cache_size(),
+            tally: replay.tally(),
+        };
+        Report {
+            trace: self.source.to_string(),
+            format: self.format.name(),
+            unit: self.caches.unit_name(),
+            found,
+            readings,
+            rows: replays.iter().map(row).collect(),
+        }
+    }
+}
+
+/// A capacity in `unit`s. An amount of bytes counts as so many units; the command line takes none
+/// where objects are counted.
+fn resolve(size: Size, whole: u64, unit: Unit) -> Result<u64, RunError> {
+    match size {
+        Size::Count(count) | Size::Bytes(count) => Ok(count),
+        Size::Share(share) => match share.of(whole) {
+            0 => Err(RunError::EmptyShare { share, whole, unit: unit.name() }),
+            capacity => Ok(capacity),
+        },
+    }
+}
+
+impl Source {
+    /// Opens the trace; the bytes there are to read are known of a file only.
+    fn open(&self, format: &Format) -> Result<(Trace, Option<u64>), OpenError> {
+        match self {
+            Self::File(path) => {
+                let bytes = path.metadata().ok().filter(Metadata::is_file).map(|file| file.len());
+                Ok((Trace::open(path, format)?, bytes))
+            }
+            Self::Stdin => Ok((Trace::read(io::stdin(), format)?, None)),
+        }
+    }
+
+    /// Whether it can be opened a second time and holds the same again; a pipe with a name does not.
+    fn is_stream(&self) -> bool {
+        match self {
+            Self::File(path) => !path.is_file(),
+            Self::Stdin => true,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Stdin => f.write_str("-"),
+        }
+    }
+}
+
+/// The trace as requests: what is malformed is told and counted, what is empty left out.
+struct Reading<'a> {
+    plan: &'a Plan,
+    observer: &'a mut dyn Observer,
+    trace: Trace,
+    position: Position,
+    found: Found,
+    /// A first reading told the observer of what is malformed.
+    told: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn first(
+        plan: &'a Plan,
+        what: &'static str,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self, RunError> {
+        let opened = plan.source.open(&plan.format);
+        let (trace, bytes) =
+            opened.map_err(|source| RunError::Open { path: plan.source.to_string(), source })?;
+        observer.begin(what, bytes);
+        let position = trace.position();
+        Ok(Self { plan, observer, trace, position, found: Found::default(), told: false })
+    }
+
+    fn second(
+        plan: &'a Plan,
+        what: &'static str,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self, RunError> {
+        Ok(Self { told: true, ..Self::first(plan, what, observer)? })
+    }
+
+    /// Counts a malformed record, or ends the reading over it.
+    fn malformed(&mut self, error: TraceError) -> Result<(), RunError> {
+        if self.plan.strict {
+            return Err(RunError::Malformed { path: self.plan.source.to_string(), source: error });
+        }
+        self.found.malformed += 1;
+        if !self.told {
+            self.observer.malformed(&error);
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Reading<'_> {
+    type Item = Result<Request, RunError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.trace.next()? {
+                Ok(access) if access.size_bytes == 0 && self.plan.empty == Empty::Drop => {
+                    self.found.empty_dropped += 1;
+                }
+                Ok(access) => {
+                    if self.found.requests.is_multiple_of(GLANCE_REQUESTS) {
+                        self.observer.advance(self.position.bytes());
+                    }
+                    self.found.requests += 1;
+                    return Some(Ok(access.into()));
+                }
+                Err(TraceError::Io(source)) => {
+                    let path = self.plan.source.to_string();
+                    let requests = self.found.requests;
+                    return Some(Err(RunError::Unreadable { path, requests, source }));
+                }
+                Err(error @ TraceError::Malformed { .. }) => {
+                    if let Err(error) = self.malformed(error) {
+                        return Some(Err(error));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Requests kept in memory, played from there.
+struct Recital<'a> {
+    requests: std::slice::Iter<'a, Request>,
+    count: u64,
+    observer: &'a mut dyn Observer,
+}
+
+impl<'a> Recital<'a> {
+    fn of(requests: &'a [Request], observer: &'a mut dyn Observer) -> Self {
+        let count = requests.len() as u64;
+        observer.begin("replay", Some(count));
+        Self { requests: requests.iter(), count, observer }
+    }
+}
+
+impl Iterator for Recital<'_> {
+    type Item = Result<Request, RunError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let left = self.requests.len() as u64;
+        if left.is_multiple_of(GLANCE_REQUESTS) {
+            self.observer.advance(self.count - left);
+        }
+        self.requests.next().copied().map(Ok)
+    }
+}
+
+/// What a share is a share of, and the requests if there are few enough of them to keep.
+struct Survey {
+    whole: u64,
+    kept: Option<Vec<Request>>,
+}
+
+impl Survey {
+    /// Reads the whole trace: unique objects, or the sum of their sizes when first seen.
+    fn take(reading: &mut Reading<'_>, unit: Unit) -> Result<Self, RunError> {
+        let mut seen = HashTable::new();
+        let mut survey = Self { whole: 0, kept: Some(Vec::new()) };
+        while let Some(request) = reading.next().transpose()? {
+            let key = request.key.0;
+            if let Entry::Vacant(place) = seen.entry(key, |&other| other == key, |&key| key) {
+                place.insert(key);
+                survey.whole += u64::from(unit.weight(&request));
+            }
+            survey.keep(request, reading)?;
+        }
+        Ok(survey)
+    }
+
+    /// Keeps a request, until there are too many of them.
+    fn keep(&mut self, request: Request, reading: &Reading<'_>) -> Result<(), RunError> {
+        match &mut self.kept {
+            None => {}
+            Some(requests) if requests.len() < KEPT_REQUESTS_MAX => requests.push(request),
+            Some(_) if reading.plan.source.is_stream() => {
+                return Err(RunError::ShareOfStream { path: reading.plan.source.to_string() });
+            }
+            Some(_) => self.kept = None,
+        }
+        Ok(())
+    }
+}
