@@ -6,8 +6,10 @@
 //! memcached's are not copied: 2^32 is no 32-bit number (memcached stores 0), and a number with a
 //! minus is never a large unsigned one.
 
+use std::fmt;
+
 /// The tokens of a line, separated by spaces.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tokens<'a> {
     rest: &'a [u8],
 }
@@ -35,6 +37,12 @@ impl<'a> Iterator for Tokens<'a> {
         let (token, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(token)
+    }
+}
+
+impl fmt::Debug for Tokens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone().map(|token| token.escape_ascii().to_string())).finish()
     }
 }
 

@@ -41,7 +41,7 @@ impl<'a> MetaKey<'a> {
         Some(Self { written, base64: true })
     }
 
-    /// Appends `key` in base64, as [`MetaKey::base64`] takes it. Up to 187 bytes of key fit.
+    /// Appends `key` in base64, as [`MetaKey::base64`] takes it. Up to 186 bytes of key fit.
     pub fn encode_base64(key: Key<'_>, out: &mut Vec<u8>) {
         base64::encode(key.as_bytes(), out);
     }

@@ -277,3 +277,38 @@ pub(crate) fn parse<'a>(code: &[u8], mut tokens: Tokens<'a>) -> Option<MetaReply
     };
     Some(MetaReply { status, returned: ReturnedFlags::of(tokens)?, data: b"" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(status: MetaStatus, flags: &[u8], item: Option<&ItemFacts>) -> String {
+        let key = MetaKey::base64(b"Zm9v").expect("base64");
+        let mut out = Vec::new();
+        encode_line(&mut out, status, &key, Returns::new(flags), item);
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn flags_come_back_in_the_order_of_the_request() {
+        let item = ItemFacts { cas: 34, client_flags: 5, value_bytes: 1, ..Default::default() };
+        let flags = b"s v t f c h l k Oxx";
+        assert_eq!(
+            line(MetaStatus::Value { bytes: 1 }, flags, Some(&item)),
+            "VA 1 s1 t-1 f5 c34 h0 l0 kZm9v b Oxx\r\n"
+        );
+    }
+
+    #[test]
+    fn a_miss_sends_back_key_and_opaque_alone() {
+        assert_eq!(line(MetaStatus::Miss, b"s Oxx t k c", None), "EN Oxx kZm9v b\r\n");
+    }
+
+    #[test]
+    fn what_was_not_asked_for_follows() {
+        let stale = ItemFacts { won: true, stale: true, ..Default::default() };
+        assert_eq!(line(MetaStatus::Done, b"t", Some(&stale)), "HD t-1 X W\r\n");
+        let won_before = ItemFacts { win_sent: true, stale: true, ..Default::default() };
+        assert_eq!(line(MetaStatus::Done, b"", Some(&won_before)), "HD Z X\r\n");
+    }
+}

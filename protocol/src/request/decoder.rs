@@ -379,3 +379,220 @@ const fn refused<'a>(consumed: usize, error: ProtocolError, noreply: bool) -> St
 fn trim_line_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arbitrary::{self, Parts};
+
+    const SMALL: Limits =
+        Limits { value_bytes_max: 64, line_bytes_max: 300, get_line_bytes_max: 600 };
+
+    /// What a connection hears when `stream` arrives in `pieces`, and how much of it is done with.
+    fn hear(limits: Limits, pieces: &[&[u8]]) -> (Vec<String>, usize) {
+        let mut decoder = Decoder::new(limits);
+        let (mut heard, mut input, mut done, mut wanted) = (Vec::new(), Vec::new(), 0, 0);
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            loop {
+                let early = input.len() < wanted;
+                let step = decoder.decode(&input);
+                assert!(!early || matches!(step, Step::More { .. }), "fewer bytes were enough");
+                let consumed = match step {
+                    Step::More { consumed, wanted: more } => {
+                        assert!(more > input.len() - consumed, "enough is there already");
+                        wanted = more;
+                        done += consumed;
+                        input.drain(..consumed);
+                        break;
+                    }
+                    Step::Request { consumed, request } => {
+                        heard.push(format!("{request:?}"));
+                        consumed
+                    }
+                    Step::Refused { consumed, refusal } => {
+                        heard.push(format!("{refusal:?}"));
+                        consumed
+                    }
+                };
+                assert!(consumed > 0, "no progress");
+                done += consumed;
+                input.drain(..consumed);
+                wanted = 0;
+            }
+        }
+        (heard, done)
+    }
+
+    fn more(step: Step<'_>) -> usize {
+        match step {
+            Step::More { consumed: 0, wanted } => wanted,
+            step => panic!("{step:?} where more bytes are needed"),
+        }
+    }
+
+    fn line(step: Step<'_>) -> (usize, &'static str) {
+        match step {
+            Step::Refused { consumed, refusal } => (consumed, refusal.line()),
+            step => panic!("{step:?} where an error is due"),
+        }
+    }
+
+    #[test]
+    fn a_header_is_not_read_again_while_its_data_arrives() {
+        let mut decoder = Decoder::new(Limits::default());
+        assert_eq!(more(decoder.decode(b"set k 0 0 9\r\n")), 24);
+        // The header is gone, and it does not matter.
+        assert_eq!(more(decoder.decode(b"-------------abc")), 24);
+        assert_eq!(decoder.awaited_bytes(), Some(24));
+    }
+
+    #[test]
+    fn bytes_without_a_newline_are_searched_once() {
+        let mut decoder = Decoder::new(Limits::default());
+        assert_eq!(more(decoder.decode(b"get some")), 9);
+        // A newline among the bytes already searched goes unseen.
+        assert_eq!(more(decoder.decode(b"get\nsomething")), 14);
+    }
+
+    #[test]
+    fn a_value_too_large_is_swallowed_in_any_pieces() {
+        let mut decoder = Decoder::new(Limits { value_bytes_max: 3, ..Limits::default() });
+        let header = b"set k 0 0 4\r\n";
+        let Step::Refused { consumed, refusal } = decoder.decode(header) else { panic!() };
+        assert_eq!(consumed, header.len());
+        assert_eq!(refusal.line(), "SERVER_ERROR object too large for cache\r\n");
+        assert_eq!(refusal.invalidates.map(|key| key.written()), Some(&b"k"[..]));
+        assert_eq!(decoder.decode(b"da"), Step::More { consumed: 2, wanted: 1 });
+        let after = decoder.decode(b"ta\r\nmn\r\n");
+        assert_eq!(after, Step::Request { consumed: 8, request: Request::MetaNoop });
+    }
+
+    #[test]
+    fn only_an_unconditional_write_that_is_refused_removes_the_old_value() {
+        for (header, removes) in [
+            ("set k 0 0 4\r\n", true),
+            ("ms k 4\r\n", true),
+            ("add k 0 0 4\r\n", false),
+            ("cas k 0 0 4 1\r\n", false),
+            ("ms k 4 MA\r\n", false),
+        ] {
+            let mut decoder = Decoder::new(Limits { value_bytes_max: 3, ..Limits::default() });
+            let Step::Refused { refusal, .. } = decoder.decode(header.as_bytes()) else { panic!() };
+            assert_eq!(refusal.invalidates.is_some(), removes, "{header}");
+        }
+    }
+
+    #[test]
+    fn data_that_is_awaited_can_be_refused() {
+        let mut decoder = Decoder::new(Limits::default());
+        let input = b"set k 0 0 4\r\ndata\r\nmn\r\n";
+        assert_eq!(more(decoder.decode(&input[..14])), 19);
+        decoder.refuse_data(ProtocolError::OutOfMemoryStoring);
+        let (consumed, answer) = line(decoder.decode(&input[..14]));
+        assert_eq!((consumed, answer), (13, "SERVER_ERROR out of memory storing object\r\n"));
+        let after = decoder.decode(&input[13..]);
+        assert_eq!(after, Step::Request { consumed: 10, request: Request::MetaNoop });
+    }
+
+    #[test]
+    fn a_refusal_heeds_noreply() {
+        let mut decoder = Decoder::new(Limits { value_bytes_max: 3, ..Limits::default() });
+        assert_eq!(line(decoder.decode(b"set k 0 0 4 noreply\r\n")).1, "");
+    }
+
+    #[test]
+    fn a_line_without_an_end_closes_the_connection() {
+        let mut decoder = Decoder::new(Limits::default());
+        more(decoder.decode(&[b'x'; 2047]));
+        let Step::Refused { refusal, .. } = decoder.decode(&[b'x'; 2048]) else { panic!() };
+        assert!(refusal.closes());
+        assert_eq!(refusal.line(), "");
+        let after = decoder.decode(b"mn\r\n");
+        assert_eq!(after, Step::More { consumed: 4, wanted: 1 });
+    }
+
+    #[test]
+    fn a_get_of_four_thousand_long_keys_is_one_request() {
+        let input = [b"get".to_vec(), [b" ", &[b'k'; 250][..]].concat().repeat(4000)].concat();
+        let mut decoder = Decoder::new(Limits::default());
+        more(decoder.decode(&input));
+        let input = [&input[..], b"\r\n"].concat();
+        let Step::Request { request: Request::Get(get), .. } = decoder.decode(&input) else {
+            panic!()
+        };
+        assert_eq!(get.keys.len(), 4000);
+        assert_eq!(get.keys.count(), 4000);
+    }
+
+    #[test]
+    fn a_get_without_an_end_is_bounded_too() {
+        let mut decoder = Decoder::new(Limits::default());
+        let input = [&b"get "[..], &[b'k'; 1 << 20]].concat();
+        assert_eq!(line(decoder.decode(&input)).0, 1 << 20);
+    }
+
+    #[test]
+    fn a_long_mg_is_no_get() {
+        let mut decoder = Decoder::new(Limits::default());
+        let input = [&b"mg "[..], &[b'k'; 2048]].concat();
+        assert_eq!(line(decoder.decode(&input)).0, 2048);
+    }
+
+    #[test]
+    fn several_requests_can_be_held_at_once() {
+        let mut decoder = Decoder::new(Limits::default());
+        let input = b"get a\r\nget b\r\n";
+        let Step::Request { consumed, request: first } = decoder.decode(input) else { panic!() };
+        let Step::Request { request: second, .. } = decoder.decode(&input[consumed..]) else {
+            panic!()
+        };
+        assert_ne!(first, second);
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_encoded_decodes_to_itself(parts in Parts::any()) {
+            let request = parts.request();
+            let mut out = Vec::new();
+            request.encode(&mut out);
+            let mut decoder = Decoder::new(Limits::default());
+            prop_assert_eq!(
+                decoder.decode(&out),
+                Step::Request { consumed: out.len(), request: request.clone() }
+            );
+        }
+
+        #[test]
+        fn a_stream_decodes_alike_in_one_piece_and_byte_by_byte(stream in arbitrary::stream()) {
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            prop_assert_eq!(hear(SMALL, &[&stream]).0, hear(SMALL, &bytes).0);
+        }
+
+        #[test]
+        fn a_stream_decodes_alike_however_it_is_cut(
+            stream in arbitrary::stream(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut pieces = Vec::new();
+            let mut rest = &stream[..];
+            for cut in cuts.iter().rev() {
+                let (front, back) = rest.split_at(*cut);
+                pieces.insert(0, back);
+                rest = front;
+            }
+            pieces.insert(0, rest);
+            prop_assert_eq!(hear(SMALL, &[&stream]), hear(SMALL, &pieces));
+        }
+
+        #[test]
+        fn noise_never_stops_the_decoder(noise in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let (_, done) = hear(SMALL, &[&noise]);
+            prop_assert!(done <= noise.len());
+        }
+    }
+}

@@ -186,3 +186,145 @@ fn with_data<'a>(mut response: Response<'a>, data: &'a [u8]) -> Response<'a> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arbitrary::token;
+    use crate::error::ProtocolError;
+    use crate::key::Key;
+    use crate::meta::response::{MetaReply, ReturnedFlags};
+    use crate::response::{ErrorLine, Value};
+
+    fn decode_all(bytes: &[u8], piece_bytes: usize) -> Vec<String> {
+        let mut decoder = ResponseDecoder::new(ResponseLimits::default());
+        let (mut heard, mut start, mut end) = (Vec::new(), 0, 0);
+        loop {
+            match decoder.decode(&bytes[start..end]) {
+                ResponseStep::More { wanted } => {
+                    assert!(wanted > end - start, "enough is there already");
+                    if end == bytes.len() {
+                        return heard;
+                    }
+                    end = (end + piece_bytes).min(bytes.len());
+                }
+                ResponseStep::Response { consumed, response } => {
+                    assert!(consumed > 0, "no progress");
+                    heard.push(format!("{response:?}"));
+                    start += consumed;
+                }
+                ResponseStep::Malformed(error) => {
+                    heard.push(error.to_string());
+                    return heard;
+                }
+            }
+        }
+    }
+
+    /// One response of each kind, made of the given parts.
+    fn responses<'a>(key: &'a [u8], data: &'a [u8], number: u64) -> Vec<Response<'a>> {
+        let value = Value {
+            key: Key::new(key).expect("1 to 250 bytes"),
+            client_flags: 7,
+            cas: number.is_multiple_of(2).then_some(number),
+            data,
+        };
+        let status = MetaStatus::Value { bytes: data.len() };
+        let returned = |line| ReturnedFlags::new(line).expect("flags");
+        let mut all = vec![
+            Response::Value(value),
+            Response::End,
+            Response::Stored,
+            Response::NotStored,
+            Response::Exists,
+            Response::NotFound,
+            Response::Deleted,
+            Response::Touched,
+            Response::Ok,
+            Response::Reset,
+            Response::Number(number),
+            Response::Version { version: b"1.6.45" },
+            Response::Stat { name: key, value: b"" },
+            Response::Stat { name: b"version", value: b"a b" },
+            Response::Meta(MetaReply { status, returned: returned(b"c5 f7 kx b t-1"), data }),
+            Response::MetaNoop,
+            Response::MetaDebug { key, facts: b"exp=-1 la=0" },
+        ];
+        for status in [
+            MetaStatus::Done,
+            MetaStatus::Miss,
+            MetaStatus::NotFound,
+            MetaStatus::NotStored,
+            MetaStatus::Exists,
+        ] {
+            let returned = returned(b"h0 l9 s12 t9 O44 W X Z");
+            all.push(Response::Meta(MetaReply { status, returned, data: b"" }));
+        }
+        let answered = ProtocolError::ALL.into_iter().filter(|error| !error.line().is_empty());
+        all.extend(answered.map(|error| Response::Error(ErrorLine::from(error))));
+        all
+    }
+
+    #[test]
+    fn an_error_written_as_a_response_is_its_line() {
+        for error in ProtocolError::ALL.into_iter().filter(|error| !error.line().is_empty()) {
+            let mut out = Vec::new();
+            Response::Error(error.into()).encode(&mut out);
+            assert_eq!(out, error.line().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_response_is_malformed() {
+        for line in ["", "HELLO", "VALUE k 0", "VALUE k 0 1 2 3", "END 5", "VA x", "HD ?", "5 5"] {
+            let input = format!("{line}\r\n");
+            let mut decoder = ResponseDecoder::new(ResponseLimits::default());
+            let step = decoder.decode(input.as_bytes());
+            assert_eq!(step, ResponseStep::Malformed(ResponseError::UnknownLine), "{line}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_before_the_bytes_arrive() {
+        let limits = ResponseLimits { value_bytes_max: 3, line_bytes_max: 16 };
+        let malformed = |input: &[u8]| {
+            ResponseDecoder::new(limits).decode(input)
+                == ResponseStep::Malformed(ResponseError::ValueTooLarge)
+        };
+        assert!(malformed(b"VALUE k 0 4\r\n"));
+        assert!(!malformed(b"VALUE k 0 3\r\n"));
+        let step = ResponseDecoder::new(limits).decode(&[b'x'; 16]).clone();
+        assert_eq!(step, ResponseStep::Malformed(ResponseError::LineTooLong));
+    }
+
+    #[test]
+    fn a_value_of_another_length_is_malformed() {
+        let mut decoder = ResponseDecoder::new(ResponseLimits::default());
+        let step = decoder.decode(b"VALUE k 0 3\r\nabcdEND\r\n");
+        assert_eq!(step, ResponseStep::Malformed(ResponseError::BadDataChunk));
+    }
+
+    proptest! {
+        #[test]
+        fn a_response_encoded_decodes_to_itself(
+            key in token(250),
+            data in vec(any::<u8>(), 0..100),
+            number: u64,
+            piece_bytes in 1usize..50,
+        ) {
+            let all = responses(&key, &data, number);
+            let mut out = Vec::new();
+            all.iter().for_each(|response| response.encode(&mut out));
+            let expected: Vec<String> = all.iter().map(|response| format!("{response:?}")).collect();
+            prop_assert_eq!(decode_all(&out, piece_bytes), expected);
+        }
+
+        #[test]
+        fn noise_never_stops_the_decoder(noise in vec(any::<u8>(), 0..500), piece_bytes in 1usize..50) {
+            decode_all(&noise, piece_bytes);
+        }
+    }
+}

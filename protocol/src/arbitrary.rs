@@ -1,0 +1,281 @@
+//! (tests) Requests and responses of every kind, made up, and streams of bytes to decode.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+
+use crate::exptime::Exptime;
+use crate::key::Key;
+use crate::meta::flags::Returns;
+use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet};
+use crate::request::{
+    Arithmetic, Delete, Direction, FlushAll, Get, Request, Store, StoreMode, Touch, Verbosity,
+};
+use crate::text::request::Keys;
+use crate::token::Tokens;
+
+/// What a request is made of; the bytes it borrows live here.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    kind: usize,
+    key: Vec<u8>,
+    key_base64: Option<Vec<u8>>,
+    words: Vec<u8>,
+    returns: Vec<u8>,
+    data: Vec<u8>,
+    mode: StoreMode,
+    direction: Direction,
+    client_flags: u32,
+    number: u64,
+    cas: Option<u64>,
+    new_cas: Option<u64>,
+    exptimes: [Option<Exptime>; 3],
+    yes: [bool; 4],
+}
+
+/// The kinds of requests, and the flags whose answers a meta command of that kind sends.
+const KINDS: [&[u8]; 16] =
+    [b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b"cfhklst", b"cks", b"k", b"ckt", b"", b""];
+
+/// Any bytes that can stand as one token.
+pub(crate) fn token(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
+    let byte = any::<u8>().prop_map(|byte| if b" \r\n\0".contains(&byte) { b'x' } else { byte });
+    vec(byte, 1..=bytes_max)
+}
+
+pub(crate) fn exptime() -> impl Strategy<Value = Exptime> {
+    prop_oneof![-2i64..3, 2_591_999i64..2_592_003, any::<u32>().prop_map(i64::from)]
+        .prop_map(Exptime::from_wire)
+}
+
+impl Parts {
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        let mode = prop_oneof![
+            Just(StoreMode::Set),
+            Just(StoreMode::Add),
+            Just(StoreMode::Replace),
+            Just(StoreMode::Append),
+            Just(StoreMode::Prepend)
+        ];
+        let direction = prop_oneof![Just(Direction::Increment), Just(Direction::Decrement)];
+        let bytes = (
+            token(250),
+            proptest::option::of(vec(any::<u8>(), 1..=186)),
+            vec(token(250), 1..5),
+            vec(any::<u8>(), 0..64),
+            proptest::option::of(token(31)),
+        );
+        let numbers = (
+            any::<u32>(),
+            any::<u64>(),
+            any::<Option<u64>>(),
+            any::<Option<u64>>(),
+            [(); 3].map(|()| proptest::option::of(exptime())),
+        );
+        (0..KINDS.len(), mode, direction, bytes, numbers, any::<[bool; 4]>())
+            .prop_flat_map(|(kind, mode, direction, bytes, numbers, yes)| {
+                let letters = subsequence(KINDS[kind].to_vec(), 0..=KINDS[kind].len());
+                (letters.prop_shuffle(), Just((kind, mode, direction, bytes, numbers, yes)))
+            })
+            .prop_map(|(letters, (kind, mode, direction, bytes, numbers, yes))| {
+                let (key, binary_key, words, data, opaque) = bytes;
+                let (client_flags, number, cas, new_cas, exptimes) = numbers;
+                let mut returns: Vec<Vec<u8>> =
+                    letters.iter().map(|&letter| vec![letter]).collect();
+                if let Some(opaque) = opaque.filter(|_| (10..14).contains(&kind)) {
+                    returns.push([b"O", &opaque[..]].concat());
+                }
+                let key_base64 = binary_key.map(|binary| {
+                    let mut written = Vec::new();
+                    let key = Key::new(&binary).expect("1 to 186 bytes");
+                    MetaKey::encode_base64(key, &mut written);
+                    written
+                });
+                Self {
+                    kind,
+                    key,
+                    key_base64,
+                    words: words.join(&b' '),
+                    returns: returns.join(&b' '),
+                    data,
+                    mode,
+                    direction,
+                    client_flags,
+                    number,
+                    cas,
+                    new_cas,
+                    exptimes,
+                    yes,
+                }
+            })
+    }
+
+    pub(crate) fn request(&self) -> Request<'_> {
+        let key = Key::new(&self.key).expect("1 to 250 bytes");
+        let noreply = self.yes[0];
+        match self.kind {
+            0 => Request::Get(Get {
+                keys: Keys::new(&self.words).expect("keys of 1 to 250 bytes"),
+                with_cas: self.yes[1],
+                touch: self.exptimes[0],
+            }),
+            1 => Request::Store(Store {
+                mode: self.mode,
+                key,
+                client_flags: self.client_flags,
+                exptime: self.exptime(),
+                compare_cas: self.cas.filter(|_| self.mode == StoreMode::Set),
+                data: &self.data,
+                noreply,
+            }),
+            2 => Request::Arithmetic(Arithmetic {
+                direction: self.direction,
+                key,
+                delta: self.number,
+                noreply,
+            }),
+            3 => Request::Touch(Touch { key, exptime: self.exptime(), noreply }),
+            4 => Request::Delete(Delete { key, noreply }),
+            5 => Request::FlushAll(FlushAll { delay: self.exptime(), noreply }),
+            6 => Request::Verbosity(Verbosity { level: self.client_flags, noreply }),
+            7 => Request::Stats { arguments: Tokens::new(&self.words) },
+            8 => Request::Version,
+            9 => Request::Quit,
+            14 => Request::MetaDebug(MetaDebug { key: self.meta_key() }),
+            15 => Request::MetaNoop,
+            _ => self.meta_request(),
+        }
+    }
+
+    fn meta_request(&self) -> Request<'_> {
+        let (key, returns) = (self.meta_key(), Returns::new(&self.returns));
+        let [touch, vivify, recache] = self.exptimes;
+        let [quiet, value, invalidate, no_bump] = self.yes;
+        match self.kind {
+            10 => Request::MetaGet(MetaGet {
+                key,
+                returns,
+                value,
+                touch,
+                vivify,
+                recache,
+                new_cas: self.new_cas,
+                no_bump,
+                quiet,
+            }),
+            11 => Request::MetaSet(MetaSet {
+                key,
+                returns,
+                mode: self.mode,
+                client_flags: self.client_flags,
+                exptime: self.exptime(),
+                compare_cas: self.cas,
+                new_cas: self.new_cas,
+                invalidate,
+                vivify,
+                data: &self.data,
+                quiet,
+            }),
+            12 => Request::MetaDelete(MetaDelete {
+                key,
+                returns,
+                compare_cas: self.cas,
+                new_cas: self.new_cas,
+                invalidate,
+                remove_value: value,
+                touch,
+                quiet,
+            }),
+            _ => Request::MetaArithmetic(MetaArithmetic {
+                key,
+                returns,
+                direction: self.direction,
+                delta: self.number,
+                initial: u64::from(self.client_flags),
+                vivify,
+                touch,
+                compare_cas: self.cas,
+                new_cas: self.new_cas,
+                value,
+                quiet,
+            }),
+        }
+    }
+
+    fn meta_key(&self) -> MetaKey<'_> {
+        match &self.key_base64 {
+            Some(written) => MetaKey::base64(written).expect("encoded above"),
+            None => MetaKey::plain(Key::new(&self.key).expect("1 to 250 bytes")),
+        }
+    }
+
+    fn exptime(&self) -> Exptime {
+        self.exptimes[0].unwrap_or_default()
+    }
+}
+
+/// What a client might send: requests, lines that are nearly requests, and noise.
+pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let request = Parts::any().prop_map(|parts| {
+        let mut out = Vec::new();
+        parts.request().encode(&mut out);
+        out
+    });
+    let broken = (Parts::any(), any::<prop::sample::Index>(), any::<u8>()).prop_map(
+        |(parts, place, byte)| {
+            let mut out = Vec::new();
+            parts.request().encode(&mut out);
+            let place = place.index(out.len());
+            out[place] = byte;
+            out
+        },
+    );
+    let word = prop_oneof![
+        prop::sample::select(vec![
+            "get",
+            "gets",
+            "gat",
+            "set",
+            "cas",
+            "append",
+            "incr",
+            "touch",
+            "delete",
+            "ms",
+            "mg",
+            "md",
+            "ma",
+            "me",
+            "mn",
+            "flush_all",
+            "verbosity",
+            "noreply",
+            "b",
+            "v",
+            "q",
+            "k",
+            "0",
+            "1",
+            "5",
+            "-1",
+            "T0",
+            "N5",
+            "ME",
+            "C1",
+            "S1",
+            "O12",
+            "2147483645",
+            "4294967296",
+            "70",
+        ])
+        .prop_map(|word| word.as_bytes().to_vec()),
+        token(260),
+    ];
+    let line = (vec(word, 0..8), prop::sample::select(vec!["\r\n", "\n", "\r\r\n", " \r\n"]))
+        .prop_map(|(words, end)| [words.join(&b' '), end.as_bytes().to_vec()].concat());
+    let noise = vec(any::<u8>(), 0..40);
+    let long = (prop::sample::select(vec!["get ", " gets ", "mg ", "x"]), 1usize..400)
+        .prop_map(|(front, times)| [front.as_bytes(), &b"k ".repeat(times)].concat());
+    vec(prop_oneof![4 => request, 2 => broken, 4 => line, 1 => noise, 1 => long], 0..8)
+        .prop_map(|pieces| pieces.concat())
+}
