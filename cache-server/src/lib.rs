@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod logging;
 pub mod maintenance;
@@ -26,7 +27,9 @@ pub mod pid_file;
 pub mod process;
 pub mod server;
 pub mod service;
+pub mod shards;
 pub mod signal;
+pub mod stats;
 
 pub use config::{Config, Listen};
 pub use server::{Server, StartError};

@@ -6,14 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use crossbeam_utils::CachePadded;
+use store::Timestamp;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
+use crate::commands::CommandCounters;
 use crate::config::Config;
 use crate::maintenance::Maintenance;
 use crate::net::listener::{ListenError, Listeners};
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
 use crate::service::CacheService;
+use crate::shards::Shards;
+use crate::stats::Statistics;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +74,21 @@ impl Server {
             addresses,
         ));
         let clock = Clock::system();
-        let service = CacheService::default();
-        let maintenance =
-            Maintenance::start(clock.clone(), |_now| {}).map_err(StartError::Thread)?;
+        let shards = Arc::new(Shards::new(config));
+        let commands: Box<[_]> = listeners
+            .iter()
+            .map(|_| Arc::new(CachePadded::new(CommandCounters::default())))
+            .collect();
+        let statistics = Arc::new(Statistics::new(
+            Arc::clone(&shards),
+            Arc::clone(&network),
+            commands.clone(),
+            config.clone(),
+            clock.now(),
+        ));
+        let maintained = Arc::clone(&shards);
+        let sweep = move |now: Now| maintained.sweep(Timestamp(now.unix_ms));
+        let maintenance = Maintenance::start(clock.clone(), sweep).map_err(StartError::Thread)?;
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             network: Arc::clone(&network),
@@ -84,7 +101,11 @@ impl Server {
         for (index, listeners) in listeners.into_iter().enumerate() {
             let parts = WorkerParts {
                 index,
-                service: service.clone(),
+                service: CacheService::new(
+                    Arc::clone(&shards),
+                    Arc::clone(&commands[index]),
+                    Arc::clone(&statistics),
+                ),
                 listeners,
                 network: Arc::clone(&network),
                 clock: clock.clone(),

@@ -1,30 +1,547 @@
-//! A request and its outcome to a response; where protocol meets store.
+//! A request to a shard and its outcome to a response; where protocol meets store.
+//!
+//! Each worker has a [`CacheService`] of its own: the shards are shared, the counters are not. One
+//! method per command, in the order of [`Request`]; what `noreply` and quiet mode leave out is left
+//! out at the end of each.
 
-use protocol::meta::request::MetaKey;
-use protocol::{ProtocolError, Request};
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use protocol::meta::request::{
+    KeyScratch, MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet,
+};
+use protocol::meta::response::{ItemFacts, MetaCommand, MetaStatus, encode_line};
+use protocol::request::{Arithmetic, Delete, Direction, FlushAll, Get, StoreMode, Touch};
+use protocol::text::response::encode_value_line;
+use protocol::{Exptime, ProtocolError, Request, Response};
+use store::{
+    Deadline, DeleteOutcome, Delta, DeltaOutcome, End, Invalidation, Item, Key, NewItem,
+    Precondition, PutOutcome, Shard, Timestamp,
+};
 
 use crate::clock::Now;
+use crate::commands::CommandCounters;
 use crate::config::PROTOCOL_VERSION;
 use crate::net::{Call, Flow, Service};
+use crate::shards::Shards;
+use crate::stats::Statistics;
 
-/// Answers what needs no store.
-#[derive(Clone, Debug, Default)]
-pub struct CacheService {}
+const LINE_END: &[u8] = b"\r\n";
+
+/// Answers requests from the shards.
+pub struct CacheService {
+    shards: Arc<Shards>,
+    counters: Arc<CachePadded<CommandCounters>>,
+    statistics: Arc<Statistics>,
+}
+
+impl CacheService {
+    /// The service of one worker, which alone counts in `counters`.
+    pub fn new(
+        shards: Arc<Shards>,
+        counters: Arc<CachePadded<CommandCounters>>,
+        statistics: Arc<Statistics>,
+    ) -> Self {
+        Self { shards, counters, statistics }
+    }
+}
 
 impl Service for CacheService {
-    fn handle(&mut self, request: &Request<'_>, _call: Call, out: &mut Vec<u8>) -> Flow {
+    fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+        let now = timestamp(call.now);
         match request {
-            Request::Quit => return Flow::Close,
-            Request::Version => {
-                out.extend_from_slice(b"VERSION ");
-                out.extend_from_slice(PROTOCOL_VERSION.as_bytes());
-                out.extend_from_slice(b"\r\n");
+            Request::Get(get) => return self.get(get, call, out),
+            Request::Store(store) => self.store(store, now, out),
+            Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, now, out),
+            Request::Touch(touch) => self.touch(touch, now, out),
+            Request::Delete(delete) => self.delete(delete, now, out),
+            Request::FlushAll(flush) => self.flush_all(flush, now, out),
+            Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
+            Request::Stats { arguments } => {
+                self.statistics.answer(arguments.clone(), call.now, out);
             }
-            Request::MetaNoop => out.extend_from_slice(b"MN\r\n"),
-            _ => out.extend_from_slice(ProtocolError::UnknownCommand.line().as_bytes()),
+            Request::Version => {
+                Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
+            }
+            Request::Quit => return Flow::Close,
+            Request::MetaGet(get) => self.meta_get(get, now, out),
+            Request::MetaSet(set) => self.meta_set(set, now, out),
+            Request::MetaDelete(delete) => self.meta_delete(delete, now, out),
+            Request::MetaArithmetic(arithmetic) => self.meta_arithmetic(arithmetic, now, out),
+            Request::MetaDebug(debug) => self.meta_debug(debug, now, out),
+            Request::MetaNoop => Response::MetaNoop.encode(out),
         }
         Flow::Continue
     }
 
-    fn invalidate(&mut self, _key: &MetaKey<'_>, _now: Now) {}
+    fn invalidate(&mut self, key: &MetaKey<'_>, now: Now) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(key.key(&mut scratch).as_bytes());
+        self.shards.lock(&key).delete(&key, None, timestamp(now));
+    }
+}
+
+impl CacheService {
+    fn get(&self, get: &Get<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+        let now = timestamp(call.now);
+        for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
+            // At least one key a call, or a get would never end.
+            if index > call.done && out.len() > call.output_bytes_high {
+                return Flow::Pause { done: index };
+            }
+            let key = Key::new(asked.as_bytes());
+            let mut shard = self.shards.lock(&key);
+            self.counters.cmd_get.add(1);
+            if let Some(exptime) = get.touch {
+                self.count_touch(shard.touch(&key, deadline(exptime, now), now));
+            }
+            let Some(item) = shard.get(&key, now) else {
+                self.counters.get_misses.add(1);
+                continue;
+            };
+            self.counters.get_hits.add(1);
+            let cas = get.with_cas.then_some(item.cas);
+            encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
+            item.value.append_to(out);
+            out.extend_from_slice(LINE_END);
+        }
+        Response::End.encode(out);
+        Flow::Continue
+    }
+
+    fn store(&self, store: &protocol::request::Store<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let key = Key::new(store.key.as_bytes());
+        let new = NewItem {
+            client_flags: store.client_flags,
+            deadline: deadline(store.exptime, now),
+            value: &[store.data],
+            own_cas: None,
+        };
+        let outcome = {
+            let mut shard = self.shards.lock(&key);
+            match precondition(store.mode, store.compare_cas, false) {
+                Write::Put(precondition) => shard.put(&key, &new, precondition, now),
+                Write::Concat(end) => shard.concat(&key, end, store.data, None, None, now),
+            }
+        };
+        self.count_store(outcome, store.compare_cas.is_some());
+        let response = match outcome {
+            PutOutcome::Stored { .. } => Response::Stored,
+            PutOutcome::NotStored => Response::NotStored,
+            PutOutcome::Exists => Response::Exists,
+            PutOutcome::NotFound => Response::NotFound,
+            PutOutcome::TooLarge => return refuse(out, store.noreply, ProtocolError::TooLarge),
+            PutOutcome::OutOfMemory => {
+                return refuse(out, store.noreply, ProtocolError::OutOfMemoryStoring);
+            }
+        };
+        answer(out, store.noreply, &response);
+    }
+
+    fn arithmetic(&self, arithmetic: &Arithmetic<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let key = Key::new(arithmetic.key.as_bytes());
+        let delta = delta(arithmetic.direction, arithmetic.delta);
+        let outcome = self.shards.lock(&key).add_delta(&key, delta, None, None, None, now);
+        self.count_arithmetic(outcome, arithmetic.direction);
+        let noreply = arithmetic.noreply;
+        match outcome {
+            DeltaOutcome::Changed { value, .. } => answer(out, noreply, &Response::Number(value)),
+            DeltaOutcome::NotFound => answer(out, noreply, &Response::NotFound),
+            DeltaOutcome::NotANumber => refuse(out, noreply, ProtocolError::NonNumericValue),
+            DeltaOutcome::Exists => answer(out, noreply, &Response::Exists),
+            DeltaOutcome::OutOfMemory => refuse(out, noreply, ProtocolError::OutOfMemory),
+        }
+    }
+
+    fn touch(&self, touch: &Touch<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let key = Key::new(touch.key.as_bytes());
+        let touched = self.shards.lock(&key).touch(&key, deadline(touch.exptime, now), now);
+        self.count_touch(touched);
+        let response = if touched { Response::Touched } else { Response::NotFound };
+        answer(out, touch.noreply, &response);
+    }
+
+    fn delete(&self, delete: &Delete<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let key = Key::new(delete.key.as_bytes());
+        let outcome = self.shards.lock(&key).delete(&key, None, now);
+        self.count_delete(outcome);
+        let response = match outcome {
+            DeleteOutcome::Deleted => Response::Deleted,
+            DeleteOutcome::NotFound => Response::NotFound,
+            DeleteOutcome::Exists => Response::Exists,
+        };
+        answer(out, delete.noreply, &response);
+    }
+
+    fn flush_all(&self, flush: &FlushAll, now: Timestamp, out: &mut Vec<u8>) {
+        let at = match flush.delay {
+            Exptime::Never | Exptime::Immediate => now,
+            delay => deadline(delay, now).timestamp().unwrap_or(now),
+        };
+        for mut shard in self.shards.each() {
+            shard.flush_all(at, now);
+        }
+        self.counters.cmd_flush.add(1);
+        answer(out, flush.noreply, &Response::Ok);
+    }
+
+    fn meta_get(&self, get: &MetaGet<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(get.key.key(&mut scratch).as_bytes());
+        let mut shard = self.shards.lock(&key);
+        self.counters.cmd_meta.add(1);
+        self.counters.cmd_get.add(1);
+
+        let found = if get.no_bump { shard.peek(&key, now) } else { shard.get(&key, now) };
+        let Some(item) = found else {
+            self.counters.get_misses.add(1);
+            return self.meta_get_miss(&mut shard, get, &key, now, out);
+        };
+        self.counters.get_hits.add(1);
+        let mut facts = facts(&item, now);
+        if get.touch.is_none() && get.recache.is_none() && !facts.stale {
+            return encode_hit(get, &facts, &item, out);
+        }
+        let touched = get.touch.map(|exptime| deadline(exptime, now));
+        if let Some(deadline) = touched {
+            facts.ttl_s = ttl_s(deadline, now);
+        }
+        let recache = get.recache.is_some_and(|within| needs_recache(&facts, within, now));
+        facts.won = (recache || facts.stale) && !facts.win_sent && shard.win(&key, now);
+        if let Some(item) = shard.peek(&key, now) {
+            encode_hit(get, &facts, &item, out);
+        }
+        // Last, since an expiry in the past removes what is being read.
+        if let Some(deadline) = touched {
+            self.count_touch(shard.touch(&key, deadline, now));
+        }
+    }
+
+    /// A miss, or the creation of an empty item whose value this client has won the right to compute.
+    fn meta_get_miss(
+        &self,
+        shard: &mut Shard,
+        get: &MetaGet<'_>,
+        key: &Key<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let created = get.vivify.map(|exptime| {
+            let deadline = deadline(exptime, now);
+            let new = NewItem { client_flags: 0, deadline, value: &[], own_cas: get.new_cas };
+            (deadline, shard.put(key, &new, Precondition::None, now))
+        });
+        match created {
+            Some((deadline, PutOutcome::Stored { cas })) => {
+                shard.win(key, now);
+                let ttl_s = ttl_s(deadline, now);
+                let facts = ItemFacts { cas, ttl_s, won: true, ..ItemFacts::default() };
+                let status =
+                    if get.value { MetaStatus::Value { bytes: 0 } } else { MetaStatus::Done };
+                encode_line(out, status, &get.key, get.returns.clone(), Some(&facts));
+                if get.value {
+                    out.extend_from_slice(LINE_END);
+                }
+            }
+            Some(_) => refuse(out, false, ProtocolError::OutOfMemory),
+            None if get.quiet => {}
+            None => encode_line(out, MetaStatus::Miss, &get.key, get.returns.clone(), None),
+        }
+    }
+
+    fn meta_set(&self, set: &MetaSet<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(set.key.key(&mut scratch).as_bytes());
+        let new = |exptime| NewItem {
+            client_flags: set.client_flags,
+            deadline: deadline(exptime, now),
+            value: &[],
+            own_cas: set.new_cas,
+        };
+        self.counters.cmd_meta.add(1);
+        let outcome = {
+            let mut shard = self.shards.lock(&key);
+            match precondition(set.mode, set.compare_cas, set.invalidate) {
+                Write::Put(precondition) => {
+                    let new = NewItem { value: &[set.data], ..new(set.exptime) };
+                    shard.put(&key, &new, precondition, now)
+                }
+                Write::Concat(end) => {
+                    let (cas, own_cas) = (set.compare_cas, set.new_cas);
+                    match (shard.concat(&key, end, set.data, cas, own_cas, now), set.vivify) {
+                        (PutOutcome::NotStored, Some(exptime)) => {
+                            let new = NewItem { value: &[set.data], ..new(exptime) };
+                            shard.put(&key, &new, Precondition::Absent, now)
+                        }
+                        (outcome, _) => outcome,
+                    }
+                }
+            }
+        };
+        self.count_store(outcome, set.compare_cas.is_some());
+        let status = match outcome {
+            PutOutcome::Stored { .. } => MetaStatus::Done,
+            PutOutcome::NotStored => MetaStatus::NotStored,
+            PutOutcome::Exists => MetaStatus::Exists,
+            PutOutcome::NotFound => MetaStatus::NotFound,
+            PutOutcome::TooLarge => return refuse(out, false, ProtocolError::TooLarge),
+            PutOutcome::OutOfMemory => {
+                return refuse(out, false, ProtocolError::OutOfMemoryStoring);
+            }
+        };
+        if set.quiet && status.is_quiet(MetaCommand::Set) {
+            return;
+        }
+        let cas = if let PutOutcome::Stored { cas } = outcome { cas } else { 0 };
+        let facts = ItemFacts {
+            cas,
+            client_flags: set.client_flags,
+            value_bytes: set.data.len(),
+            ttl_s: ttl_s(deadline(set.exptime, now), now),
+            ..ItemFacts::default()
+        };
+        encode_line(out, status, &set.key, set.returns.clone(), Some(&facts));
+    }
+
+    fn meta_delete(&self, delete: &MetaDelete<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(delete.key.key(&mut scratch).as_bytes());
+        self.counters.cmd_meta.add(1);
+        let outcome = if delete.invalidate || delete.remove_value {
+            let change = Invalidation {
+                mark_stale: delete.invalidate,
+                drop_value: delete.remove_value,
+                deadline: delete.touch.map(|exptime| deadline(exptime, now)),
+                own_cas: delete.new_cas,
+            };
+            self.shards.lock(&key).invalidate(&key, delete.compare_cas, change, now)
+        } else {
+            self.shards.lock(&key).delete(&key, delete.compare_cas, now)
+        };
+        self.count_delete(outcome);
+        let status = match outcome {
+            DeleteOutcome::Deleted => MetaStatus::Done,
+            DeleteOutcome::NotFound => MetaStatus::NotFound,
+            DeleteOutcome::Exists => MetaStatus::Exists,
+        };
+        if !(delete.quiet && status.is_quiet(MetaCommand::Delete)) {
+            encode_line(out, status, &delete.key, delete.returns.clone(), None);
+        }
+    }
+
+    fn meta_arithmetic(&self, wanted: &MetaArithmetic<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(wanted.key.key(&mut scratch).as_bytes());
+        self.counters.cmd_meta.add(1);
+        let mut shard = self.shards.lock(&key);
+        let change = delta(wanted.direction, wanted.delta);
+        let touch = wanted.touch.map(|exptime| deadline(exptime, now));
+        let (cas, own_cas) = (wanted.compare_cas, wanted.new_cas);
+        let mut outcome = shard.add_delta(&key, change, touch, cas, own_cas, now);
+        self.count_arithmetic(outcome, wanted.direction);
+        if let (DeltaOutcome::NotFound, Some(exptime)) = (outcome, wanted.vivify) {
+            outcome = create_counter(&mut shard, wanted, &key, exptime, now);
+            self.counters.cmd_set.add(1);
+        }
+        let deadline = shard.peek(&key, now).map_or(Deadline::NEVER, |item| item.deadline);
+        drop(shard);
+
+        let mut digits = Vec::new();
+        let (status, facts) = match outcome {
+            DeltaOutcome::Changed { value, cas } => {
+                Response::Number(value).encode(&mut digits);
+                let value_bytes = digits.len() - LINE_END.len();
+                let ttl_s = ttl_s(deadline, now);
+                let facts = ItemFacts { cas, value_bytes, ttl_s, ..ItemFacts::default() };
+                let bytes = value_bytes;
+                let status =
+                    if wanted.value { MetaStatus::Value { bytes } } else { MetaStatus::Done };
+                (status, Some(facts))
+            }
+            DeltaOutcome::NotFound => (MetaStatus::NotFound, None),
+            DeltaOutcome::Exists => (MetaStatus::Exists, None),
+            DeltaOutcome::NotANumber => return refuse(out, false, ProtocolError::NonNumericValue),
+            DeltaOutcome::OutOfMemory => return refuse(out, false, ProtocolError::OutOfMemory),
+        };
+        if wanted.quiet && status.is_quiet(MetaCommand::Arithmetic) {
+            return;
+        }
+        encode_line(out, status, &wanted.key, wanted.returns.clone(), facts.as_ref());
+        if matches!(status, MetaStatus::Value { .. }) {
+            out.extend_from_slice(&digits);
+        }
+    }
+
+    fn meta_debug(&self, debug: &MetaDebug<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let mut scratch = KeyScratch::default();
+        let key = Key::new(debug.key.key(&mut scratch).as_bytes());
+        self.counters.cmd_meta.add(1);
+        let mut shard = self.shards.lock(&key);
+        let size = shard.footprint_bytes(&key, now).unwrap_or_default();
+        let Some(item) = shard.peek(&key, now) else {
+            let returns = protocol::meta::flags::Returns::new(b"");
+            return encode_line(out, MetaStatus::Miss, &debug.key, returns, None);
+        };
+        let exp = ttl_s(item.deadline, now).map_or(-1, i64::from);
+        let fetch = if item.fetched { "yes" } else { "no" };
+        let facts = format!(
+            "exp={exp} la={} cas={} fetch={fetch} cls=1 size={size}",
+            item.idle_secs, item.cas
+        );
+        Response::MetaDebug { key: debug.key.written(), facts: facts.as_bytes() }.encode(out);
+    }
+
+    fn count_store(&self, outcome: PutOutcome, compared: bool) {
+        let counters = &self.counters;
+        counters.cmd_set.add(1);
+        match outcome {
+            PutOutcome::Stored { .. } if compared => counters.cas_hits.add(1),
+            PutOutcome::Exists => counters.cas_badval.add(1),
+            PutOutcome::NotFound => counters.cas_misses.add(1),
+            PutOutcome::TooLarge => counters.store_too_large.add(1),
+            PutOutcome::OutOfMemory => counters.store_no_memory.add(1),
+            PutOutcome::Stored { .. } | PutOutcome::NotStored => {}
+        }
+    }
+
+    fn count_touch(&self, touched: bool) {
+        self.counters.cmd_touch.add(1);
+        if touched { &self.counters.touch_hits } else { &self.counters.touch_misses }.add(1);
+    }
+
+    fn count_delete(&self, outcome: DeleteOutcome) {
+        match outcome {
+            DeleteOutcome::Deleted => self.counters.delete_hits.add(1),
+            DeleteOutcome::NotFound => self.counters.delete_misses.add(1),
+            DeleteOutcome::Exists => {}
+        }
+    }
+
+    fn count_arithmetic(&self, outcome: DeltaOutcome, direction: Direction) {
+        let counters = &self.counters;
+        match (outcome, direction) {
+            (DeltaOutcome::Changed { .. }, Direction::Increment) => counters.incr_hits.add(1),
+            (DeltaOutcome::Changed { .. }, Direction::Decrement) => counters.decr_hits.add(1),
+            (DeltaOutcome::NotFound, Direction::Increment) => counters.incr_misses.add(1),
+            (DeltaOutcome::NotFound, Direction::Decrement) => counters.decr_misses.add(1),
+            _ => {}
+        }
+    }
+}
+
+/// Answers a hit of `mg`.
+fn encode_hit(get: &MetaGet<'_>, facts: &ItemFacts, item: &Item<'_>, out: &mut Vec<u8>) {
+    let bytes = item.value.len();
+    let status = if get.value { MetaStatus::Value { bytes } } else { MetaStatus::Done };
+    encode_line(out, status, &get.key, get.returns.clone(), Some(facts));
+    if get.value {
+        item.value.append_to(out);
+        out.extend_from_slice(LINE_END);
+    }
+}
+
+/// The two ways a value is written.
+enum Write {
+    Put(Precondition),
+    Concat(End),
+}
+
+/// What a mode means, with the cas to compare. With one, set and replace are the same; add stays add
+/// and join stays join, as in memcached.
+fn precondition(mode: StoreMode, compare_cas: Option<u64>, or_stale: bool) -> Write {
+    match (mode, compare_cas) {
+        (StoreMode::Set | StoreMode::Replace, Some(cas)) if or_stale => {
+            Write::Put(Precondition::CasOrStale(cas))
+        }
+        (StoreMode::Set | StoreMode::Replace, Some(cas)) => Write::Put(Precondition::Cas(cas)),
+        (StoreMode::Set, None) => Write::Put(Precondition::None),
+        (StoreMode::Replace, None) => Write::Put(Precondition::Present),
+        (StoreMode::Add, _) => Write::Put(Precondition::Absent),
+        (StoreMode::Append, _) => Write::Concat(End::Back),
+        (StoreMode::Prepend, _) => Write::Concat(End::Front),
+    }
+}
+
+fn delta(direction: Direction, by: u64) -> Delta {
+    match direction {
+        Direction::Increment => Delta::Increment(by),
+        Direction::Decrement => Delta::Decrement(by),
+    }
+}
+
+fn create_counter(
+    shard: &mut Shard,
+    wanted: &MetaArithmetic<'_>,
+    key: &Key<'_>,
+    exptime: Exptime,
+    now: Timestamp,
+) -> DeltaOutcome {
+    let digits = wanted.initial.to_string();
+    let new = NewItem {
+        client_flags: 0,
+        deadline: deadline(exptime, now),
+        value: &[digits.as_bytes()],
+        own_cas: wanted.new_cas,
+    };
+    match shard.put(key, &new, Precondition::Absent, now) {
+        PutOutcome::Stored { cas } => DeltaOutcome::Changed { value: wanted.initial, cas },
+        _ => DeltaOutcome::OutOfMemory,
+    }
+}
+
+/// What an item tells a meta command, before that command changes it.
+fn facts(item: &Item<'_>, now: Timestamp) -> ItemFacts {
+    ItemFacts {
+        cas: item.cas,
+        client_flags: item.client_flags,
+        hit_before: item.fetched,
+        last_access_s: item.idle_secs,
+        value_bytes: item.value.len(),
+        ttl_s: ttl_s(item.deadline, now),
+        won: false,
+        stale: item.stale,
+        win_sent: item.win_sent,
+    }
+}
+
+/// Whether an item that expires has less time left than `within`.
+fn needs_recache(facts: &ItemFacts, within: Exptime, now: Timestamp) -> bool {
+    let limit_s = match within {
+        Exptime::Never | Exptime::Immediate => 0,
+        Exptime::After { seconds } => seconds,
+        Exptime::At { unix_s } => unix_s.saturating_sub(now.as_secs()),
+    };
+    facts.ttl_s.is_some_and(|left_s| left_s < limit_s)
+}
+
+/// When an item with this expiry, written now, expires.
+fn deadline(exptime: Exptime, now: Timestamp) -> Deadline {
+    match exptime {
+        Exptime::Never => Deadline::NEVER,
+        Exptime::Immediate => Deadline::at(now),
+        Exptime::After { seconds } => Deadline::at(now.plus_millis(u64::from(seconds) * 1000)),
+        Exptime::At { unix_s } => Deadline::at(Timestamp::from_secs(u64::from(unix_s))),
+    }
+}
+
+/// Seconds that are left, rounded up: an item just written with 10 seconds has 10.
+fn ttl_s(deadline: Deadline, now: Timestamp) -> Option<u32> {
+    let left_ms = deadline.timestamp()?.0.saturating_sub(now.0);
+    Some(u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX))
+}
+
+fn timestamp(now: Now) -> Timestamp {
+    Timestamp(now.unix_ms)
+}
+
+fn answer(out: &mut Vec<u8>, noreply: bool, response: &Response<'_>) {
+    if !noreply {
+        response.encode(out);
+    }
+}
+
+fn refuse(out: &mut Vec<u8>, noreply: bool, error: ProtocolError) {
+    if !noreply {
+        out.extend_from_slice(error.line().as_bytes());
+    }
 }

@@ -48,6 +48,11 @@ impl Shards {
         Locked(self.shards[owner].lock())
     }
 
+    /// Locks the shard of this number, below the geometry's `shard_count`.
+    pub fn lock_nth(&self, index: u32) -> Locked<'_> {
+        Locked(self.shards[index as usize].lock())
+    }
+
     /// Locks one shard after the other.
     pub fn each(&self) -> impl Iterator<Item = Locked<'_>> {
         self.shards.iter().map(|shard| Locked(shard.lock()))

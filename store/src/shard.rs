@@ -199,6 +199,12 @@ impl Shard {
         Some(self.item(id, before))
     }
 
+    /// What an item costs of the shard's memory in bytes, overhead included.
+    pub fn footprint_bytes(&mut self, key: &Key<'_>, now: Timestamp) -> Option<u64> {
+        let id = self.find(key, now)?;
+        Some(self.footprint(self.record(id).shape()).bytes())
+    }
+
     /// Writes an item if its precondition holds.
     pub fn put(
         &mut self,

@@ -16,41 +16,47 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Declares [`Counters`], its snapshot and their sum from one list.
+/// Declares counters of one worker, their snapshot and their sum from one list.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($Counters:ident, $Snapshot:ident: $($(#[$doc:meta])* $name:ident,)*) => {
         /// What one worker counts.
         #[derive(Debug, Default)]
-        pub struct Counters {
-            $($(#[$doc])* pub $name: Counter,)*
+        pub struct $Counters {
+            $($(#[$doc])* pub $name: $crate::net::counters::Counter,)*
         }
 
         /// The counters of all workers, added up.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct CountersSnapshot {
+        pub struct $Snapshot {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl Counters {
+        impl $Counters {
             pub(crate) fn reset(&self) {
-                $(self.$name.0.store(0, Ordering::Relaxed);)*
+                $(self.$name.reset();)*
             }
         }
 
-        impl CountersSnapshot {
-            pub(crate) fn add(&mut self, worker: &Counters) {
+        impl $Snapshot {
+            pub(crate) fn add(&mut self, worker: &$Counters) {
                 $(self.$name = self.$name.wrapping_add(worker.$name.get());)*
             }
         }
     };
 }
 
-counters! {
+pub(crate) use counters;
+
+counters! { Counters, CountersSnapshot:
     /// Clients accepted and served (memcached's `total_connections`).
     connections_accepted,
     /// Clients refused because `-c` were connected (`rejected_connections`).
