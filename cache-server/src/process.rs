@@ -164,10 +164,9 @@ fn raise_limits(config: &Config) -> Result<(), RunError> {
     let wanted = rlim_t::from(config.connections_max.get()) + SPARE_FILES + sockets as rlim_t;
     raise_limit(Resource::RLIMIT_NOFILE, wanted)
         .map_err(|source| RunError::OpenFiles { wanted, source })?;
-    if config.process.lock_memory
-        && let Err(error) = raise_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)
-    {
-        tracing::warn!("memory may not be locked as -k asks: {error}");
+    if config.process.lock_memory {
+        // Refused to whoever is not root; whether the limit suffices is looked at when locking.
+        let _ = raise_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY);
     }
     if config.process.core_dumps
         && let Err(error) = raise_limit(Resource::RLIMIT_CORE, RLIM_INFINITY)
@@ -192,7 +191,15 @@ fn go_into_background(config: &Config) -> Result<(), RunError> {
 
 /// Keeps all memory out of swap, page by page as it is first touched: columns are reserved long
 /// before they are used, and locking them whole would take the memory at once.
+///
+/// Under a limit it is left undone with a warning. The call would succeed, and later growth beyond
+/// the limit fail: a cache that dies when it fills up is worse than one that may be swapped.
 fn lock_memory() {
+    let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft);
+    if limit != RLIM_INFINITY {
+        tracing::warn!("memory is not locked as -k asks: only {limit} bytes may be, see ulimit -l");
+        return;
+    }
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     if let Err(error) = mlockall(all | on_fault) {

@@ -121,6 +121,7 @@ impl Buffer {
     fn borrow(&mut self, scratch: &mut Vec<u8>) {
         if self.bytes.capacity() == 0 {
             debug_assert!(scratch.is_empty() && self.start == 0, "nothing is left from before");
+            debug_assert!(scratch.capacity() > 0, "whoever had it before gave it back");
             std::mem::swap(&mut self.bytes, scratch);
             self.is_lent = true;
         }
@@ -281,15 +282,23 @@ impl Connection {
         };
         let kept = self.lease.resize(input_bytes + output_bytes);
         if !kept {
-            self.input.start = self.input.bytes.len();
-            self.output.start = self.output.bytes.len();
+            self.close(scratch);
+            return Err(OutOfMemory);
         }
         self.input.settle(&mut scratch.input, input_bytes);
         self.output.settle(&mut scratch.output, output_bytes);
         if scratch.output.capacity() > SCRATCH_OUTPUT_BYTES_KEPT {
             scratch.output.shrink_to(SCRATCH_OUTPUT_BYTES_KEPT);
         }
-        if kept { Ok(()) } else { Err(OutOfMemory) }
+        Ok(())
+    }
+
+    /// Ends the connection: lent buffers go back to `scratch`, whatever is left over is forgotten.
+    pub fn close(&mut self, scratch: &mut Scratch) {
+        self.input.start = self.input.bytes.len();
+        self.output.start = self.output.bytes.len();
+        self.input.settle(&mut scratch.input, 0);
+        self.output.settle(&mut scratch.output, 0);
     }
 
     /// The request that is next, or being served: what is logged of it after a crash.
@@ -361,5 +370,264 @@ impl Shape {
             Request::MetaNoop => ("mn", 0),
         };
         Self { command, key_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use protocol::meta::request::MetaKey;
+
+    /// Answers a store with the length of its data, a get with its keys, one line each, pausing
+    /// when the output is full, and `stats` with a panic.
+    #[derive(Default)]
+    struct Mirror {
+        invalidated: usize,
+    }
+
+    impl Service for Mirror {
+        fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+            match request {
+                Request::Store(store) => {
+                    out.extend_from_slice(format!("{}\r\n", store.data.len()).as_bytes());
+                }
+                Request::Get(get) => {
+                    for (index, key) in get.keys.clone().enumerate().skip(call.done) {
+                        if out.len() >= call.output_bytes_high {
+                            return Flow::Pause { done: index };
+                        }
+                        out.extend_from_slice(key.as_bytes());
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
+                Request::Quit => return Flow::Close,
+                Request::Stats { .. } => panic!("a bug"),
+                _ => out.extend_from_slice(b"?\r\n"),
+            }
+            Flow::Continue
+        }
+
+        fn invalidate(&mut self, _key: &MetaKey<'_>, _now: Now) {
+            self.invalidated += 1;
+        }
+    }
+
+    const NOW: Now = Now { unix_ms: 1_000_000 };
+    const LIMITS: TurnLimits = TurnLimits { requests_max: u32::MAX, output_bytes_high: 1 << 16 };
+
+    /// A connection with the worker around it.
+    struct Rig {
+        connection: Connection,
+        service: Mirror,
+        scratch: Scratch,
+        gauge: Arc<Gauge>,
+        limits: TurnLimits,
+        tally: Tally,
+        answers: Vec<u8>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            Self::with(usize::MAX, LIMITS)
+        }
+
+        fn with(buffer_bytes_max: usize, limits: TurnLimits) -> Self {
+            let gauge = Arc::new(Gauge::new(buffer_bytes_max));
+            Self {
+                connection: Connection::new(protocol::Limits::default(), Arc::clone(&gauge)),
+                service: Mirror::default(),
+                scratch: Scratch::default(),
+                gauge,
+                limits,
+                tally: Tally::default(),
+                answers: Vec::new(),
+            }
+        }
+
+        /// The client sends `bytes`, in as many reads as they take; every answer is taken at once.
+        fn send(&mut self, mut bytes: &[u8]) -> Turn {
+            let mut turn = Turn::Drained;
+            while !bytes.is_empty() {
+                self.connection.lend(&mut self.scratch);
+                let input = self.connection.input_mut();
+                let room = input.capacity() - input.len();
+                assert!(room > 0, "a read has room");
+                let (read, rest) = bytes.split_at(room.min(bytes.len()));
+                input.extend_from_slice(read);
+                bytes = rest;
+                turn = self.turn();
+                while matches!(turn, Turn::Full | Turn::Spent) {
+                    turn = self.turn();
+                }
+                if turn != Turn::Drained {
+                    break;
+                }
+            }
+            turn
+        }
+
+        /// One turn, at the end of which the client takes what there is.
+        fn turn(&mut self) -> Turn {
+            self.connection.lend(&mut self.scratch);
+            let mut tally = Tally::default();
+            let turn = self.connection.advance(&mut self.service, NOW, self.limits, &mut tally);
+            self.tally.requests += tally.requests;
+            self.tally.values_refused += tally.values_refused;
+            self.answers.extend_from_slice(self.connection.unsent());
+            self.connection.mark_sent(self.connection.unsent().len());
+            match turn {
+                Turn::OutOfMemory => self.connection.close(&mut self.scratch),
+                _ => self.connection.settle(&mut self.scratch).unwrap(),
+            }
+            turn
+        }
+
+        fn answers(&mut self) -> String {
+            String::from_utf8(std::mem::take(&mut self.answers)).unwrap()
+        }
+    }
+
+    const DIALOGUE: &[u8] =
+        b"get a b\r\nset k 0 0 5\r\nab\r\nc\r\nbogus\r\nmn\r\nset k 0 0 0\r\n\r\nget c\r\n";
+    const ANSWERS: &str = "a\r\nb\r\n5\r\nERROR\r\n?\r\n0\r\nc\r\n";
+
+    #[test]
+    fn answers_do_not_depend_on_where_the_bytes_are_split() {
+        for first in 0..DIALOGUE.len() {
+            for second in first..DIALOGUE.len() {
+                let mut rig = Rig::new();
+                rig.send(&DIALOGUE[..first]);
+                rig.send(&DIALOGUE[first..second]);
+                rig.send(&DIALOGUE[second..]);
+                assert_eq!(rig.answers(), ANSWERS, "split at {first} and {second}");
+                assert_eq!(rig.tally.requests, 6);
+            }
+        }
+    }
+
+    #[test]
+    fn idle_connection_holds_no_buffer() {
+        let mut rig = Rig::new();
+        rig.send(b"get a");
+        assert!(rig.gauge.bytes() > 0, "half a request is kept");
+        rig.send(b"\r\n");
+        assert_eq!(rig.gauge.bytes(), 0);
+        assert_eq!(rig.connection.input.bytes.capacity(), 0);
+        assert_eq!(rig.connection.output.bytes.capacity(), 0);
+        assert!(rig.scratch.input.capacity() >= SCRATCH_INPUT_BYTES, "the worker has it back");
+    }
+
+    #[test]
+    fn turn_ends_after_as_many_requests_as_it_may_have() {
+        let mut rig = Rig::with(usize::MAX, TurnLimits { requests_max: 2, ..LIMITS });
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(&b"mn\r\n".repeat(5));
+        assert_eq!(rig.turn(), Turn::Spent);
+        assert_eq!(rig.answers(), "?\r\n?\r\n");
+        assert_eq!(rig.turn(), Turn::Spent);
+        assert_eq!(rig.turn(), Turn::Drained);
+        assert_eq!(rig.answers(), "?\r\n".repeat(3));
+    }
+
+    #[test]
+    fn request_with_more_answers_than_fit_pauses_and_goes_on_where_it_was() {
+        let mut rig = Rig::with(usize::MAX, TurnLimits { output_bytes_high: 8, ..LIMITS });
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(b"get k1 k2 k3 k4 k5\r\nmn\r\n");
+        assert_eq!(rig.turn(), Turn::Full);
+        assert_eq!(rig.answers(), "k1\r\nk2\r\n");
+        assert_eq!(rig.turn(), Turn::Full);
+        assert_eq!(rig.turn(), Turn::Drained);
+        assert_eq!(rig.answers(), "k3\r\nk4\r\nk5\r\n?\r\n");
+    }
+
+    #[test]
+    fn unread_answers_keep_further_requests_waiting() {
+        let mut rig = Rig::with(usize::MAX, TurnLimits { output_bytes_high: 6, ..LIMITS });
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(&b"mn\r\n".repeat(9));
+        let mut tally = Tally::default();
+        let connection = &mut rig.connection;
+        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        connection.settle(&mut rig.scratch).unwrap();
+        assert_eq!(connection.unsent(), b"?\r\n?\r\n");
+        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        assert_eq!(tally.requests, 2);
+        connection.mark_sent(4);
+        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        assert_eq!(tally.requests, 4, "room for answers makes room for requests");
+    }
+
+    #[test]
+    fn announcing_a_large_value_costs_nothing_until_it_is_sent() {
+        let mut rig = Rig::new();
+        rig.send(b"set k 0 0 1000000\r\n");
+        assert!(rig.gauge.bytes() <= VALUE_BYTES_FIRST);
+        rig.send(&vec![b'x'; 1_000_000]);
+        assert!(rig.gauge.bytes() >= 1_000_000);
+        rig.send(b"\r\nmn\r\n");
+        assert_eq!(rig.answers(), "1000000\r\n?\r\n");
+        assert_eq!(rig.gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn value_without_memory_to_receive_it_is_refused_and_the_connection_goes_on() {
+        let mut rig = Rig::with(100_000, LIMITS);
+        rig.send(b"set k 0 0 1000000\r\n");
+        rig.send(&vec![b'x'; 1_000_000]);
+        rig.send(b"\r\nmn\r\n");
+        assert_eq!(rig.answers(), "SERVER_ERROR out of memory storing object\r\n?\r\n");
+        assert_eq!(rig.tally.values_refused, 1);
+        assert_eq!(rig.service.invalidated, 1, "no stale value stays behind");
+        assert_eq!(rig.gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn line_without_memory_to_receive_it_closes() {
+        let mut rig = Rig::with(1000, LIMITS);
+        assert_eq!(rig.send(b"get half a line"), Turn::OutOfMemory);
+        assert_eq!(rig.gauge.bytes(), 0);
+        assert!(rig.scratch.input.capacity() > 0, "the worker has its buffer back");
+    }
+
+    #[test]
+    fn answers_without_memory_to_keep_them_close_and_return_the_buffers() {
+        let mut rig = Rig::with(10, LIMITS);
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(b"get abcdefghijklmnop\r\n");
+        let mut tally = Tally::default();
+        let turn = rig.connection.advance(&mut rig.service, NOW, LIMITS, &mut tally);
+        assert_eq!(turn, Turn::Drained);
+        assert_eq!(rig.connection.settle(&mut rig.scratch), Err(OutOfMemory));
+        assert!(rig.scratch.output.is_empty() && rig.scratch.output.capacity() > 0);
+        assert!(rig.scratch.input.is_empty() && rig.scratch.input.capacity() > 0);
+    }
+
+    #[test]
+    fn quit_closes_after_earlier_answers_and_before_later_requests() {
+        let mut rig = Rig::new();
+        assert_eq!(rig.send(b"mn\r\nquit\r\nmn\r\n"), Turn::Closes);
+        assert_eq!(rig.answers(), "?\r\n");
+    }
+
+    #[test]
+    fn crash_is_described_without_key_or_value() {
+        let mut rig = Rig::new();
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(b"mn\r\nset secret 0 0 2\r\nab\r\n");
+        assert_eq!(rig.connection.shape(), Shape { command: "mn", key_bytes: 0 });
+        rig.connection.input.start = 4;
+        assert_eq!(rig.connection.shape(), Shape { command: "store", key_bytes: 6 });
+    }
+
+    #[test]
+    fn crash_in_the_service_leaves_the_request_at_the_head_of_the_input() {
+        let mut rig = Rig::new();
+        rig.connection.lend(&mut rig.scratch);
+        rig.connection.input_mut().extend_from_slice(b"mn\r\nstats\r\n");
+        let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rig.turn()));
+        assert!(crash.is_err());
+        assert_eq!(rig.connection.shape(), Shape { command: "stats", key_bytes: 0 });
     }
 }

@@ -5,6 +5,10 @@
 //! read and one write: a read that leaves its buffer part empty tells the runtime that the socket is
 //! drained (see `receive`), so there is no second read just to be told to wait.
 //!
+//! A connection may be suspended at every `await`, and another have its turn in the same buffers. So
+//! between `lend` and `settle` there is only what is ready at once: one read that has succeeded, one
+//! write that is tried.
+//!
 //! An orderly stop shuts down the reading half of every connection. The kernel then hands out what
 //! had arrived, and the end of the stream after it: a connection needs to know of no other way to
 //! end, and the path of a request has nothing to check.
@@ -215,8 +219,7 @@ impl<S: Service + 'static> Worker<S> {
         let client = Client::new(Rc::clone(self), stream.as_raw_fd(), peer, local);
         spawn_local(async move {
             let worker = Rc::clone(&client.worker);
-            let Err(ending) = client.serve(stream).await;
-            match ending {
+            match client.serve(stream).await {
                 Ending::Closed => {}
                 Ending::Slow => worker.counters().connections_dropped_slow.add(1),
                 Ending::OutOfMemory => worker.counters().connections_dropped_for_memory.add(1),
@@ -305,31 +308,43 @@ impl<S: Service + 'static> Client<S> {
         Self { worker, record }
     }
 
-    /// Turn after turn, until the connection ends.
-    async fn serve<T: Socket>(self, mut stream: T) -> Result<Infallible, Ending> {
+    /// Serves `stream` until the connection ends.
+    async fn serve<T: Socket>(self, mut stream: T) -> Ending {
         let worker = &*self.worker;
         let mut connection =
             Connection::new(worker.protocol_limits, worker.network.share_buffers());
+        let Err(ending) = self.converse(&mut stream, &mut connection).await;
+        connection.close(&mut worker.scratch.borrow_mut());
+        ending
+    }
+
+    /// Turn after turn. Wherever this may wait for long, the connection is settled.
+    async fn converse<T: Socket>(
+        &self,
+        stream: &mut T,
+        connection: &mut Connection,
+    ) -> Result<Infallible, Ending> {
+        let counters = self.worker.counters();
         loop {
-            let received = self.receive(&mut stream, &mut connection).await?;
+            let received = self.receive(stream, connection).await?;
             if received == 0 {
                 return Err(Ending::Closed);
             }
-            worker.counters().bytes_read.add(received as u64);
+            counters.bytes_read.add(received as u64);
             loop {
-                let turn = self.take_turn(&mut connection)?;
-                self.send(&mut stream, &mut connection).await?;
+                let turn = self.take_turn(connection)?;
+                self.send(stream, connection).await?;
                 match turn {
                     Turn::Drained => break,
-                    Turn::Spent => worker.counters().yields.add(1),
+                    Turn::Spent => counters.yields.add(1),
                     Turn::Full => {}
                     Turn::Closes => return Err(Ending::Closed),
                     Turn::OutOfMemory => return Err(Ending::OutOfMemory),
                 }
-                self.settle(&mut connection)?;
+                self.settle(connection)?;
                 yield_now().await;
             }
-            self.settle(&mut connection)?;
+            self.settle(connection)?;
             self.record.set_state(ConnectionState::Waiting);
         }
     }
@@ -382,7 +397,6 @@ impl<S: Service + 'static> Client<S> {
                 key_bytes = shape.map_or(0, |shape| shape.key_bytes),
                 "a request met a bug in the server; its connection is closed, please report it"
             );
-            let _ = connection.settle(&mut worker.scratch.borrow_mut());
             Ending::Crashed
         })
     }
@@ -455,5 +469,158 @@ impl<S: Service + 'static> Client<S> {
 
     fn settle(&self, connection: &mut Connection) -> Result<(), OutOfMemory> {
         connection.settle(&mut self.worker.scratch.borrow_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::{Read, Write};
+    use std::net::SocketAddr;
+    use std::thread;
+
+    use protocol::Request;
+    use protocol::meta::request::MetaKey;
+
+    use crate::clock::Now;
+    use crate::config::Listen;
+    use crate::net::listener::Listeners;
+    use crate::net::{Call, Flow, ListeningAddress};
+
+    /// Answers `mn`, and has a bug in `stats`.
+    struct Buggy;
+
+    impl Service for Buggy {
+        fn handle(&mut self, request: &Request<'_>, _: Call, out: &mut Vec<u8>) -> Flow {
+            assert!(!matches!(request, Request::Stats { .. }), "a bug");
+            out.extend_from_slice(b"MN\r\n");
+            Flow::Continue
+        }
+
+        fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
+    }
+
+    /// One worker on a thread of its own, stopped and joined when dropped.
+    struct Running {
+        address: SocketAddr,
+        network: Arc<Network>,
+        stop: watch::Sender<bool>,
+        thread: Option<thread::JoinHandle<io::Result<()>>>,
+    }
+
+    impl Running {
+        fn start(limits: Limits) -> Self {
+            let listeners = Listeners::bind_tcp(&[Listen::loopback(0)], 1, 16).unwrap();
+            let [ListeningAddress::Tcp(address)] = *listeners.addresses() else { panic!() };
+            let network = Network::new(1, 8, 1 << 20, listeners.addresses().to_vec());
+            let network = Arc::new(network);
+            let (stop, stopped) = watch::channel(false);
+            let parts = WorkerParts {
+                index: 0,
+                service: Buggy,
+                listeners: listeners.into_parts().0.remove(0),
+                network: Arc::clone(&network),
+                clock: Clock::system(),
+                protocol_limits: protocol::Limits::default(),
+                limits,
+                requests_per_turn: 20,
+                stop: stopped,
+            };
+            let thread = Some(thread::spawn(move || run_worker(parts)));
+            Self { address, network, stop, thread }
+        }
+
+        fn connect(&self) -> std::net::TcpStream {
+            let client = std::net::TcpStream::connect(self.address).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client
+        }
+
+        fn join(&mut self) {
+            self.stop.send_replace(true);
+            if let Some(thread) = self.thread.take() {
+                thread.join().unwrap().unwrap();
+            }
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.join();
+        }
+    }
+
+    fn ask(client: &mut std::net::TcpStream) -> [u8; 4] {
+        client.write_all(b"mn\r\n").unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn bug_met_by_one_request_costs_one_connection() {
+        let mut worker = Running::start(Limits::default());
+        let mut bystander = worker.connect();
+        assert_eq!(&ask(&mut bystander), b"MN\r\n");
+        let mut client = worker.connect();
+        client.write_all(b"mn\r\nstats\r\n").unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"", "what the turn had answered is in doubt and not sent");
+        for _ in 0..100 {
+            assert_eq!(&ask(&mut bystander), b"MN\r\n");
+        }
+        worker.join();
+        assert_eq!(worker.network.counters().connections_crashed, 1);
+    }
+
+    #[test]
+    fn client_that_takes_nothing_is_paused_and_then_dropped() {
+        let mut worker = Running::start(Limits {
+            write_timeout: Duration::from_millis(200),
+            ..Limits::default()
+        });
+        let mut slow = worker.connect();
+        slow.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let requests = b"mn\r\n".repeat(10_000);
+        let mut sent = 0_usize;
+        // Paused: at some point the server reads no more, and the socket takes no more. Dropped: it
+        // fails for good.
+        let error = loop {
+            match slow.write(&requests) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            "{error}"
+        );
+        let mut other = worker.connect();
+        assert_eq!(&ask(&mut other), b"MN\r\n");
+        drop(other);
+        worker.join();
+        let counters = worker.network.counters();
+        assert_eq!(counters.connections_dropped_slow, 1, "after {sent} bytes");
+        assert_eq!(worker.network.buffers().bytes(), 0);
+        assert_eq!(worker.network.connections(), 0);
+    }
+
+    #[test]
+    fn stop_answers_what_was_received() {
+        let mut worker = Running::start(Limits::default());
+        let mut clients: Vec<_> = (0..4).map(|_| worker.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(&ask(client), b"MN\r\n");
+            client.write_all(&b"mn\r\n".repeat(1000)).unwrap();
+        }
+        worker.join();
+        for mut client in clients {
+            let mut answers = Vec::new();
+            client.read_to_end(&mut answers).unwrap();
+            assert_eq!(answers, b"MN\r\n".repeat(1000));
+        }
     }
 }
