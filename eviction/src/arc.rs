@@ -25,7 +25,7 @@
 use crate::column::Column;
 use crate::ghost::GhostLists;
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::{Admission, EntryId, KeyHash, Policy};
 
 /// B1 among the ghosts.
 const RECENT: usize = 0;
@@ -139,7 +139,7 @@ impl Arc {
 }
 
 impl Policy for Arc {
-    fn before_insert(&mut self, key: KeyHash, weight: u32) {
+    fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
         let capacity = self.capacity as f64;
         let recent_ghosts = self.ghosts.weight(RECENT) as f64;
         let frequent_ghosts = self.ghosts.weight(FREQUENT) as f64;
@@ -158,6 +158,7 @@ impl Policy for Arc {
             None => self.trim_ghosts(u64::from(weight)),
         }
         self.incoming = Some(Incoming { key, weight, ghost });
+        Admission::Insert
     }
 
     fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {

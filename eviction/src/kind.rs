@@ -9,7 +9,9 @@ use crate::clock::Clock;
 use crate::fifo::Fifo;
 use crate::lfu::Lfu;
 use crate::lru::Lru;
+use crate::s3_fifo::S3Fifo;
 use crate::sieve::Sieve;
+use crate::w_tiny_lfu::WTinyLfu;
 
 /// An eviction policy by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,8 +89,8 @@ impl Kind {
             Self::Arc => Box::new(Arc::new(capacity, entries_max)),
             Self::Clock => Box::new(Clock::new(entries_max)),
             Self::Sieve => Box::new(Sieve::new(entries_max)),
-            // The others follow; until then they rank by recency.
-            _ => Box::new(Lru::new(entries_max)),
+            Self::S3Fifo => Box::new(S3Fifo::new(capacity, entries_max)),
+            Self::WTinyLfu => Box::new(WTinyLfu::new(capacity, entries_max)),
         }
     }
 }

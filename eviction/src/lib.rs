@@ -20,13 +20,16 @@ mod column;
 mod ghost;
 mod kind;
 mod list;
+mod sketch;
 
 pub mod arc;
 pub mod clock;
 pub mod fifo;
 pub mod lfu;
 pub mod lru;
+pub mod s3_fifo;
 pub mod sieve;
+pub mod w_tiny_lfu;
 
 pub use kind::{Kind, UnknownPolicy};
 
@@ -46,6 +49,15 @@ impl EntryId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyHash(pub u64);
 
+/// Whether a newcomer is worth the room that would have to be made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is.
+    Insert,
+    /// What would have to leave is worth more: hits are lost by letting it in.
+    Refuse,
+}
+
 /// Decides which entry leaves when a full cache needs room.
 ///
 /// The owner reports what happens to its entries and asks for victims; it keeps the sum of the
@@ -54,8 +66,11 @@ pub struct KeyHash(pub u64);
 /// [`EntryId`] comes that is beyond what was announced.
 pub trait Policy: Send {
     /// `key`, not resident, is about to be inserted with `weight`; the victims asked for next make
-    /// room for it.
-    fn before_insert(&mut self, _key: KeyHash, _weight: u32) {}
+    /// room for it. The answer is advice, mostly on what is very large: an owner that follows it
+    /// neither evicts nor inserts, one that must keep the newcomer goes on all the same.
+    fn before_insert(&mut self, _key: KeyHash, _weight: u32) -> Admission {
+        Admission::Insert
+    }
     /// `key` became resident as `entry`, taking `weight` units (bytes, or 1 when objects are
     /// counted) of the capacity.
     fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32);

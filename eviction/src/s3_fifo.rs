@@ -1,0 +1,194 @@
+//! S3-FIFO: three queues, of which a small one keeps out what is read only once.
+//!
+//! J. Yang, Y. Zhang, Z. Qiu, Y. Yue, R. Vinayak, "FIFO queues are all you need for cache eviction",
+//! SOSP 2023.
+//!
+//! ```text
+//!              ┌──────── read twice or more ───────┐
+//!              │                                   v
+//! new ──> small S, 10 % ──> ghosts G      main M, 90 % ──> out
+//!                              │           ^       │
+//!                              └ wanted ───┘  <────┘ read: once more round, a read fewer
+//! ```
+//!
+//! Reads are counted up to three; moving to the main queue sets the count back to 0. Three sizes are
+//! shares of the capacity in the policy's unit, bytes or objects: S, M, and what the ghosts weighed.
+//!
+//! What is larger than S is refused: S, asked to hold it, would have to let go all it holds, and M
+//! takes only what proved itself in S. An owner that keeps it anyway has it in S like any other.
+//!
+//! Before the first eviction what does not fit into S goes to M: nothing is gained by leaving room in
+//! M unused, and the newcomers of a full cache are then not queued behind a whole cache of old ones.
+
+use crate::column::Column;
+use crate::ghost::GhostLists;
+use crate::list::{Links, List};
+use crate::{Admission, EntryId, KeyHash, Policy};
+
+/// Reads are counted up to this: two bits.
+const READS_MAX: u8 = 3;
+/// An entry of the small queue that was read this often moves to the main queue.
+const READS_TO_STAY: u8 = 2;
+
+/// S3-FIFO.
+#[derive(Debug)]
+pub struct S3Fifo {
+    small: Queue,
+    main: Queue,
+    ghosts: GhostLists<1>,
+    ghost_weight_max: u64,
+    incoming: Option<Incoming>,
+    has_evicted: bool,
+    len: usize,
+    /// The most entries ever resident: also the most ghosts there may be.
+    len_max: usize,
+    links: Links,
+    keys: Column<KeyHash>,
+    weights: Column<u32>,
+    marks: Column<Mark>,
+}
+
+/// S or M: its entries, what they weigh together, and what they should.
+#[derive(Debug)]
+struct Queue {
+    entries: List,
+    weight: u64,
+    weight_max: u64,
+}
+
+impl Queue {
+    fn new(weight_max: u64) -> Self {
+        Self { entries: List::EMPTY, weight: 0, weight_max }
+    }
+}
+
+/// Where an entry stands, and how often it was read since it came there.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    in_main: bool,
+    reads: u8,
+}
+
+/// What room is being made for.
+#[derive(Clone, Copy, Debug)]
+struct Incoming {
+    key: KeyHash,
+    /// Whether it was a ghost.
+    returning: bool,
+}
+
+impl S3Fifo {
+    /// An empty cache of `capacity` weight units, with columns reserved for `entries_max` entries.
+    pub fn new(capacity: u64, entries_max: usize) -> Self {
+        // Room for one at least, where objects are counted and few.
+        let small_max = (capacity / 10).max(1).min(capacity);
+        Self {
+            small: Queue::new(small_max),
+            main: Queue::new(capacity - small_max),
+            ghosts: GhostLists::new(),
+            ghost_weight_max: capacity - small_max,
+            incoming: None,
+            has_evicted: false,
+            len: 0,
+            len_max: 0,
+            links: Links::with_capacity(entries_max),
+            keys: Column::with_capacity(entries_max),
+            weights: Column::with_capacity(entries_max),
+            marks: Column::with_capacity(entries_max),
+        }
+    }
+
+    fn queue(&mut self, in_main: bool) -> &mut Queue {
+        if in_main { &mut self.main } else { &mut self.small }
+    }
+
+    fn push(&mut self, entry: EntryId, in_main: bool, reads: u8) {
+        self.marks.set(entry, Mark { in_main, reads });
+        let weight = u64::from(self.weights[entry]);
+        let queue = if in_main { &mut self.main } else { &mut self.small };
+        queue.entries.push_newest(&mut self.links, entry);
+        queue.weight += weight;
+    }
+
+    fn take(&mut self, entry: EntryId) {
+        let weight = u64::from(self.weights[entry]);
+        let queue = if self.marks[entry].in_main { &mut self.main } else { &mut self.small };
+        queue.entries.remove(&mut self.links, entry);
+        queue.weight -= weight;
+    }
+
+    fn remember(&mut self, entry: EntryId) {
+        self.ghosts.push(0, self.keys[entry], self.weights[entry]);
+        // Bytes alone would allow millions of tiny ghosts after one large entry left.
+        while self.ghosts.weight(0) > self.ghost_weight_max || self.ghosts.len() > self.len_max {
+            self.ghosts.pop_oldest(0);
+        }
+    }
+}
+
+impl Policy for S3Fifo {
+    fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+        let returning = self.ghosts.take(key).is_some();
+        self.incoming = Some(Incoming { key, returning });
+        if !returning && u64::from(weight) > self.small.weight_max {
+            return Admission::Refuse;
+        }
+        Admission::Insert
+    }
+
+    fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+        let returning = match self.incoming.take() {
+            Some(incoming) if incoming.key == key => incoming.returning,
+            _ => self.ghosts.take(key).is_some(),
+        };
+        let filling = !self.has_evicted && self.small.weight >= self.small.weight_max;
+        self.keys.set(entry, key);
+        self.weights.set(entry, weight);
+        self.push(entry, returning || filling, 0);
+        self.len += 1;
+        self.len_max = self.len_max.max(self.len);
+    }
+
+    fn on_hit(&mut self, entry: EntryId) {
+        let mark = &mut self.marks[entry];
+        mark.reads = (mark.reads + 1).min(READS_MAX);
+    }
+
+    fn on_update(&mut self, entry: EntryId, weight: u32) {
+        self.on_hit(entry);
+        let grown = u64::from(weight);
+        let was = u64::from(self.weights[entry]);
+        let in_main = self.marks[entry].in_main;
+        let queue = self.queue(in_main);
+        queue.weight = queue.weight - was + grown;
+        self.weights[entry] = weight;
+    }
+
+    fn on_remove(&mut self, entry: EntryId) {
+        self.take(entry);
+        self.len -= 1;
+    }
+
+    fn evict(&mut self) -> Option<EntryId> {
+        self.has_evicted = true;
+        // Ends: each step moves an entry out of S for good, or takes a read from one in M.
+        loop {
+            let from_main =
+                self.main.weight > self.main.weight_max || self.small.entries.is_empty();
+            let entry = self.queue(from_main).entries.oldest()?;
+            let Mark { reads, .. } = self.marks[entry];
+            self.take(entry);
+            if from_main && reads > 0 {
+                self.push(entry, true, reads - 1);
+            } else if !from_main && reads >= READS_TO_STAY {
+                self.push(entry, true, 0);
+            } else {
+                self.len -= 1;
+                if !from_main {
+                    self.remember(entry);
+                }
+                return Some(entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! W-TinyLFU: a newcomer stays only if it was asked for more often than what would have to leave.
+//!
+//! G. Einziger, R. Friedman, B. Manes, "`TinyLFU`: a highly efficient cache admission policy", ACM
+//! Transactions on Storage 13(4), 2017; how large the window is, from G. Einziger, O. Eytan, R.
+//! Friedman, B. Manes, "Adaptive software cache management", Middleware 2018; what is large, from the
+//! same, "Lightweight robust size aware cache management", ACM Transactions on Storage 18(3), 2022.
+//!
+//! ```text
+//!                   oldest: candidate          oldest: its rival
+//! new ──> window ─────────── ? ──────────> main: probation <──── protected, 80 % of main
+//!         1 % at first       │                     └───── read ─────^
+//!                            └─> out, unless asked for more often than its rival; the loser leaves
+//! ```
+//!
+//! - How often a key was asked for lately, the [sketch](crate::sketch) says, for keys that are not
+//!   resident too. Reads of an entry in the window are not counted: they belong to the burst in which
+//!   it arrived (the *correlated references* of E. O'Neil, P. O'Neil, G. Weikum, SIGMOD 1993).
+//! - The window **climbs**: after some requests it is made larger or smaller by a step; if the hit
+//!   ratio then rose it goes on that way, else it turns. Steps become shorter until the hit ratio
+//!   changes a lot: then the workload has changed.
+//! - What is **larger than 1 %** of the capacity, the size of the smallest window, is a candidate at
+//!   once, and rivals all that would have to leave for it: it is refused unless it was asked for more
+//!   often than they together.
+
+use crate::column::Column;
+use crate::list::{Links, List};
+use crate::sketch::Sketch;
+use crate::{Admission, EntryId, KeyHash, Policy};
+
+/// W-TinyLFU.
+#[derive(Debug)]
+pub struct WTinyLfu {
+    capacity: u64,
+    window_weight_max: u64,
+    window: Segment,
+    probation: Segment,
+    protected: Segment,
+    sketch: Sketch,
+    climber: Climber,
+    incoming: Option<Incoming>,
+    len: usize,
+    links: Links,
+    keys: Column<KeyHash>,
+    weights: Column<u32>,
+    places: Column<Place>,
+}
+
+/// Entries from most to least recently used, and what they weigh together.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    recency: List,
+    weight: u64,
+}
+
+/// The segment an entry stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Window,
+    Probation,
+    Protected,
+}
+
+/// What room is being made for.
+#[derive(Clone, Copy, Debug)]
+struct Incoming {
+    key: KeyHash,
+    weight: u32,
+}
+
+impl WTinyLfu {
+    /// An empty cache of `capacity` weight units, with columns reserved for `entries_max` entries.
+    pub fn new(capacity: u64, entries_max: usize) -> Self {
+        let empty = Segment { recency: List::EMPTY, weight: 0 };
+        let mut policy = Self {
+            capacity,
+            window_weight_max: 0,
+            window: empty,
+            probation: empty,
+            protected: empty,
+            sketch: Sketch::new(),
+            climber: Climber::new(),
+            incoming: None,
+            len: 0,
+            links: Links::with_capacity(entries_max),
+            keys: Column::with_capacity(entries_max),
+            weights: Column::with_capacity(entries_max),
+            places: Column::with_capacity(entries_max),
+        };
+        policy.set_window(WINDOW_SHARE_MIN);
+        policy
+    }
+
+    /// Makes the window `share` of the capacity; entries move when room is asked for.
+    #[expect(clippy::cast_possible_truncation, reason = "a share of a capacity fits where it did")]
+    fn set_window(&mut self, share: f64) {
+        // Room for one at least, where objects are counted and few.
+        self.window_weight_max = ((self.capacity as f64 * share) as u64).max(1);
+    }
+
+    fn main_weight(&self) -> u64 {
+        self.probation.weight + self.protected.weight
+    }
+
+    fn main_weight_max(&self) -> u64 {
+        self.capacity.saturating_sub(self.window_weight_max)
+    }
+
+    fn is_large(&self, weight: u32) -> bool {
+        u64::from(weight) > (self.capacity / 100).max(1)
+    }
+
+    fn segment(&mut self, place: Place) -> &mut Segment {
+        match place {
+            Place::Window => &mut self.window,
+            Place::Probation => &mut self.probation,
+            Place::Protected => &mut self.protected,
+        }
+    }
+
+    fn push(&mut self, entry: EntryId, place: Place) {
+        self.places.set(entry, place);
+        let weight = u64::from(self.weights[entry]);
+        let mut segment = *self.segment(place);
+        segment.recency.push_newest(&mut self.links, entry);
+        segment.weight += weight;
+        *self.segment(place) = segment;
+    }
+
+    fn take(&mut self, entry: EntryId) {
+        let weight = u64::from(self.weights[entry]);
+        let place = self.places[entry];
+        let mut segment = *self.segment(place);
+        segment.recency.remove(&mut self.links, entry);
+        segment.weight -= weight;
+        *self.segment(place) = segment;
+    }
+
+    fn shift(&mut self, entry: EntryId, place: Place) {
+        self.take(entry);
+        self.push(entry, place);
+    }
+
+    /// Moves the oldest of `protected` to `probation`.
+    fn demote(&mut self) -> Option<EntryId> {
+        let entry = self.protected.recency.oldest()?;
+        self.shift(entry, Place::Probation);
+        Some(entry)
+    }
+
+    fn use_again(&mut self, entry: EntryId) {
+        if self.places[entry] == Place::Window {
+            self.shift(entry, Place::Window);
+            return;
+        }
+        self.sketch.increment(self.keys[entry]);
+        self.shift(entry, Place::Protected);
+        while self.protected.weight > self.main_weight_max() / 5 * 4 {
+            self.demote();
+        }
+    }
+
+    /// Whether `candidate`, the oldest of the window, was asked for more often than the entry of the
+    /// main segments that would leave for it.
+    fn beats_its_rival(&mut self, candidate: EntryId) -> bool {
+        let rival = self.probation.recency.oldest().or_else(|| self.demote());
+        rival.is_none_or(|rival| {
+            let asked = |entry: EntryId| self.sketch.estimate(self.keys[entry]);
+            asked(candidate) > asked(rival)
+        })
+    }
+
+    /// Whether a large newcomer was asked for more often than all that would leave for it together.
+    fn beats_all_rivals(&mut self, key: KeyHash, weight: u32) -> bool {
+        let asked = self.sketch.estimate(key);
+        let needed =
+            (self.main_weight() + u64::from(weight)).saturating_sub(self.main_weight_max());
+        let (mut freed, mut rivals_asked) = (0, 0);
+        let mut next = self.probation.recency.oldest();
+        while freed < needed {
+            let Some(rival) = next.or_else(|| self.demote()) else { break };
+            rivals_asked += self.sketch.estimate(self.keys[rival]);
+            // At most 15 steps: a rival in the main segments was asked for at least once.
+            if rivals_asked >= asked {
+                return false;
+            }
+            freed += u64::from(self.weights[rival]);
+            next = List::newer(&self.links, rival);
+        }
+        true
+    }
+
+    fn count_request(&mut self, hit: bool) {
+        if let Some(window_share) = self.climber.count(hit, self.len) {
+            self.set_window(window_share);
+        }
+    }
+}
+
+impl Policy for WTinyLfu {
+    fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+        self.sketch.increment(key);
+        self.count_request(false);
+        self.incoming = Some(Incoming { key, weight });
+        if self.is_large(weight) && !self.beats_all_rivals(key, weight) {
+            return Admission::Refuse;
+        }
+        Admission::Insert
+    }
+
+    fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+        if self.incoming.take().is_none_or(|incoming| incoming.key != key) {
+            self.sketch.increment(key);
+        }
+        self.keys.set(entry, key);
+        self.weights.set(entry, weight);
+        let place = if self.is_large(weight) { Place::Probation } else { Place::Window };
+        self.push(entry, place);
+        self.len += 1;
+        self.sketch.fit(self.len);
+    }
+
+    fn on_hit(&mut self, entry: EntryId) {
+        self.count_request(true);
+        self.use_again(entry);
+    }
+
+    fn on_update(&mut self, entry: EntryId, weight: u32) {
+        self.take(entry);
+        self.weights[entry] = weight;
+        self.push(entry, self.places[entry]);
+        self.use_again(entry);
+    }
+
+    fn on_remove(&mut self, entry: EntryId) {
+        self.take(entry);
+        self.len -= 1;
+    }
+
+    fn evict(&mut self) -> Option<EntryId> {
+        let (to_window, to_main) = match self.incoming {
+            Some(Incoming { weight, .. }) if self.is_large(weight) => (0, u64::from(weight)),
+            Some(Incoming { weight, .. }) => (u64::from(weight), 0),
+            None => (0, 0),
+        };
+        // Ends: each step but the last moves an entry out of the window.
+        let victim = loop {
+            let candidate = self.window.recency.oldest();
+            let window_overfull = self.window.weight + to_window > self.window_weight_max;
+            let main_room = self.main_weight_max().checked_sub(self.main_weight() + to_main);
+            let (Some(candidate), Some(main_room), true) = (candidate, main_room, window_overfull)
+            else {
+                let main =
+                    self.probation.recency.oldest().or_else(|| self.protected.recency.oldest());
+                break main.or(candidate)?;
+            };
+            let fits = u64::from(self.weights[candidate]) <= main_room;
+            if fits || self.beats_its_rival(candidate) {
+                self.shift(candidate, Place::Probation);
+            } else {
+                break candidate;
+            }
+        };
+        self.take(victim);
+        self.len -= 1;
+        Some(victim)
+    }
+}
+
+/// The smallest window, and the first, as a share of the capacity.
+const WINDOW_SHARE_MIN: f64 = 0.01;
+/// The largest window, as a share of the capacity.
+const WINDOW_SHARE_MAX: f64 = 0.8;
+/// The first step, as a share of the capacity.
+const STEP: f64 = 0.1;
+/// A step is this much shorter than the one before.
+const STEP_DECAY: f64 = 0.98;
+/// A change of the hit ratio that tells of another workload.
+const RESTART: f64 = 0.05;
+/// Requests between steps, for each resident.
+const PERIOD: usize = 5;
+/// Requests between steps, at least.
+const PERIOD_MIN: usize = 1_000;
+
+/// Finds the share of the window by hill climbing.
+#[derive(Debug)]
+struct Climber {
+    window_share: f64,
+    /// The next change of the share.
+    step: f64,
+    hits: usize,
+    requests: usize,
+    /// Of the last period.
+    hit_ratio: f64,
+}
+
+impl Climber {
+    fn new() -> Self {
+        Self { window_share: WINDOW_SHARE_MIN, step: STEP, hits: 0, requests: 0, hit_ratio: 0.0 }
+    }
+
+    /// Counts a request; at the end of a period says what share the window should have.
+    #[inline]
+    fn count(&mut self, hit: bool, residents: usize) -> Option<f64> {
+        self.requests += 1;
+        self.hits += usize::from(hit);
+        if self.requests < (residents * PERIOD).max(PERIOD_MIN) {
+            return None;
+        }
+        Some(self.climb())
+    }
+
+    #[cold]
+    fn climb(&mut self) -> f64 {
+        let hit_ratio = self.hits as f64 / self.requests as f64;
+        let change = hit_ratio - self.hit_ratio;
+        let step = if change < 0.0 { -self.step } else { self.step };
+        self.window_share = (self.window_share + step).clamp(WINDOW_SHARE_MIN, WINDOW_SHARE_MAX);
+        self.step = if change.abs() >= RESTART { STEP.copysign(step) } else { step * STEP_DECAY };
+        self.hit_ratio = hit_ratio;
+        self.hits = 0;
+        self.requests = 0;
+        self.window_share
+    }
+}
