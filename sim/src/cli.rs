@@ -10,7 +10,7 @@ use eviction::{Kind, UnknownPolicy};
 
 use crate::replay::{ServerShape, Unit};
 use crate::report::Output;
-use crate::run::{Caches, Empty, Plan, Source};
+use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Source};
 use crate::size::{self, Size, SizeError};
 use crate::trace::csv::Layout;
 use crate::trace::{Format, zipf};
@@ -213,6 +213,7 @@ impl RunArgs {
             caches,
             empty: self.empty.into(),
             strict: self.strict,
+            kept_requests_max: KEPT_REQUESTS_MAX,
             jobs: self.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(ONE_JOB),
         })
     }

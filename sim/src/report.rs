@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn fields(row: &Row) -> [String; 6] {
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(COLUMNS);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(COLUMNS);
     table.add_rows(report.rows.iter().map(fields));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -21,8 +21,8 @@ use crate::replay::{self, Replay, Request, ServerShape, Tally, Unit};
 use crate::size::{Share, Size};
 use crate::trace::{Format, OpenError, Position, Trace, TraceError};
 
-/// Requests kept in memory so that a trace need not be read twice: 128 MiB of them.
-const KEPT_REQUESTS_MAX: usize = 8 << 20;
+/// Requests worth keeping in memory so that a trace need not be read twice: 128 MiB of them.
+pub const KEPT_REQUESTS_MAX: usize = 8 << 20;
 
 /// Requests between two looks at how far the work has come.
 const GLANCE_REQUESTS: u64 = 1 << 16;
@@ -44,6 +44,8 @@ pub struct Plan {
     pub strict: bool,
     /// Threads that replays are spread over.
     pub jobs: NonZeroUsize,
+    /// How many requests may be kept in memory to save a second reading; [`KEPT_REQUESTS_MAX`].
+    pub kept_requests_max: usize,
 }
 
 /// Where a trace is.
@@ -164,11 +166,13 @@ pub enum RunError {
     /// A stream that would have to be read twice.
     #[error(
         "a size in percent needs the whole trace before the replay, and {path} is a stream of more \
-         than {KEPT_REQUESTS_MAX} requests: put it in a file or give sizes as numbers"
+         than {kept_requests_max} requests: put it in a file or give sizes as numbers"
     )]
     ShareOfStream {
         /// The stream.
         path: String,
+        /// How many could have been kept.
+        kept_requests_max: usize,
     },
     /// A share so small that nothing fits.
     #[error("{share} of {whole} {unit} is no room for anything")]
@@ -451,14 +455,185 @@ impl Survey {
 
     /// Keeps a request, until there are too many of them.
     fn keep(&mut self, request: Request, reading: &Reading<'_>) -> Result<(), RunError> {
+        let Plan { source, kept_requests_max, .. } = reading.plan;
         match &mut self.kept {
             None => {}
-            Some(requests) if requests.len() < KEPT_REQUESTS_MAX => requests.push(request),
-            Some(_) if reading.plan.source.is_stream() => {
-                return Err(RunError::ShareOfStream { path: reading.plan.source.to_string() });
+            Some(requests) if requests.len() < *kept_requests_max => requests.push(request),
+            Some(_) if source.is_stream() => {
+                let (path, kept_requests_max) = (source.to_string(), *kept_requests_max);
+                return Err(RunError::ShareOfStream { path, kept_requests_max });
             }
             Some(_) => self.kept = None,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::trace::csv::Layout;
+
+    /// Remembers what it heard.
+    #[derive(Default)]
+    struct Listener {
+        stretches: Vec<&'static str>,
+        complaints: Vec<String>,
+    }
+
+    impl Observer for Listener {
+        fn begin(&mut self, what: &'static str, _end: Option<u64>) {
+            self.stretches.push(what);
+        }
+
+        fn advance(&mut self, _at: u64) {}
+
+        fn malformed(&mut self, error: &TraceError) {
+            self.complaints.push(error.to_string());
+        }
+
+        fn end(&mut self) {}
+    }
+
+    /// A plan over a CSV of ids and sizes, in objects, for LRU.
+    fn plan(file: &NamedTempFile, sizes: &[&str]) -> Plan {
+        Plan {
+            source: Source::File(file.path().into()),
+            format: Format::Csv("id=1,size=2".parse::<Layout>().unwrap()),
+            policies: vec![Kind::Lru],
+            caches: Caches::Plain {
+                unit: Unit::Objects,
+                sizes: sizes.iter().map(|size| size.parse().unwrap()).collect(),
+            },
+            empty: Empty::Drop,
+            strict: false,
+            jobs: NonZeroUsize::MIN,
+            kept_requests_max: KEPT_REQUESTS_MAX,
+        }
+    }
+
+    fn in_bytes(plan: Plan) -> Plan {
+        let sizes = match plan.caches {
+            Caches::Plain { sizes, .. } => sizes,
+            Caches::Server { .. } => panic!("the plan is for bare caches"),
+        };
+        Plan { caches: Caches::Plain { unit: Unit::Bytes, sizes }, ..plan }
+    }
+
+    fn file(text: &str) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn report_of(plan: &Plan) -> Report {
+        run(plan, &mut Listener::default()).unwrap()
+    }
+
+    fn capacities(report: &Report) -> Vec<u64> {
+        report.rows.iter().map(|row| row.cache_size).collect()
+    }
+
+    /// Five objects of 100, 200, 300, 400 and 500 bytes; the last comes again, larger.
+    const FIVE: &str = "1,100\n2,200\n3,300\n4,400\n5,500\n5,900\n";
+
+    #[test]
+    fn share_is_of_the_unique_objects_or_of_their_first_sizes() {
+        let file = file(FIVE);
+        assert_eq!(capacities(&report_of(&plan(&file, &["50%", "7", "100%"]))), [2, 7, 5]);
+        assert_eq!(capacities(&report_of(&in_bytes(plan(&file, &["10%", "100%"])))), [150, 1500]);
+    }
+
+    #[test]
+    fn rows_come_policy_by_policy() {
+        let file = file(FIVE);
+        let policies = vec![Kind::Arc, Kind::Lru];
+        let report = report_of(&Plan { policies, ..plan(&file, &["2", "1"]) });
+        let rows: Vec<_> = report.rows.iter().map(|row| (row.policy, row.cache_size)).collect();
+        assert_eq!(rows, [(Kind::Arc, 2), (Kind::Arc, 1), (Kind::Lru, 2), (Kind::Lru, 1)]);
+    }
+
+    #[test]
+    fn known_sizes_need_one_reading_and_a_long_trace_with_shares_two() {
+        let file = file(FIVE);
+        let short = plan(&file, &["40%"]);
+        let long = Plan { kept_requests_max: 3, ..short.clone() };
+        let mut listener = Listener::default();
+        let report = run(&long, &mut listener).unwrap();
+        assert_eq!((report.readings, listener.stretches), (2, vec!["survey", "replay"]));
+        assert_eq!(report_of(&short).readings, 1);
+        assert_eq!(report_of(&short).rows, report.rows);
+        assert_eq!(report_of(&plan(&file, &["2"])), Report { readings: 1, ..report });
+    }
+
+    #[test]
+    fn malformed_lines_are_told_once_and_counted_however_often_the_trace_is_read() {
+        let file = file("1,100\n2,x\n1,100\n3\n");
+        for (sizes, kept_requests_max) in [("5", 9), ("100%", 9), ("100%", 1)] {
+            let mut listener = Listener::default();
+            let plan = Plan { kept_requests_max, ..plan(&file, &[sizes]) };
+            let report = run(&plan, &mut listener).unwrap();
+            assert_eq!(report.found, Found { requests: 2, malformed: 2, empty_dropped: 0 });
+            assert_eq!(report.rows[0].tally.hits, 1);
+            assert_eq!(listener.complaints.len(), 2, "{:?}", listener.complaints);
+            assert!(listener.complaints[0].starts_with("line 2: "));
+            assert!(listener.complaints[1].starts_with("line 4: "));
+        }
+    }
+
+    #[test]
+    fn strict_plan_ends_at_the_first_malformed_line() {
+        let file = file("1,100\n2,x\n1,100\n");
+        for sizes in ["5", "100%"] {
+            let plan = Plan { strict: true, ..plan(&file, &[sizes]) };
+            let error = run(&plan, &mut Listener::default()).unwrap_err();
+            assert!(matches!(error, RunError::Malformed { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn requests_of_size_0_are_dropped_or_kept() {
+        let file = file("1,0\n1,0\n2,9\n");
+        let dropping = in_bytes(plan(&file, &["9"]));
+        let report = report_of(&dropping);
+        assert_eq!(report.found, Found { requests: 1, malformed: 0, empty_dropped: 2 });
+        let report = report_of(&Plan { empty: Empty::Keep, ..dropping });
+        assert_eq!(report.found, Found { requests: 3, malformed: 0, empty_dropped: 0 });
+        assert_eq!(report.rows[0].tally.hits, 1);
+    }
+
+    #[test]
+    fn share_that_rounds_down_to_nothing_is_refused() {
+        let file = file(FIVE);
+        let error = run(&plan(&file, &["10%"]), &mut Listener::default()).unwrap_err();
+        assert_eq!(error.to_string(), "10% of 5 objects is no room for anything");
+    }
+
+    #[test]
+    fn missing_file_is_named() {
+        let file = file("");
+        let path = file.path().to_path_buf();
+        let plan = plan(&file, &["1"]);
+        drop(file);
+        let error = run(&plan, &mut Listener::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot open {}", path.display()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn stream_too_long_to_keep_cannot_have_shares() {
+        use std::os::fd::AsRawFd;
+
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(FIVE.as_bytes()).unwrap();
+        drop(writer);
+        let source = Source::File(format!("/proc/self/fd/{}", reader.as_raw_fd()).into());
+        let plan = Plan { source, kept_requests_max: 3, ..plan(&file(""), &["50%"]) };
+        let error = run(&plan, &mut Listener::default()).unwrap_err();
+        assert!(matches!(error, RunError::ShareOfStream { .. }), "{error}");
     }
 }
