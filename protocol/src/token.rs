@@ -55,26 +55,38 @@ impl PartialEq for Tokens<'_> {
 
 impl Eq for Tokens<'_> {}
 
-/// The place of the first `needle` in `haystack`.
-///
-/// Eight bytes at a time: a byte of `word ^ pattern` is 0 where the needle is, and subtracting 1 from
-/// each byte borrows into the top bit of the first such byte (Mycroft's test; bytes above it may
-/// answer falsely, the lowest one never does).
+/// The place of the first `needle` in `haystack`, eight bytes at a time.
 #[inline]
 pub(crate) fn find(needle: u8, haystack: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let pattern = ONES * u64::from(needle);
     let (words, tail) = haystack.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let differs = u64::from_le_bytes(*word) ^ pattern;
-        let found = differs.wrapping_sub(ONES) & !differs & TOPS;
-        if found != 0 {
-            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
+        if let Some(place) = find_in_word(needle, *word) {
+            return Some(index * 8 + place);
         }
     }
-    let tail_offset = haystack.len() - tail.len();
-    tail.iter().position(|&byte| byte == needle).map(|index| tail_offset + index)
+    if tail.is_empty() {
+        return None;
+    }
+    // The last word again, or rather the eight bytes that end with the haystack: no needle is in
+    // those of them that were searched before.
+    if let Some(last) = haystack.last_chunk::<8>() {
+        return find_in_word(needle, *last).map(|place| haystack.len() - 8 + place);
+    }
+    tail.iter().position(|&byte| byte == needle)
+}
+
+/// The place of the first `needle` in eight bytes.
+///
+/// A byte of `word ^ pattern` is 0 where the needle is, and subtracting 1 from each byte borrows into
+/// the top bit of the first such byte (Mycroft's test; bytes above it may answer falsely, the lowest
+/// one never does).
+#[inline]
+fn find_in_word(needle: u8, word: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let differs = u64::from_le_bytes(word) ^ (ONES * u64::from(needle));
+    let found = differs.wrapping_sub(ONES) & !differs & TOPS;
+    (found != 0).then_some((found.trailing_zeros() / 8) as usize)
 }
 
 /// `token` as an unsigned 64-bit number.
