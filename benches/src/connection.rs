@@ -173,12 +173,12 @@ impl Connection {
         window: &Window,
         tally: &mut Tally,
     ) -> Result<(), ReplyError> {
+        let counts = window.contains(now);
         while let Some((reply, bytes)) = next_reply(&self.input[self.input_start..self.input_end])?
         {
             let Some(pending) = self.pending.front_mut() else {
                 return Err(ReplyError::Unasked { reply: reply.describe() });
             };
-            let counts = window.counts(pending.intended, now);
             let complete = match (pending.ask, &reply) {
                 (Ask::Get, Reply::Hit { key, value }) => {
                     let is_alone = workload.dialect == Dialect::Meta && !pending.several;
@@ -217,7 +217,9 @@ impl Connection {
                     true
                 }
                 (ask, Reply::Refused(line)) => {
-                    tally.refused(|| printable(line));
+                    if counts {
+                        tally.refused(|| printable(line));
+                    }
                     // Of several quiet `mg`s one was refused; the `MN` after them ends the request.
                     let goes_on = workload.dialect == Dialect::Meta && pending.several;
                     if !goes_on {
@@ -234,10 +236,7 @@ impl Connection {
                 }
             };
             if complete {
-                if counts {
-                    tally.answered(pending.ask, now.saturating_duration_since(pending.intended));
-                    tally.last_answer = Some(now);
-                }
+                tally.answered(pending.ask, pending.intended, now, window);
                 self.pending.pop_front();
             }
             self.input_start += bytes;
@@ -295,7 +294,7 @@ mod tests {
         fn hear(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
             self.connection.room()[..bytes.len()].copy_from_slice(bytes);
             self.connection.received(bytes.len());
-            let window = Window { from: self.start, until: None, by_intention: false };
+            let window = Window { from: self.start, until: None };
             let now = self.start + Duration::from_millis(1);
             self.connection.take_replies(&self.workload, now, &window, &mut self.tally)
         }
@@ -410,10 +409,12 @@ mod tests {
     #[test]
     fn latency_counts_from_when_the_request_was_to_be_sent() {
         let mut talk = Talk::new(small_workload());
-        let late = talk.start.checked_sub(Duration::from_millis(9)).unwrap();
-        talk.connection.ask(&talk.workload, Ask::Get, &[7], late);
-        talk.hear(b"END\r\n").unwrap();
-        let latency_ms = talk.tally.get_latency.max() / 1_000_000;
-        assert_eq!(latency_ms, 10);
+        talk.ask(Ask::Get, &[7]);
+        talk.ask(Ask::Get, &[8]);
+        // Heard together, 1 ms after both were to be sent, whatever was sent when.
+        talk.hear(b"END\r\nEND\r\n").unwrap();
+        let latency = &talk.tally.get_latency;
+        assert_eq!(latency.len(), 2);
+        assert!(latency.min() > 990_000 && latency.max() < 1_010_000, "both waited 1 ms");
     }
 }

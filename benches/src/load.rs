@@ -224,7 +224,7 @@ pub fn run(
         Extent::Time(duration) => Some(from + duration),
         Extent::Requests(_) | Extent::Filling => None,
     };
-    let window = Window { from, until, by_intention: matches!(plan.pace, Pace::Open { .. }) };
+    let window = Window { from, until };
     let mut workers = Vec::new();
     for thread in 0..plan.threads {
         let share = sockets.len() / (plan.threads - thread);
@@ -609,11 +609,7 @@ impl<'a> Worker<'a> {
     fn give_up(&mut self, now: Instant) {
         for socket in &self.sockets {
             for (ask, intended) in socket.connection.unanswered() {
-                if self.window.counts(intended, now) {
-                    self.tally.never_answered(ask, now - intended);
-                } else {
-                    self.tally.unanswered += 1;
-                }
+                self.tally.never_answered(ask, intended, now, &self.window);
             }
         }
         let Some(until) = self.window.until else { return };
@@ -623,9 +619,7 @@ impl<'a> Worker<'a> {
             let due = schedule.due();
             schedule.advance();
             let Some(ask) = self.requests.next(&mut keys) else { break };
-            if self.window.counts(due, now) {
-                self.tally.never_answered(ask, now - due);
-            }
+            self.tally.never_answered(ask, due, now, &self.window);
         }
     }
 

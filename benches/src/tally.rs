@@ -11,23 +11,23 @@ const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// How many mistaken answers are kept word for word.
 const SAMPLES_MAX: usize = 5;
 
-/// Which answers count: those after the warm-up and before the end.
+/// What is measured: the time after the warm-up and before the end.
+///
+/// An answer counts if it came then, so that counts belong to the same time as the server's
+/// processor use. A latency counts if its request was to be sent then, so that waiting does not
+/// carry a slow request out of sight.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// The first moment that counts.
     pub from: Instant,
     /// The first moment that counts no more; `None` when requests are counted, not time.
     pub until: Option<Instant>,
-    /// Whether a request belongs to the moment it was to be sent (open loop) or was answered
-    /// (closed loop).
-    pub by_intention: bool,
 }
 
 impl Window {
-    /// Whether a request that was to be sent at `intended` and was answered at `answered` counts.
+    /// Whether `moment` counts.
     #[inline]
-    pub fn counts(&self, intended: Instant, answered: Instant) -> bool {
-        let moment = if self.by_intention { intended } else { answered };
+    pub fn contains(&self, moment: Instant) -> bool {
         self.from <= moment && self.until.is_none_or(|until| moment < until)
     }
 }
@@ -43,7 +43,7 @@ pub struct Tally {
     pub hits: u64,
     /// Keys asked for and not found.
     pub misses: u64,
-    /// Requests that the server answered with an error, or writes it did not make.
+    /// Requests of them that the server answered with an error, or writes it did not make.
     pub refused: u64,
     /// Values that are not their key's, over the whole run, warm-up included.
     pub wrong: u64,
@@ -83,27 +83,37 @@ impl Tally {
         }
     }
 
-    /// A request was answered `latency` after it was, or should have been, sent.
+    /// A request that was to be sent at `intended` was answered at `now`.
     #[inline]
-    pub fn answered(&mut self, ask: Ask, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        match ask {
-            Ask::Get => {
-                self.gets += 1;
-                self.get_latency.saturating_record(nanoseconds);
+    pub fn answered(&mut self, ask: Ask, intended: Instant, now: Instant, window: &Window) {
+        if window.contains(now) {
+            self.last_answer = Some(now);
+            match ask {
+                Ask::Get => self.gets += 1,
+                Ask::Set => self.sets += 1,
             }
-            Ask::Set => {
-                self.sets += 1;
-                self.set_latency.saturating_record(nanoseconds);
-            }
+        }
+        if window.contains(intended) {
+            self.waited(ask, now.saturating_duration_since(intended));
         }
     }
 
-    /// A request that had waited for `waited` when the run ended without an answer: it counts among
-    /// the latencies with what is known of it, so that a server that stalls cannot look fast.
-    pub fn never_answered(&mut self, ask: Ask, waited: Duration) {
-        self.answered(ask, waited);
-        self.unanswered += 1;
+    /// A request that was to be sent at `intended` had no answer when the run was given up at `now`:
+    /// its latency is at least that, so that a server that stalls cannot look fast.
+    pub fn never_answered(&mut self, ask: Ask, intended: Instant, now: Instant, window: &Window) {
+        if window.contains(intended) {
+            self.unanswered += 1;
+            self.waited(ask, now.saturating_duration_since(intended));
+        }
+    }
+
+    #[inline]
+    fn waited(&mut self, ask: Ask, latency: Duration) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        match ask {
+            Ask::Get => self.get_latency.saturating_record(nanoseconds),
+            Ask::Set => self.set_latency.saturating_record(nanoseconds),
+        }
     }
 
     /// A value was not its key's.
@@ -168,26 +178,46 @@ fn latency_histogram() -> Histogram<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_request_never_answered_counts_with_the_time_it_waited() {
+    fn a_request_never_answered_is_among_the_latencies_and_not_the_answers() {
+        let start = clock::now();
+        let window = Window { from: start, until: Some(start + SECOND) };
         let mut tally = Tally::new();
         for _ in 0..98 {
-            tally.answered(Ask::Get, Duration::from_micros(20));
+            tally.answered(Ask::Get, start, start + Duration::from_micros(20), &window);
         }
-        tally.never_answered(Ask::Get, Duration::from_secs(3));
-        tally.never_answered(Ask::Get, Duration::from_secs(3));
-        assert_eq!((tally.gets, tally.unanswered), (100, 2));
+        for _ in 0..2 {
+            tally.never_answered(Ask::Get, start, start + 3 * SECOND, &window);
+        }
+        tally.never_answered(Ask::Get, start + SECOND, start + 3 * SECOND, &window);
+        assert_eq!((tally.gets, tally.unanswered), (98, 2));
         let p99_ms = tally.get_latency.value_at_quantile(0.99) / 1_000_000;
         assert!((2_990..=3_010).contains(&p99_ms), "p99 is {p99_ms} ms");
     }
 
     #[test]
+    fn an_answer_counts_when_it_came_and_its_latency_when_it_was_asked_for() {
+        let start = clock::now();
+        let window = Window { from: start + SECOND, until: Some(start + 2 * SECOND) };
+        let mut tally = Tally::new();
+        tally.answered(Ask::Get, start, start + SECOND, &window);
+        assert_eq!((tally.gets, tally.get_latency.len()), (1, 0));
+        tally.answered(Ask::Get, start + SECOND, start + 2 * SECOND, &window);
+        assert_eq!((tally.gets, tally.get_latency.len()), (1, 1));
+    }
+
+    #[test]
     fn threads_add_up() {
+        let start = clock::now();
+        let window = Window { from: start, until: None };
         let mut total = Tally::new();
         for hits in [3, 5] {
             let mut tally = Tally { hits, misses: 1, ..Tally::new() };
-            tally.answered(Ask::Set, Duration::from_millis(hits));
+            tally.answered(Ask::Set, start, start + SECOND, &window);
             total.merge(tally);
         }
         assert_eq!((total.hits, total.misses, total.sets), (8, 2, 2));

@@ -140,6 +140,8 @@ pub fn next_reply(input: &[u8]) -> Result<Option<(Reply<'_>, usize)>, WireError>
             b"END" | b"MN" => Reply::End,
             b"STORED" | b"HD" => Reply::Stored,
             b"EN" => Reply::Miss,
+            // memcached returns the key with a miss too (seen in 1.6.18), if it was asked for.
+            _ if line.starts_with(b"EN k") => Reply::Miss,
             _ => Reply::Refused(line),
         };
         return Ok(Some((reply, line_bytes)));
@@ -240,9 +242,10 @@ mod tests {
     #[test]
     fn meta_replies_are_read() {
         assert_eq!(
-            replies(b"VA 2 f0 kk1\r\nab\r\nEN\r\nHD\r\nMN\r\nNS\r\n"),
+            replies(b"VA 2 f0 kk1\r\nab\r\nEN\r\nEN kk1\r\nHD\r\nMN\r\nNS\r\n"),
             [
                 Reply::Hit { key: b"k1", value: b"ab" },
+                Reply::Miss,
                 Reply::Miss,
                 Reply::Stored,
                 Reply::End,
