@@ -21,7 +21,42 @@ macro_rules! scripts {
 }
 
 scripts! {
+    add_replace
+    admin
+    append_prepend
+    bad_data
+    bad_keys
+    bad_lengths
+    bad_lines
+    bare_newline
+    cas
+    connections
+    delete
+    expiry
+    exptime
+    flush_all
     get_set
+    incr_decr
+    item_size_max
+    large_values
+    long_lines
+    meta_arithmetic
+    meta_bad
+    meta_base64
+    meta_cas
+    meta_debug
+    meta_delete
+    meta_get
+    meta_noop
+    meta_quiet
+    meta_recache
+    meta_set
+    meta_stale
+    meta_vivify
+    noreply
+    pieces
+    stats
+    touch_gat
 }
 
 /// The scripts that memcached 1.6.18 answers otherwise.
@@ -34,7 +69,11 @@ mod ours {
         };
     }
 
-    scripts! {}
+    scripts! {
+        malformed_writes
+        meta_newer
+        numbers
+    }
 }
 
 fn play_ours(name: &str) {

@@ -88,9 +88,8 @@ impl Server {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(program);
         command.args(["-p", &address.port().to_string(), "-l", "127.0.0.1", "-U", "0"]);
-        if program.file_name().is_some_and(|name| name == "memcached") {
-            command.args(["-u", "nobody"]); // it refuses to run as root, and ignores this elsewhere
-        }
+        // As memcached: refused without it to root, ignored from anyone else.
+        command.args(["-u", "nobody"]);
         let child = command
             .args(args)
             .stdin(Stdio::null())
