@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_utils::CachePadded;
@@ -26,7 +27,7 @@ pub enum StartError {
     /// An address cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A thread cannot be started.
+    /// A thread, or the event loop on it, cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -98,6 +99,7 @@ impl Server {
             maintenance: Some(maintenance),
             unix_path,
         };
+        let (started, starts) = mpsc::channel();
         for (index, listeners) in listeners.into_iter().enumerate() {
             let parts = WorkerParts {
                 index,
@@ -117,15 +119,22 @@ impl Server {
                 requests_per_turn: config.requests_per_turn.get(),
                 stop: stopped.clone(),
             };
+            let started = started.clone();
             let worker = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    if let Err(error) = run_worker(parts) {
-                        tracing::error!(worker = index, "cannot serve: {error}");
+                    // Nobody listens when another worker failed: this one is about to be stopped.
+                    let ready = || drop(started.send(Ok(())));
+                    if let Err(error) = run_worker(parts, ready) {
+                        drop(started.send(Err(error)));
                     }
                 })
                 .map_err(StartError::Thread)?;
             server.workers.push(worker);
+        }
+        // Whoever asked for the server hears of a worker that cannot serve, and not its clients.
+        for start in starts.iter().take(server.workers.len()) {
+            start.map_err(StartError::Thread)?;
         }
         for address in network.listening() {
             tracing::info!("listening on {address}");

@@ -74,11 +74,15 @@ pub(crate) struct WorkerParts<S> {
 }
 
 /// Serves until told to stop, then until clients have their last answers or the time for it is over.
+/// Calls `on_ready` once it serves.
 ///
 /// # Errors
 ///
-/// When the runtime or a listening socket cannot be set up.
-pub(crate) fn run_worker<S: Service + 'static>(parts: WorkerParts<S>) -> io::Result<()> {
+/// When the runtime or a listening socket cannot be set up; `on_ready` is not called then.
+pub(crate) fn run_worker<S: Service + 'static>(
+    parts: WorkerParts<S>,
+    on_ready: impl FnOnce(),
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
@@ -97,6 +101,7 @@ pub(crate) fn run_worker<S: Service + 'static>(parts: WorkerParts<S>) -> io::Res
             requests_per_turn: parts.requests_per_turn,
         });
         let accepting = worker.accept_from(listeners)?;
+        on_ready();
         // An error means that the server is gone without a word: stop as well.
         let _ = stop.wait_for(|&stop| stop).await;
         accepting.iter().for_each(JoinHandle::abort);
@@ -527,7 +532,7 @@ mod tests {
                 requests_per_turn: 20,
                 stop: stopped,
             };
-            let thread = Some(thread::spawn(move || run_worker(parts)));
+            let thread = Some(thread::spawn(move || run_worker(parts, || {})));
             Self { address, network, stop, thread }
         }
 
