@@ -2,9 +2,12 @@
 //!
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
+//! - `reference`: the simulator's miss ratios, compared with another simulator's.
 
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod reference;

@@ -112,6 +112,11 @@ fn test(run: &mut Run) {
     tests.env("CACHE_SERVER_BIN", built.join("cache-server"));
     tests.env("CACHE_SIM_BIN", built.join("cache-sim"));
     run.step("tests", &mut tests);
+    let elsewhere = run.root.join("../shared/data");
+    let traces = std::env::var_os("CACHE_TRACES").map_or(elsewhere, PathBuf::from);
+    if !traces.join("arc-OLTP.oracleGeneral.zst").is_file() {
+        run.notice("arc-OLTP was not replayed: CACHE_TRACES names no folder that holds the trace");
+    }
     run.cargo("doc tests", "test --workspace --doc");
     clients(run, &built.join("cache-server"));
 }
