@@ -35,10 +35,6 @@ pub enum Command {
 }
 
 /// Flags of `cache-sim run`.
-///
-/// The rules, so that figures can be compared with those of other simulators: every request is a
-/// get; a miss inserts the object, and first misses count; an object larger than the cache is a miss
-/// and is not admitted; a hit leaves the size recorded at insertion; nothing is added for metadata.
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_HELP)]
 pub struct RunArgs {
@@ -121,6 +117,10 @@ pub struct RunArgs {
 
 /// What stands below the flags in `cache-sim run --help`.
 const RUN_HELP: &str = "\
+Rules, so that figures can be compared with those of other simulators: every request is a get; a miss \
+inserts the object, and first misses count; an object larger than the cache is a miss and is not \
+admitted, nor is one that the policy itself refuses; a hit leaves the size recorded at insertion; nothing is added for metadata.
+
 The trace is read once for all policies and sizes. A size in percent needs the whole trace beforehand: \
 up to 8 million requests are kept in memory meanwhile, a longer file is read twice, a longer stream is \
 refused. The last line on standard error says which.
@@ -311,10 +311,8 @@ pub enum GenerateCommand {
 }
 
 /// Flags of `cache-sim generate zipf`.
-///
-/// The same flags make the same trace. All requests are held in memory until they are written, 40
-/// bytes each.
 #[derive(Debug, Args)]
+#[command(after_help = ZIPF_HELP)]
 pub struct ZipfArgs {
     /// How many requests
     #[arg(long, value_name = "N")]
@@ -345,6 +343,13 @@ pub struct ZipfArgs {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
+
+/// What stands below the flags in `cache-sim generate zipf --help`.
+const ZIPF_HELP: &str = "\
+The same flags make the same trace. All requests are held in memory until they are written.
+
+Example:
+  cache-sim generate zipf --requests 2000000 --objects 1000000 --output zipf.oracleGeneral.zst";
 
 impl ZipfArgs {
     /// What the trace is made from.

@@ -80,10 +80,10 @@ fn summary(report: &Report) -> String {
     let found = report.found;
     let mut line = format!("{}: {} requests", report.trace, found.requests);
     if found.malformed > 0 {
-        line += &format!(", {} malformed records left out", found.malformed);
+        line += &format!(", {} malformed left out", found.malformed);
     }
     if found.empty_dropped > 0 {
-        line += &format!(", {} requests of size 0 left out (--empty keep)", found.empty_dropped);
+        line += &format!(", {} of size 0 left out", found.empty_dropped);
     }
     line += match report.readings {
         1 => ", read once",
@@ -107,8 +107,7 @@ mod tests {
         let found = Found { requests: 5, malformed: 2, empty_dropped: 3 };
         assert_eq!(
             summary(&report(found, 1)),
-            "a.csv: 5 requests, 2 malformed records left out, 3 requests of size 0 left out \
-             (--empty keep), read once"
+            "a.csv: 5 requests, 2 malformed left out, 3 of size 0 left out, read once"
         );
     }
 

@@ -5,7 +5,8 @@
 //! be compared:
 //!
 //! - Every request is a get; a miss inserts the object, and cold misses count.
-//! - An object larger than the cache is a miss and is not admitted.
+//! - An object larger than the cache is a miss and is not admitted, nor is one that the policy itself
+//!   refuses (S3-FIFO and W-TinyLFU do).
 //! - A hit leaves the size as it was recorded on insertion.
 //! - Counted in objects, each weighs 1; in bytes, its size (at least 1), and nothing is added.
 //!

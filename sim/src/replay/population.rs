@@ -9,7 +9,7 @@
 //! It asks and tells the policy what a store shard does, in the same order: on a hit `on_hit`; for a
 //! newcomer `before_insert`, then `evict` until it fits, then `on_insert`.
 
-use eviction::{EntryId, KeyHash, Kind, Policy};
+use eviction::{Admission, EntryId, KeyHash, Kind, Policy};
 use hashbrown::HashTable;
 use store::Budget;
 use store::record::Footprint;
@@ -18,6 +18,8 @@ use store::record::Footprint;
 pub(crate) trait Room {
     /// Whether ids that are free still take room, so that numbering the entries anew makes some.
     const CHARGES_FREE_IDS: bool;
+    /// Whether a newcomer stays outside if the policy holds it for worth less than its victims.
+    const TAKES_ADVICE: bool;
 
     /// The most that the entries may weigh together.
     fn capacity(&self) -> u64;
@@ -51,6 +53,7 @@ impl Capacity {
 
 impl Room for Capacity {
     const CHARGES_FREE_IDS: bool = false;
+    const TAKES_ADVICE: bool = true;
 
     fn capacity(&self) -> u64 {
         self.max
@@ -89,6 +92,8 @@ impl Room for Capacity {
 /// The server's own accounting of a shard; a weight is a footprint.
 impl Room for Budget {
     const CHARGES_FREE_IDS: bool = true;
+    // What a server has acknowledged it keeps, for a moment at least.
+    const TAKES_ADVICE: bool = false;
 
     fn capacity(&self) -> u64 {
         self.bytes_max()
@@ -171,14 +176,17 @@ impl<R: Room> Population<R> {
         }
     }
 
-    /// Makes `key`, which is not resident, so, and lets others go for it; an entry that would not
-    /// even fit alone is left outside.
+    /// Makes `key`, which is not resident, so, and lets others go for it. An entry that would not even
+    /// fit alone is left outside, and where the policy's advice is taken, one it refuses.
     #[inline]
     pub(crate) fn insert(&mut self, key: KeyHash, weight: u32) {
         if !self.could_hold(weight) {
             return;
         }
-        self.policy.before_insert(key, weight);
+        let advice = self.policy.before_insert(key, weight);
+        if R::TAKES_ADVICE && advice == Admission::Refuse {
+            return;
+        }
         while !self.room.fits(weight) {
             if self.room.wants_renumbering() {
                 self.renumber();
@@ -213,7 +221,7 @@ impl<R: Room> Population<R> {
         let (keys, weights) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.weights));
         for before in order {
             let (key, weight) = (keys[before.index()], weights[before.index()]);
-            self.policy.before_insert(key, weight);
+            let _advice = self.policy.before_insert(key, weight);
             let entry = self.admit(key, weight);
             self.policy.on_insert(entry, key, weight);
         }
