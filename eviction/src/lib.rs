@@ -17,6 +17,8 @@
 #![forbid(unsafe_code)]
 
 mod column;
+#[cfg(test)]
+mod contract;
 mod ghost;
 mod kind;
 mod list;
