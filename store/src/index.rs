@@ -46,20 +46,33 @@ impl Bucket {
 }
 
 /// Hash table of entry ids. The keys themselves stay in the records: whoever asks compares them.
-pub(crate) struct Index {
+///
+/// A hash has 28 bits, well mixed.
+pub struct Index {
     buckets: Vec<Bucket>,
     len: usize,
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Index {
-    pub(crate) fn new() -> Self {
+    /// An empty table.
+    pub fn new() -> Self {
         Self { buckets: vec![EMPTY_BUCKET; BUCKETS_MIN], len: 0 }
     }
 
     /// Entries in the table.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     #[inline]
@@ -75,11 +88,7 @@ impl Index {
 
     /// The entry of this 28-bit hash for which `is_it` says yes.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        hash: u32,
-        mut is_it: impl FnMut(EntryId) -> bool,
-    ) -> Option<EntryId> {
+    pub fn find(&self, hash: u32, mut is_it: impl FnMut(EntryId) -> bool) -> Option<EntryId> {
         let tag = slot_tag(hash);
         let mut at = self.bucket_of(hash);
         loop {
@@ -101,7 +110,7 @@ impl Index {
 
     /// Adds an entry that is not in the table. `hash_of` gives the hash of the entries that are,
     /// should the table have to grow.
-    pub(crate) fn insert(&mut self, hash: u32, id: EntryId, hash_of: impl Fn(EntryId) -> u32) {
+    pub fn insert(&mut self, hash: u32, id: EntryId, hash_of: impl Fn(EntryId) -> u32) {
         if self.len >= self.buckets.len() * LOAD_MAX {
             self.grow(hash_of);
         }
@@ -138,7 +147,7 @@ impl Index {
     }
 
     /// Takes an entry out of the table.
-    pub(crate) fn remove(&mut self, hash: u32, id: EntryId) {
+    pub fn remove(&mut self, hash: u32, id: EntryId) {
         let tag = slot_tag(hash);
         let home = self.bucket_of(hash);
         let mut at = home;
@@ -169,7 +178,7 @@ impl Index {
     }
 
     /// Memory of the table in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
     }
 }

@@ -33,7 +33,7 @@ mod counters;
 mod entries;
 mod expiry;
 pub mod hash;
-mod index;
+pub mod index;
 mod log;
 mod put;
 pub mod record;

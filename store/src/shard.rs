@@ -311,9 +311,14 @@ impl Shard {
 
     /// Ranks the resident entries by another policy from now on, starting from the order in which
     /// the policy before would have evicted them.
-    pub fn set_policy(&mut self, kind: Kind) {
+    pub fn set_policy(&mut self, kind: Kind, now: Timestamp) {
         self.config.policy = kind;
         self.rebuild();
+        // The new policy's columns may cost more for each entry.
+        while self.budget.charged_bytes() > self.budget.bytes_max() {
+            let Some(victim) = self.policy.evict() else { break };
+            self.remove(victim, Leaving::Evicted, now);
+        }
     }
 
     /// Bytes that the shard's segments, index and columns hold resident, at most.

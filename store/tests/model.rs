@@ -1,85 +1,12 @@
-//! A shard side by side with a map that is too simple to be wrong.
-//!
-//! With memory to spare the shard must answer exactly like the map. With little memory it may forget
-//! an item, but never answer with a wrong one; what it forgot, the map forgets before the next step.
+//! Random steps of a client against a shard and its model; see `pair.rs`.
 
-use std::collections::HashMap;
+mod pair;
 
 use eviction::Kind;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use store::{
-    Config, Deadline, DeleteOutcome, Delta, DeltaOutcome, End, Geometry, Invalidation, Key,
-    NewItem, Precondition, PutOutcome, Shard, Timestamp,
-};
 
-const START: Timestamp = Timestamp(1_800_000_000_000);
-
-#[derive(Clone, Debug, PartialEq)]
-struct ModelItem {
-    value: Vec<u8>,
-    client_flags: u32,
-    deadline: Deadline,
-    cas: u64,
-    stale: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Put {
-        key: u8,
-        rule: Rule,
-        bytes: usize,
-        client_flags: u32,
-        ttl_ms: Option<u64>,
-        own_cas: Option<u64>,
-    },
-    Concat {
-        key: u8,
-        back: bool,
-        bytes: usize,
-    },
-    Number {
-        key: u8,
-        value: u64,
-    },
-    Delta {
-        key: u8,
-        up: bool,
-        by: u64,
-    },
-    Touch {
-        key: u8,
-        ttl_ms: Option<u64>,
-    },
-    Delete {
-        key: u8,
-        right_cas: Option<bool>,
-    },
-    Invalidate {
-        key: u8,
-        drop_value: bool,
-    },
-    Get {
-        key: u8,
-    },
-    Advance {
-        ms: u64,
-    },
-    Sweep,
-    Flush {
-        in_ms: u64,
-    },
-    SetPolicy(Kind),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Rule {
-    Set,
-    Add,
-    Replace,
-    Cas(bool),
-}
+use crate::pair::{Op, Pair, Rule};
 
 fn ttl() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![3 => Just(None), 2 => (0..20_000u64).prop_map(Some)]
@@ -113,230 +40,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-struct Pair {
-    shard: Shard,
-    model: HashMap<Vec<u8>, ModelItem>,
-    flush_at: Option<Timestamp>,
-    now: Timestamp,
-    may_forget: bool,
-    step: u64,
-}
-
-impl Pair {
-    fn new(memory_bytes: u64, policy: Kind, may_forget: bool) -> Self {
-        let item_bytes_max = 100_000;
-        let geometry =
-            Geometry { shard_count: 1, ..Geometry::new(memory_bytes, item_bytes_max, 1) };
-        let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
-        let shard = Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 });
-        Self { shard, model: HashMap::new(), flush_at: None, now: START, may_forget, step: 0 }
-    }
-
-    fn deadline(&self, ttl_ms: Option<u64>) -> Deadline {
-        ttl_ms.map_or(Deadline::NEVER, |ttl| Deadline::at(self.now.plus_millis(ttl)))
-    }
-
-    /// The model forgets what is due; then both must agree on `key`, or the shard forgot it.
-    fn settle(&mut self, key: &[u8]) {
-        if self.flush_at.is_some_and(|at| at <= self.now) {
-            self.flush_at = None;
-            self.model.clear();
-        }
-        let now = self.now;
-        self.model.retain(|_, item| !item.deadline.is_due(now));
-        let shard = self.shard.peek(&Key::new(key), now).map(|item| ModelItem {
-            value: item.value.to_vec(),
-            client_flags: item.client_flags,
-            deadline: item.deadline,
-            cas: item.cas,
-            stale: item.stale,
-        });
-        match (shard, self.model.get(key)) {
-            (None, Some(_)) if self.may_forget => {
-                self.model.remove(key);
-            }
-            (shard, model) => assert_eq!(shard.as_ref(), model, "key {key:?}"),
-        }
-    }
-
-    fn value(&mut self, bytes: usize) -> Vec<u8> {
-        self.step += 1;
-        let step = self.step;
-        (0..bytes)
-            .map(|at| (step.wrapping_mul(31).wrapping_add(at as u64 * 7) % 251) as u8)
-            .collect()
-    }
-
-    fn apply(&mut self, op: &Op) {
-        match *op {
-            Op::Put { key, rule, bytes, client_flags, ttl_ms, own_cas } => {
-                let value = self.value(bytes);
-                self.put(key, rule, value, client_flags, self.deadline(ttl_ms), own_cas);
-            }
-            Op::Number { key, value } => {
-                let digits = value.to_string().into_bytes();
-                self.put(key, Rule::Set, digits, 0, Deadline::NEVER, None);
-            }
-            Op::Concat { key, back, bytes } => self.concat(&name(key), back, bytes),
-            Op::Delta { key, up, by } => self.delta(&name(key), up, by),
-            Op::Touch { key, ttl_ms } => self.touch(&name(key), self.deadline(ttl_ms)),
-            Op::Delete { key, right_cas } => self.delete(&name(key), right_cas),
-            Op::Invalidate { key, drop_value } => self.invalidate(&name(key), drop_value),
-            Op::Get { key } => {
-                let key = name(key);
-                self.settle(&key);
-                let got = self.shard.get(&Key::new(&key), self.now).map(|item| item.value.to_vec());
-                assert_eq!(got, self.model.get(&key).map(|item| item.value.clone()));
-            }
-            Op::Advance { ms } => self.now = self.now.plus_millis(ms),
-            Op::Sweep => {
-                self.shard.sweep(self.now, 10);
-            }
-            Op::Flush { in_ms } => {
-                self.settle(b"any");
-                let at = self.now.plus_millis(in_ms);
-                self.shard.flush_all(at, self.now);
-                self.flush_at = Some(at);
-            }
-            Op::SetPolicy(kind) => self.shard.set_policy(kind),
-        }
-    }
-
-    fn put(
-        &mut self,
-        key: u8,
-        rule: Rule,
-        value: Vec<u8>,
-        client_flags: u32,
-        deadline: Deadline,
-        own_cas: Option<u64>,
-    ) {
-        let key = name(key);
-        self.settle(&key);
-        let there = self.model.get(&key);
-        let (precondition, expected) = match (rule, there) {
-            (Rule::Set, _) => (Precondition::None, None),
-            (Rule::Add, None) => (Precondition::Absent, None),
-            (Rule::Add, Some(_)) => (Precondition::Absent, Some(PutOutcome::NotStored)),
-            (Rule::Replace, None) => (Precondition::Present, Some(PutOutcome::NotStored)),
-            (Rule::Replace, Some(_)) => (Precondition::Present, None),
-            (Rule::Cas(_), None) => (Precondition::Cas(7), Some(PutOutcome::NotFound)),
-            (Rule::Cas(true), Some(item)) => (Precondition::Cas(item.cas), None),
-            (Rule::Cas(false), Some(item)) => {
-                (Precondition::Cas(item.cas.wrapping_add(1)), Some(PutOutcome::Exists))
-            }
-        };
-        let (left, right) = value.split_at(value.len() / 3);
-        let new = NewItem { client_flags, deadline, value: &[left, right], own_cas };
-        let outcome = self.shard.put(&Key::new(&key), &new, precondition, self.now);
-        match (outcome, expected) {
-            (PutOutcome::Stored { cas }, None) => {
-                assert!(own_cas.is_none_or(|own| own == cas));
-                let item = ModelItem { value, client_flags, deadline, cas, stale: false };
-                self.model.insert(key, item);
-            }
-            (PutOutcome::OutOfMemory | PutOutcome::TooLarge, None) if self.may_forget => {
-                if matches!(rule, Rule::Set) {
-                    self.model.remove(&key);
-                }
-                self.settle(&key);
-            }
-            (outcome, expected) => assert_eq!(Some(outcome), expected),
-        }
-    }
-
-    fn concat(&mut self, key: &[u8], back: bool, bytes: usize) {
-        self.settle(key);
-        let more = self.value(bytes);
-        let end = if back { End::Back } else { End::Front };
-        let outcome = self.shard.concat(&Key::new(key), end, &more, None, None, self.now);
-        match (outcome, self.model.get_mut(key)) {
-            (PutOutcome::Stored { cas }, Some(item)) => {
-                let old = std::mem::take(&mut item.value);
-                item.value = if back { [old, more].concat() } else { [more, old].concat() };
-                item.cas = cas;
-                item.stale = false;
-            }
-            (PutOutcome::TooLarge, Some(item)) => assert!(item.value.len() + bytes > 99_000),
-            (PutOutcome::OutOfMemory, Some(_)) if self.may_forget => {}
-            (PutOutcome::NotStored, None) => {}
-            (outcome, item) => panic!("{outcome:?} with {item:?}"),
-        }
-    }
-
-    fn delta(&mut self, key: &[u8], up: bool, by: u64) {
-        self.settle(key);
-        let delta = if up { Delta::Increment(by) } else { Delta::Decrement(by) };
-        let outcome = self.shard.add_delta(&Key::new(key), delta, None, None, None, self.now);
-        let number = self.model.get(key).map(|item| {
-            std::str::from_utf8(&item.value).ok().and_then(|text| text.parse::<u64>().ok())
-        });
-        match (outcome, number) {
-            (DeltaOutcome::NotFound, None) | (DeltaOutcome::NotANumber, Some(None)) => {}
-            (DeltaOutcome::Changed { value, cas }, Some(Some(before))) => {
-                let after = if up { before.wrapping_add(by) } else { before.saturating_sub(by) };
-                assert_eq!(value, after);
-                let item = self.model.get_mut(key).expect("it was there");
-                item.value = after.to_string().into_bytes();
-                item.cas = cas;
-            }
-            (outcome, number) => panic!("{outcome:?} with {number:?}"),
-        }
-    }
-
-    fn touch(&mut self, key: &[u8], deadline: Deadline) {
-        self.settle(key);
-        let touched = self.shard.touch(&Key::new(key), deadline, self.now);
-        if let Some(item) = self.model.get_mut(key) {
-            assert!(touched || self.may_forget);
-            if touched {
-                item.deadline = deadline;
-            }
-        } else {
-            assert!(!touched);
-        }
-    }
-
-    fn delete(&mut self, key: &[u8], right_cas: Option<bool>) {
-        self.settle(key);
-        let cas = self.model.get(key).map_or(1, |item| item.cas);
-        let expected_cas = right_cas.map(|right| if right { cas } else { cas.wrapping_add(1) });
-        let expected = match (self.model.contains_key(key), right_cas) {
-            (false, _) => DeleteOutcome::NotFound,
-            (true, Some(false)) => DeleteOutcome::Exists,
-            (true, _) => DeleteOutcome::Deleted,
-        };
-        assert_eq!(self.shard.delete(&Key::new(key), expected_cas, self.now), expected);
-        if expected == DeleteOutcome::Deleted {
-            self.model.remove(key);
-        }
-    }
-
-    fn invalidate(&mut self, key: &[u8], drop_value: bool) {
-        self.settle(key);
-        let change = Invalidation { mark_stale: true, drop_value, ..Invalidation::default() };
-        let outcome = self.shard.invalidate(&Key::new(key), None, change, self.now);
-        let cas = self.shard.peek(&Key::new(key), self.now).map(|item| item.cas);
-        match (self.model.get_mut(key), cas) {
-            (Some(item), Some(cas)) => {
-                assert_ne!(item.cas, cas, "an invalidated item has a new cas");
-                (item.cas, item.stale) = (cas, true);
-                if drop_value {
-                    (item.value, item.client_flags) = (Vec::new(), 0);
-                }
-            }
-            (Some(_), None) => assert!(self.may_forget),
-            (None, _) => assert_eq!(outcome, DeleteOutcome::NotFound),
-        }
-    }
-}
-
-fn name(key: u8) -> Vec<u8> {
-    let mut name = format!("key-{key}").into_bytes();
-    name.resize(name.len() + usize::from(key) * 5, b'x');
-    name
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -346,7 +49,7 @@ proptest! {
         for op in &ops {
             pair.apply(op);
         }
-        pair.shard.check();
+        pair.check();
     }
 
     #[test]
@@ -357,7 +60,6 @@ proptest! {
         for op in &ops {
             pair.apply(op);
         }
-        pair.shard.check();
-        prop_assert!(pair.shard.resident_bytes() <= 640 << 10);
+        pair.check();
     }
 }

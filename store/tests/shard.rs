@@ -1,0 +1,205 @@
+//! What a shard promises, one situation at a time.
+
+use eviction::Kind;
+use store::{
+    Config, Deadline, Delta, DeltaOutcome, Geometry, Key, NewItem, Precondition, PutOutcome, Shard,
+    Timestamp,
+};
+
+const MIB: u64 = 1 << 20;
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+fn shard_of(memory_bytes: u64, policy: Kind) -> Shard {
+    shard_with(Config { policy, ..config(memory_bytes) })
+}
+
+fn shard_with(config: Config) -> Shard {
+    Shard::new(config)
+}
+
+fn config(memory_bytes: u64) -> Config {
+    let geometry = Geometry::new(memory_bytes, memory_bytes / 8, 1);
+    assert_eq!(geometry.shard_count, 1);
+    let item_bytes_max = memory_bytes / 8;
+    Config { geometry, item_bytes_max, policy: Kind::Lru, evicts: true, shard: 0 }
+}
+
+fn put(shard: &mut Shard, key: &str, value: &[u8]) -> PutOutcome {
+    put_with(shard, key, value, Deadline::NEVER)
+}
+
+fn put_with(shard: &mut Shard, key: &str, value: &[u8], deadline: Deadline) -> PutOutcome {
+    let new = NewItem { client_flags: 0, deadline, value: &[value], own_cas: None };
+    shard.put(&Key::new(key.as_bytes()), &new, Precondition::None, NOW)
+}
+
+fn get(shard: &mut Shard, key: &str) -> Option<Vec<u8>> {
+    shard.get(&Key::new(key.as_bytes()), NOW).map(|item| item.value.to_vec())
+}
+
+/// Items of equal size, until the shard has evicted some; returns how many fit.
+fn fill(shard: &mut Shard, value_bytes: usize) -> u64 {
+    let value = vec![7; value_bytes];
+    let mut n = 0;
+    while shard.counters().evicted == 0 {
+        put(shard, &format!("fill-{n:08}"), &value);
+        n += 1;
+    }
+    shard.items()
+}
+
+#[test]
+fn the_least_recently_used_item_leaves_first() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    put(&mut shard, "first", b"1");
+    put(&mut shard, "second", b"2");
+    assert!(get(&mut shard, "first").is_some());
+    fill(&mut shard, 100);
+    assert_eq!(get(&mut shard, "second"), None);
+    assert!(get(&mut shard, "first").is_some());
+}
+
+#[test]
+fn a_shard_evicts_no_earlier_than_its_memory_is_full() {
+    let mut shard = shard_of(8 * MIB, Kind::Lru);
+    fill(&mut shard, 100);
+    let budget = shard.budget();
+    assert!(budget.used_bytes() > budget.bytes_max() - 1000);
+    assert!(shard.resident_bytes() <= 8 * MIB);
+}
+
+#[test]
+fn a_value_of_a_megabyte_survives_cleaning_around_it() {
+    let mut shard = shard_of(8 * MIB, Kind::Lru);
+    let large: Vec<u8> = (0..MIB - 100).map(|n| (n % 251) as u8).collect();
+    assert!(matches!(put(&mut shard, "large", &large), PutOutcome::Stored { .. }));
+    for n in 0..100_000usize {
+        // Half of the items are overwritten again and again, so segments are cleaned, not just freed.
+        put(&mut shard, &format!("key-{}", n % 997 * (n % 3)), &[7; 3000]);
+        if n % 100 == 0 {
+            assert_eq!(get(&mut shard, "large").as_ref(), Some(&large), "after {n} writes");
+        }
+    }
+    assert!(shard.counters().moved_bytes > 0, "the cleaner had work");
+    shard.check();
+}
+
+#[test]
+fn items_may_change_their_size_for_good() {
+    let mut shard = shard_of(8 * MIB, Kind::Lru);
+    let many_small = fill(&mut shard, 1);
+    assert!(many_small > 80_000);
+    let value = vec![7; 50_000];
+    for n in 0..1000 {
+        put(&mut shard, &format!("large-{n}"), &value);
+    }
+    // No memory stays with a size that is gone: nine tenths of what fits from the start.
+    let mut fresh = shard_of(8 * MIB, Kind::Lru);
+    let from_start = fill(&mut fresh, 50_000);
+    assert!(shard.items() * 10 >= from_start * 9, "{} of {from_start}", shard.items());
+    assert!(shard.resident_bytes() <= 8 * MIB);
+    shard.check();
+}
+
+#[test]
+fn a_counter_of_unchanged_width_and_a_deadline_are_changed_in_place() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    put_with(&mut shard, "counter", b"10", Deadline::at(NOW.plus_millis(60_000)));
+    let written = shard.counters().written_bytes;
+    let key = Key::new(b"counter");
+    let changed = shard.add_delta(&key, Delta::Increment(5), None, None, None, NOW);
+    assert!(matches!(changed, DeltaOutcome::Changed { value: 15, .. }));
+    assert!(shard.touch(&key, Deadline::at(NOW.plus_millis(90_000)), NOW));
+    assert_eq!(shard.counters().written_bytes, written);
+    assert!(shard.get(&key, NOW.plus_millis(89_999)).is_some());
+    assert!(shard.get(&key, NOW.plus_millis(90_000)).is_none());
+    shard.check();
+}
+
+#[test]
+fn a_shard_that_may_not_evict_refuses_and_keeps_what_it_has() {
+    let mut shard = shard_with(Config { evicts: false, ..config(MIB) });
+    let mut stored = 0;
+    while matches!(put(&mut shard, &format!("key-{stored}"), &[1; 1000]), PutOutcome::Stored { .. })
+    {
+        stored += 1;
+    }
+    assert!(stored > 500);
+    for n in 0..stored {
+        assert!(get(&mut shard, &format!("key-{n}")).is_some(), "key-{n}");
+    }
+    assert_eq!(shard.counters().evicted, 0);
+    assert!(shard.delete(&Key::new(b"key-0"), None, NOW) == store::DeleteOutcome::Deleted);
+    assert!(matches!(put(&mut shard, "again", &[1; 1000]), PutOutcome::Stored { .. }));
+}
+
+#[test]
+fn an_item_beyond_the_limit_is_refused_and_what_was_there_is_gone() {
+    let mut shard = shard_of(8 * MIB, Kind::Lru);
+    put(&mut shard, "key", b"old");
+    assert_eq!(put(&mut shard, "key", &[0; 1 << 20]), PutOutcome::TooLarge);
+    assert_eq!(get(&mut shard, "key"), None);
+}
+
+#[test]
+fn a_flush_takes_what_was_written_before_its_time_and_nothing_later() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    put(&mut shard, "before", b"1");
+    let at = NOW.plus_millis(2_000);
+    shard.flush_all(at, NOW);
+    assert!(get(&mut shard, "before").is_some(), "not yet");
+    put(&mut shard, "meanwhile", b"2");
+    assert!(shard.get(&Key::new(b"before"), at).is_none());
+    assert!(shard.get(&Key::new(b"meanwhile"), at).is_none());
+    let new = NewItem { client_flags: 0, deadline: Deadline::NEVER, value: &[b"3"], own_cas: None };
+    shard.put(&Key::new(b"after"), &new, Precondition::None, at);
+    assert!(shard.get(&Key::new(b"after"), at.plus_millis(1)).is_some());
+}
+
+#[test]
+fn the_sweep_gives_the_memory_of_expired_items_back() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    for n in 0..1000 {
+        put_with(&mut shard, &format!("key-{n}"), &[1; 100], Deadline::at(NOW.plus_millis(1 + n)));
+    }
+    let half = NOW.plus_millis(500);
+    while !shard.sweep(half, 64).wrapped {}
+    assert_eq!(shard.items(), 500);
+    assert_eq!(shard.counters().swept_expired, 500);
+    shard.check();
+}
+
+#[test]
+fn a_policy_is_changed_while_the_items_stay() {
+    for kind in Kind::ALL {
+        let mut shard = shard_of(MIB, Kind::Lru);
+        let items = fill(&mut shard, 100);
+        shard.set_policy(kind, NOW);
+        assert!(shard.items() * 10 >= items * 7, "{kind}: a greater overhead costs a few items");
+        fill(&mut shard, 100);
+        shard.check();
+    }
+}
+
+#[test]
+fn cleaning_moves_a_bounded_share_under_look_aside_load() {
+    for kind in Kind::ALL {
+        let mut shard = shard_of(8 * MIB, kind);
+        let mut seed = 1u64;
+        let value = vec![1; 3100];
+        for _ in 0..200_000 {
+            // A cheap skewed choice: the product of two uniform numbers.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let [a, b] =
+                [(seed >> 33) % 200, (seed >> 48) % 200].map(|n| usize::try_from(n).unwrap());
+            let key = format!("key-{}", a * b);
+            if get(&mut shard, &key).is_none() {
+                put(&mut shard, &key, &value[..100 + a * b % 3000]);
+            }
+        }
+        let counters = shard.counters();
+        let moved = counters.moved_bytes as f64 / counters.written_bytes as f64;
+        assert!(moved < 4.0, "{kind}: {moved:.2} bytes moved for each byte written");
+        assert_eq!(counters.evicted_by_log, 0, "{kind}: the budget left the log room");
+    }
+}
