@@ -1,11 +1,13 @@
 //! A server under test as a process of this machine: started, waited for, watched, ended.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
-use std::{fs, io, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
@@ -50,12 +52,14 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// It ended before it accepted a connection.
-    #[error("{} ended with {status} before it accepted a connection", program.display())]
+    #[error("{} ended with {status} before it accepted a connection: {said}", program.display())]
     Ended {
         /// The executable.
         program: PathBuf,
         /// How it ended.
         status: std::process::ExitStatus,
+        /// The end of what it wrote to standard error.
+        said: String,
     },
     /// It runs and does not accept connections.
     #[error("{} did not accept a connection within {START_MAX:?}", program.display())]
@@ -81,6 +85,8 @@ pub enum LaunchError {
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
+    /// What it writes to standard error: logs that would stand between the results.
+    errors: File,
     program: PathBuf,
     address: SocketAddr,
     version: String,
@@ -104,6 +110,8 @@ impl ServerProcess {
             .args(["-c", &launch.connections.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        let errors = tempfile::tempfile().map_err(failed)?;
+        command.stderr(errors.try_clone().map_err(failed)?);
         if geteuid().is_root() {
             // memcached does not run as root, and says so.
             command.args(["-u", "nobody"]);
@@ -120,7 +128,8 @@ impl ServerProcess {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .map_err(failed)?;
-        let mut server = Self { child, program: program.clone(), address, version: String::new() };
+        let mut server =
+            Self { child, errors, program: program.clone(), address, version: String::new() };
         let mut session = server.first_session(interrupt)?;
         server.version = session
             .version()
@@ -134,7 +143,8 @@ impl ServerProcess {
         while clock::now() < deadline {
             interrupt.check()?;
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(LaunchError::Ended { program: self.program.clone(), status });
+                let (program, said) = (self.program.clone(), end_of(&mut self.errors));
+                return Err(LaunchError::Ended { program, status, said });
             }
             if let Ok(session) = Session::connect(self.address) {
                 return Ok(session);
@@ -178,6 +188,17 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The last lines of a file, as one.
+fn end_of(file: &mut File) -> String {
+    const BYTES_MAX: u64 = 2048;
+    let mut end = Vec::new();
+    let length = file.seek(SeekFrom::End(0)).unwrap_or(0);
+    // What cannot be read cannot be shown; the caller has more important things to report.
+    let _ = file.seek(SeekFrom::Start(length.saturating_sub(BYTES_MAX)));
+    let _ = file.read_to_end(&mut end);
+    String::from_utf8_lossy(&end).trim().replace('\n', "; ")
 }
 
 /// An address of loopback that nobody listens on at the moment.
@@ -242,9 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ends_at_once_is_reported() {
+    fn a_program_that_ends_at_once_is_reported_with_its_words() {
         let launch = Launch {
-            program: PathBuf::from("false"),
+            program: PathBuf::from("ls"),
             memory_mib: 64,
             connections: 10,
             cores: Vec::new(),
@@ -252,6 +273,7 @@ mod tests {
         };
         let error = ServerProcess::start(&launch, &Interrupt::default()).unwrap_err();
         assert!(matches!(error, LaunchError::Ended { .. }), "{error}");
+        assert!(error.to_string().contains("127.0.0.1"), "ls finds no such file: {error}");
         let launch = Launch { program: PathBuf::from("/no/such/server"), ..launch };
         let error = ServerProcess::start(&launch, &Interrupt::default()).unwrap_err();
         assert!(matches!(error, LaunchError::Start { .. }), "{error}");
