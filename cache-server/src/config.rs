@@ -87,7 +87,7 @@ impl Config {
     /// ```text
     /// allowance = program and runtimes, 16 MiB
     ///           + per worker, its two shared buffers and its stack
-    ///           + per connection, 4 KiB for its task and its kernel-side handle
+    ///           + per connection, 4 KiB for its task and its place in tables (1.4 KiB measured)
     ///           + connections' own buffers, bounded by `Limits::buffer_bytes_max`
     /// ```
     pub fn allowance_bytes(&self) -> usize {

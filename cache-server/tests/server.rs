@@ -62,12 +62,12 @@ fn pipelines_of_many_clients_are_answered_in_full() {
             });
         }
     });
+    eventually("all closed", || server.network().connections() == 0);
     let counters = server.network().counters();
     assert_eq!(counters.requests, 8 * (1 + 16 + 19 + 20 + 21 + 100 + 10_000));
     assert_eq!(counters.bytes_read, counters.requests * b"version\r\n".len() as u64);
     assert_eq!(counters.bytes_written, counters.requests * VERSION.len() as u64);
     assert_eq!(counters.connections_accepted, 8);
-    eventually("all closed", || server.network().connections() == 0);
 }
 
 #[test]

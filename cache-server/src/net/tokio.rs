@@ -162,56 +162,51 @@ impl<S: Service + 'static> Worker<S> {
     fn accept_from(self: &Rc<Self>, listeners: WorkerListeners) -> io::Result<Vec<JoinHandle<()>>> {
         let mut accepting = Vec::new();
         for listener in listeners.tcp {
-            let worker = Rc::clone(self);
             let local = Endpoint::Tcp(listener.local_addr()?);
             let listener = TcpListener::from_std(listener)?;
-            accepting.push(spawn_local(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, peer)) => {
-                            worker.admit(stream, Endpoint::Tcp(peer), local.clone());
-                        }
-                        Err(error) => worker.accept_failed(&error).await,
-                    }
-                }
-            }));
+            accepting.push(spawn_local(Rc::clone(self).accept(local, async move || {
+                listener.accept().await.map(|(stream, peer)| (stream, Endpoint::Tcp(peer)))
+            })));
         }
         if let Some(listener) = listeners.unix {
-            let worker = Rc::clone(self);
-            let path = listener
-                .local_addr()?
-                .as_pathname()
-                .map_or_else(|| Arc::from(Path::new("")), |path| -> Arc<Path> { Arc::from(path) });
+            let address = listener.local_addr()?;
+            let path = address.as_pathname().unwrap_or_else(|| Path::new(""));
+            let local = Endpoint::Unix(Arc::from(path));
+            let peer = local.clone();
             let listener = UnixListener::from_std(listener)?;
-            accepting.push(spawn_local(async move {
-                let endpoint = Endpoint::Unix(path);
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => {
-                            worker.admit(stream, endpoint.clone(), endpoint.clone());
-                        }
-                        Err(error) => worker.accept_failed(&error).await,
-                    }
-                }
-            }));
+            accepting.push(spawn_local(Rc::clone(self).accept(local, async move || {
+                listener.accept().await.map(|(stream, _)| (stream, peer.clone()))
+            })));
         }
         Ok(accepting)
     }
 
-    async fn accept_failed(&self, error: &io::Error) {
-        self.counters().accept_failures.add(1);
-        if matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::Interrupted
-        ) {
-            return;
+    /// Takes in client after client from one listening socket.
+    async fn accept<T: Socket>(
+        self: Rc<Self>,
+        local: Endpoint,
+        next: impl AsyncFn() -> io::Result<(T, Endpoint)>,
+    ) {
+        let mut is_failing = false;
+        loop {
+            match next().await {
+                Ok((stream, peer)) => {
+                    is_failing = false;
+                    self.admit(stream, peer, local.clone());
+                }
+                Err(error) if is_the_clients(&error) => self.counters().accept_failures.add(1),
+                Err(error) => {
+                    self.counters().accept_failures.add(1);
+                    if !is_failing {
+                        tracing::warn!("clients at {local} have to wait: {error}");
+                    }
+                    is_failing = true;
+                    // Out of descriptors or memory. The client stays in the queue, so asking again
+                    // at once would only spin; another connection's end makes room.
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
-        // Out of descriptors or memory. The client stays in the queue, so asking again at once would
-        // only spin; another connection's end makes room.
-        tracing::warn!(worker = self.index, "cannot accept a client: {error}");
-        sleep(ACCEPT_PAUSE).await;
     }
 
     /// Takes a client in, or tells it that the server is full.
@@ -258,6 +253,16 @@ impl<S: Service + 'static> Worker<S> {
             output_bytes_high: self.limits.output_bytes_high,
         }
     }
+}
+
+/// Whether accepting failed because the client gave up meanwhile.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
 }
 
 /// A stream of either family.
