@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use tests::script::Script;
 use tests::server::{Server, Subject};
-use tests::wait;
 
 /// Declares one test per script, so that each runs, fails and is timed by itself.
 macro_rules! scripts {
@@ -88,7 +87,7 @@ fn play(folder: &str, name: &str) {
     let flags: Vec<&str> = script.launch.iter().map(String::as_str).collect();
     let server = Server::start(&flags);
     script
-        .play(server.address(), &mut wait::pass)
+        .play(server.address(), &mut |duration| server.advance(duration))
         .unwrap_or_else(|disagreement| panic!("{disagreement}"));
 }
 

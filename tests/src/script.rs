@@ -6,7 +6,8 @@
 //! > set k 0 1 1                            a line sent, ended by \r\n
 //! > a
 //! < STORED                                 a line expected, ended by \r\n
-//! advance 2s                               time passes (s or ms)
+//! advance 2s                               the server's clock moves on (s or ms)
+//! pause 20ms                               real time passes, so that what was sent has arrived
 //! > get k
 //! < END
 //! >> get k\n                               exactly these bytes, with \r \n \t \\ \xNN understood
@@ -30,15 +31,15 @@
 //! A script ends by asking every connection that is still open for `mn`: an answer too many, or one
 //! to a `noreply`, shows there at the latest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+use crate::connection::{ANSWER_LIMIT, Connection};
+use crate::wait;
 
 /// A parsed dialogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,7 @@ enum Action {
     ExpectAnyLines,
     ExpectClosed,
     Advance(Duration),
+    Pause(Duration),
 }
 
 /// A part of a line: bytes that are the same in every run, or something in braces.
@@ -162,6 +164,8 @@ impl Script {
         }
         let (connection, action) = if let Some(duration) = line.strip_prefix("advance ") {
             (String::new(), Action::Advance(duration_of(duration)?))
+        } else if let Some(duration) = line.strip_prefix("pause ") {
+            (String::new(), Action::Pause(duration_of(duration)?))
         } else {
             let mark = line.find(['<', '>']).ok_or("not a line of a dialogue")?;
             let (connection, rest) = line.split_at(mark);
@@ -174,7 +178,7 @@ impl Script {
         Ok(())
     }
 
-    /// Plays the script with the server at `address`; `advance` lets time pass.
+    /// Plays the script with the server at `address`; `advance` moves its clock on.
     ///
     /// # Errors
     /// At the first line where the server says something else.
@@ -346,6 +350,8 @@ fn filled(pieces: &[Piece], bindings: &Bindings) -> Result<Vec<u8>, String> {
 struct Dialogue {
     address: SocketAddr,
     connections: BTreeMap<String, Connection>,
+    /// Where `...` was read: lines pass until one is what the next line expects.
+    skipping: BTreeSet<String>,
     bindings: Bindings,
     said: Vec<String>,
 }
@@ -361,8 +367,8 @@ impl fmt::Display for Dialogue {
 
 impl Dialogue {
     fn with(address: SocketAddr) -> Self {
-        let (connections, bindings, said) = (BTreeMap::new(), Bindings::new(), Vec::new());
-        Self { address, connections, bindings, said }
+        let (connections, skipping) = (BTreeMap::new(), BTreeSet::new());
+        Self { address, connections, skipping, bindings: Bindings::new(), said: Vec::new() }
     }
 
     /// Does what `step` says; an error is the reason it could not.
@@ -370,14 +376,15 @@ impl Dialogue {
         let name = step.connection.as_str();
         match &step.action {
             Action::Advance(duration) => advance(*duration),
+            Action::Pause(duration) => wait::pass(*duration),
             Action::Send(pieces) => {
                 let bytes = filled(pieces, &self.bindings)?;
                 self.note(name, '>', &bytes);
-                let sent = self.connection(name)?.stream.write_all(&bytes);
+                let sent = self.connection(name)?.send(&bytes);
                 sent.map_err(|error| format!("cannot send: {error}"))?;
             }
             Action::Expect(pieces) => self.expect(name, pieces)?,
-            Action::ExpectAnyLines => self.connection(name)?.skips = true,
+            Action::ExpectAnyLines => drop(self.skipping.insert(name.to_owned())),
             Action::ExpectClosed => {
                 if let Some(line) = self.receive(name)? {
                     return Err(format!("expected the end, got {}", shown(&line)));
@@ -390,7 +397,7 @@ impl Dialogue {
 
     /// Reads the line that `pieces` describe, after those that `...` lets pass.
     fn expect(&mut self, name: &str, pieces: &[Piece]) -> Result<(), String> {
-        let skips = std::mem::take(&mut self.connection(name)?.skips);
+        let skips = self.skipping.remove(name);
         loop {
             let Some(line) = self.receive(name)? else {
                 return Err(format!("expected {}, got the end", told(pieces)));
@@ -435,7 +442,7 @@ impl Dialogue {
     fn ends_in_silence(&mut self) -> Result<(), String> {
         let names: Vec<String> = self.connections.keys().cloned().collect();
         for name in names {
-            let sent = self.connection(&name)?.stream.write_all(b"mn\r\n");
+            let sent = self.connection(&name)?.send(b"mn\r\n");
             sent.map_err(|error| format!("cannot send mn at the end: {error}"))?;
             match self.receive(&name)? {
                 Some(line) if line == b"MN" => {}
@@ -444,48 +451,6 @@ impl Dialogue {
             }
         }
         Ok(())
-    }
-}
-
-/// One client connection with what has arrived and was not read yet.
-struct Connection {
-    stream: TcpStream,
-    received: Vec<u8>,
-    /// `...` was read: lines pass until one is what the next line expects.
-    skips: bool,
-}
-
-impl Connection {
-    fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        Ok(Self { stream, received: Vec::new(), skips: false })
-    }
-
-    fn receive_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut searched = 0;
-        loop {
-            let found = self.received[searched..].windows(2).position(|pair| pair == b"\r\n");
-            if let Some(offset) = found {
-                let end = searched + offset;
-                let line = self.received[..end].to_vec();
-                self.received.drain(..end + 2);
-                return Ok(Some(line));
-            }
-            searched = self.received.len().saturating_sub(1);
-            let mut buffer = [0; 64 * 1024];
-            let count = match self.stream.read(&mut buffer) {
-                // A server that closes with input unread resets the connection.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-                other => other?,
-            };
-            if count == 0 {
-                return Ok(None);
-            }
-            self.received.extend_from_slice(&buffer[..count]);
-        }
     }
 }
 
@@ -528,23 +493,17 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
-            let mut client = Connection::open_accepted(listener.accept().unwrap().0);
+            let mut client = Connection::over(listener.accept().unwrap().0).unwrap();
             while let Some(line) = client.receive_line().unwrap() {
                 let text = String::from_utf8(line).unwrap();
                 let reply = if text == "mn" { "MN\r\n" } else { answer(&text) };
-                client.stream.write_all(reply.as_bytes()).unwrap();
+                client.send(reply.as_bytes()).unwrap();
                 if text == "quit" {
                     break;
                 }
             }
         });
         (address, thread)
-    }
-
-    impl Connection {
-        fn open_accepted(stream: TcpStream) -> Self {
-            Self { stream, received: Vec::new(), skips: false }
-        }
     }
 
     fn played(text: &str, answer: fn(&str) -> &'static str) -> Result<(), String> {

@@ -1,6 +1,7 @@
-//! A server for one test: a process of its own on a free port of the loopback, ended with the test.
+//! A server for one test, on a free port of the loopback, ended with the test.
 //!
-//! `CACHE_TEST_SERVER` lets the same tests ask another server how it behaves:
+//! It runs in the test's own process, where its clock can be moved, or, where signals, crashes or
+//! memory are the matter, as a process of its own. `CACHE_TEST_SERVER` lets the same tests ask another server how it behaves:
 //!
 //! - `host:port`: one that already runs; a test that needs flags of its own cannot use it;
 //! - a path: a program started afresh for every test, with memcached's flags.
@@ -24,8 +25,17 @@ const START_ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    /// `None` when the server was running before the test, and stays.
-    child: Option<Child>,
+    running: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    /// In this process.
+    Here(cache_server::Server),
+    /// A process this test started.
+    Process(Child),
+    /// Since before the test, and after it.
+    Elsewhere,
 }
 
 /// What the tests run against.
@@ -64,13 +74,35 @@ impl Server {
     #[must_use]
     pub fn start(args: &[&str]) -> Self {
         match Subject::from_environment() {
-            Subject::Ours => Self::start_program(&Program::Server.path(), args),
+            Subject::Ours => Self::start_here(args),
             Subject::Program(path) => Self::start_program(&path, args),
             Subject::Running(address) => {
                 assert!(args.is_empty(), "a running server cannot be given {args:?}");
-                Self { address, child: None }
+                Self { address, running: Running::Elsewhere }
             }
         }
+    }
+
+    /// Starts our server in this process, configured by `args`.
+    ///
+    /// # Panics
+    /// When `args` are none of its flags, or it does not start.
+    #[must_use]
+    pub fn start_here(args: &[&str]) -> Self {
+        let mut config = config(args);
+        config.listen = vec![cache_server::Listen::loopback(0)];
+        let server = cache_server::Server::start(&config).expect("a server starts on any port");
+        let address = server.address().expect("a server that was told to listen has an address");
+        Self { address, running: Running::Here(server) }
+    }
+
+    /// Starts our server as a process of its own with `args`.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    #[must_use]
+    pub fn start_process(args: &[&str]) -> Self {
+        Self::start_program(&Program::Server.path(), args)
     }
 
     /// Starts `program` on a free port with `args`.
@@ -96,7 +128,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        let mut server = Self { address, child: Some(child) };
+        let mut server = Self { address, running: Running::Process(child) };
         let serves = wait::until(START_LIMIT, || {
             if server.exited().is_some() {
                 return Some(false);
@@ -112,15 +144,39 @@ impl Server {
         self.address
     }
 
-    /// Its process, or `None` when it was running before.
-    #[must_use]
-    pub fn process_id(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// Moves its clock on by `duration`; where that cannot be, waits as long.
+    pub fn advance(&self, duration: Duration) {
+        match &self.running {
+            Running::Here(server) => server.clock().advance(duration),
+            Running::Process(_) | Running::Elsewhere => wait::pass(duration),
+        }
     }
 
-    /// Its exit status if it has ended.
+    /// Its process, if this test started one.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        match &self.running {
+            Running::Process(child) => Some(child.id()),
+            Running::Here(_) | Running::Elsewhere => None,
+        }
+    }
+
+    /// Its exit status if it is a process of this test and has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+        match &mut self.running {
+            Running::Process(child) => child.try_wait().ok().flatten(),
+            Running::Here(_) | Running::Elsewhere => None,
+        }
+    }
+
+    /// The bytes of memory its process has resident, if this test started one.
+    #[must_use]
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process_id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024)
     }
 
     /// Sends it `signal` (`TERM`, `INT`, `USR1`, …) and waits until it has left.
@@ -137,12 +193,23 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
+        if let Running::Process(child) = &mut self.running {
             // Both fail only if the server has already left, which is what is wanted.
             drop(child.kill());
             drop(child.wait());
         }
     }
+}
+
+/// What `args` configure.
+///
+/// # Panics
+/// When they are none of the server's flags.
+#[must_use]
+pub fn config(args: &[&str]) -> cache_server::Config {
+    let program = ["cache-server"];
+    let all = program.iter().chain(args);
+    cache_server::cli::parse(all).unwrap_or_else(|answer| panic!("{args:?}: {answer:?}"))
 }
 
 /// A port that nothing listens on at the moment.
