@@ -18,9 +18,14 @@
 //! A hit on a ghost says which of the two lists was cut too short, and moves p that way.
 //!
 //! **Sizes.** The paper's pages are equal. Here |X| is the weight of X, and where the paper makes room
-//! for one page, room is made for the newcomer's weight. A ghost hit moves p by the newcomer's weight
-//! times the paper's ratio: what a hit taught is worth as much as it would have saved. With equal
-//! weights all this is the paper's algorithm.
+//! for one page, room is made for the newcomer's weight. With equal weights all this is the paper's
+//! algorithm; with unequal ones two things had to be chosen, and were chosen by measurement:
+//!
+//! - A ghost hit moves p by the paper's ratio times the least of three weights: the newcomer's, and
+//!   those of the next victims of T1 and T2. More than that one step cannot shift from one list to
+//!   the other; the newcomer's weight alone lets one large object throw p across the whole range.
+//! - B1 is cut only when L1 is longer than allowed by weight *and* by number. By weight alone, a few
+//!   large objects that pass through T1 wipe out the memory of hundreds of small ones.
 
 use crate::column::Column;
 use crate::ghost::GhostLists;
@@ -41,7 +46,6 @@ pub struct Arc {
     frequent: Side,
     ghosts: GhostLists<2>,
     incoming: Option<Incoming>,
-    len: usize,
     /// The most entries ever resident: also the most ghosts there may be.
     len_max: usize,
     links: Links,
@@ -51,10 +55,11 @@ pub struct Arc {
     is_frequent: Column<bool>,
 }
 
-/// T1 or T2: entries from most to least recently used, and what they weigh together.
+/// T1 or T2: entries from most to least recently used, how many, and what they weigh together.
 #[derive(Clone, Copy, Debug)]
 struct Side {
     recency: List,
+    len: usize,
     weight: u64,
 }
 
@@ -70,7 +75,7 @@ struct Incoming {
 impl Arc {
     /// An empty cache of `capacity` weight units, with columns reserved for `entries_max` entries.
     pub fn new(capacity: u64, entries_max: usize) -> Self {
-        let empty = Side { recency: List::EMPTY, weight: 0 };
+        let empty = Side { recency: List::EMPTY, len: 0, weight: 0 };
         Self {
             capacity,
             recent_target: 0.0,
@@ -78,7 +83,6 @@ impl Arc {
             frequent: empty,
             ghosts: GhostLists::new(),
             incoming: None,
-            len: 0,
             len_max: 0,
             links: Links::with_capacity(entries_max),
             keys: Column::with_capacity(entries_max),
@@ -96,6 +100,7 @@ impl Arc {
         let weight = u64::from(self.weights[entry]);
         let side = if frequent { &mut self.frequent } else { &mut self.recent };
         side.recency.push_newest(&mut self.links, entry);
+        side.len += 1;
         side.weight += weight;
     }
 
@@ -103,13 +108,27 @@ impl Arc {
         let weight = u64::from(self.weights[entry]);
         let side = if self.is_frequent[entry] { &mut self.frequent } else { &mut self.recent };
         side.recency.remove(&mut self.links, entry);
+        side.len -= 1;
         side.weight -= weight;
+    }
+
+    fn len(&self) -> usize {
+        self.recent.len + self.frequent.len
+    }
+
+    /// How far a ghost hit moves p at the paper's ratio of 1.
+    fn step(&self, weight: u32) -> f64 {
+        let victims = [self.recent.recency.oldest(), self.frequent.recency.oldest()];
+        let weights = victims.into_iter().flatten().map(|victim| self.weights[victim]);
+        f64::from(weights.fold(weight, u32::min))
     }
 
     /// Case IV, the part before REPLACE: forgets ghosts until the newcomer leaves |L1| ≤ c and
     /// |L1| + |L2| ≤ 2c.
     fn trim_ghosts(&mut self, weight: u64) {
-        while self.recent.weight + self.ghosts.weight(RECENT) + weight > self.capacity {
+        while self.recent.weight + self.ghosts.weight(RECENT) + weight > self.capacity
+            && self.recent.len + self.ghosts.len_of(RECENT) >= self.len()
+        {
             if self.ghosts.pop_oldest(RECENT).is_none() {
                 break;
             }
@@ -143,16 +162,17 @@ impl Policy for Arc {
         let capacity = self.capacity as f64;
         let recent_ghosts = self.ghosts.weight(RECENT) as f64;
         let frequent_ghosts = self.ghosts.weight(FREQUENT) as f64;
+        let step = self.step(weight);
         let ghost = self.ghosts.take(key).map(|ghost| ghost.list);
         match ghost {
             Some(RECENT) => {
                 // Case II: read once, evicted, wanted again. Recency earns room.
-                let step = f64::from(weight) * (frequent_ghosts / recent_ghosts).max(1.0);
+                let step = step * (frequent_ghosts / recent_ghosts).max(1.0);
                 self.recent_target = (self.recent_target + step).min(capacity);
             }
             Some(_) => {
                 // Case III: read twice, evicted, wanted again. Frequency earns room.
-                let step = f64::from(weight) * (recent_ghosts / frequent_ghosts).max(1.0);
+                let step = step * (recent_ghosts / frequent_ghosts).max(1.0);
                 self.recent_target = (self.recent_target - step).max(0.0);
             }
             None => self.trim_ghosts(u64::from(weight)),
@@ -169,8 +189,7 @@ impl Policy for Arc {
         self.keys.set(entry, key);
         self.weights.set(entry, weight);
         self.push(entry, frequent);
-        self.len += 1;
-        self.len_max = self.len_max.max(self.len);
+        self.len_max = self.len_max.max(self.len());
     }
 
     fn on_hit(&mut self, entry: EntryId) {
@@ -187,7 +206,6 @@ impl Policy for Arc {
 
     fn on_remove(&mut self, entry: EntryId) {
         self.take(entry);
-        self.len -= 1;
     }
 
     fn evict(&mut self) -> Option<EntryId> {
@@ -207,7 +225,6 @@ impl Policy for Arc {
             recent_too_long && !self.recent.recency.is_empty() || self.frequent.recency.is_empty();
         let entry = self.side(!from_recent).recency.oldest()?;
         self.take(entry);
-        self.len -= 1;
         if !(from_recent && overfull) {
             self.remember(if from_recent { RECENT } else { FREQUENT }, entry);
         }

@@ -21,7 +21,6 @@ use crate::{EntryId, KeyHash};
 #[derive(Debug)]
 pub(crate) struct GhostLists<const LISTS: usize> {
     orders: [Order; LISTS],
-    len: usize,
     /// Open addressing with linear probing.
     table: Vec<u32>,
     /// Slots not in use, threaded through the same links.
@@ -33,10 +32,11 @@ pub(crate) struct GhostLists<const LISTS: usize> {
     lists: Column<u8>,
 }
 
-/// One order and what its ghosts weighed together when they left.
+/// One order, how many ghosts stand in it, and what they weighed together when they left.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     list: List,
+    len: usize,
     weight: u64,
 }
 
@@ -59,8 +59,7 @@ impl<const LISTS: usize> GhostLists<LISTS> {
     /// No ghosts, no memory.
     pub(crate) fn new() -> Self {
         Self {
-            orders: [Order { list: List::EMPTY, weight: 0 }; LISTS],
-            len: 0,
+            orders: [Order { list: List::EMPTY, len: 0, weight: 0 }; LISTS],
             table: Vec::new(),
             free: List::EMPTY,
             slots: 0,
@@ -73,7 +72,12 @@ impl<const LISTS: usize> GhostLists<LISTS> {
 
     /// How many keys are remembered, in all lists.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.orders.iter().map(|order| order.len).sum()
+    }
+
+    /// How many keys are remembered in `list`.
+    pub(crate) fn len_of(&self, list: usize) -> usize {
+        self.orders[list].len
     }
 
     /// What the ghosts of `list` weighed together when they left.
@@ -84,7 +88,7 @@ impl<const LISTS: usize> GhostLists<LISTS> {
     /// Remembers `key` as the newest of `list`, and nowhere else.
     pub(crate) fn push(&mut self, list: usize, key: KeyHash, weight: u32) {
         self.take(key);
-        if (self.len + 1) * 4 > self.table.len() * 3 {
+        if (self.len() + 1) * 4 > self.table.len() * 3 {
             self.grow();
         }
         let slot = self.free.pop_oldest(&mut self.links).unwrap_or_else(|| {
@@ -97,8 +101,8 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         self.lists.set(slot, u8::try_from(list).expect("there are few lists"));
         let order = &mut self.orders[list];
         order.list.push_newest(&mut self.links, slot);
+        order.len += 1;
         order.weight += u64::from(weight);
-        self.len += 1;
         self.place(slot, key);
     }
 
@@ -120,9 +124,9 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         let ghost = Ghost { list: usize::from(self.lists[slot]), weight: self.weights[slot] };
         let order = &mut self.orders[ghost.list];
         order.list.remove(&mut self.links, slot);
+        order.len -= 1;
         order.weight -= u64::from(ghost.weight);
         self.free.push_newest(&mut self.links, slot);
-        self.len -= 1;
         self.clear(cell);
         ghost
     }
@@ -155,7 +159,7 @@ impl<const LISTS: usize> GhostLists<LISTS> {
 
     /// The cell of `key`.
     fn find(&self, key: KeyHash) -> Option<usize> {
-        if self.len == 0 {
+        if self.len() == 0 {
             return None;
         }
         let tag = self.tag(key);
@@ -275,6 +279,8 @@ mod tests {
                     let of_list = model.iter().filter(|(_, ghost)| ghost.list == list);
                     let weight: u64 = of_list.map(|(_, ghost)| u64::from(ghost.weight)).sum();
                     prop_assert_eq!(ghosts.weight(list), weight);
+                    let len = model.iter().filter(|(_, ghost)| ghost.list == list).count();
+                    prop_assert_eq!(ghosts.len_of(list), len);
                 }
             }
         }
