@@ -225,7 +225,10 @@ impl Statistics {
         stats.add("verbosity", config.verbosity);
         stats.add("oldest", self.oldest_secs());
         stats.add("evictions", if config.evicts { "on" } else { "off" });
-        stats.add("domain_socket", socket.map_or("NULL".into(), |at| at.path.to_string_lossy()));
+        stats.add(
+            "domain_socket",
+            socket.map_or_else(|| "NULL".into(), |at| at.path.to_string_lossy()),
+        );
         stats.add("umask", format_args!("{:o}", socket.map_or(0o700, |at| at.mode)));
         stats.add("num_threads", config.threads);
         stats.add("detail_enabled", "no");
@@ -314,6 +317,11 @@ impl Statistics {
     }
 
     fn connections(&self, now: Now, stats: &mut Lines<'_>) {
+        for (index, address) in self.network.listening().iter().enumerate() {
+            let kind = if matches!(address, ListeningAddress::Unix(_)) { "unix" } else { "tcp" };
+            stats.add(format_args!("listener{index}:addr"), format_args!("{kind}:{address}"));
+            stats.add(format_args!("listener{index}:state"), "conn_listening");
+        }
         self.network.for_each_connection(|connection| {
             let fd = connection.fd;
             let state = match connection.state() {
