@@ -172,7 +172,7 @@ enum Cache {
 impl Replay {
     /// An empty cache for `capacity` objects or bytes, by `unit`.
     pub fn new(policy: Kind, capacity: u64, unit: Unit) -> Self {
-        let entries = usize::try_from(capacity.min(ENTRIES_RESERVED_MAX)).unwrap_or(0);
+        let entries = entries_reserved(capacity);
         let population = Population::new(policy, entries, Capacity::new(capacity));
         Self::of(policy, capacity, Cache::Plain { unit, population })
     }
@@ -220,6 +220,11 @@ impl Replay {
     }
 }
 
+/// Entries to reserve columns for, untouched, in a cache of `capacity`; more come as they are needed.
+fn entries_reserved(capacity: u64) -> usize {
+    usize::try_from(capacity.min(ENTRIES_RESERVED_MAX)).unwrap_or(0)
+}
+
 /// A server's memory as far as it decides what is resident.
 ///
 /// The budget, the footprints, the cut into shards and the order of calls are the store's own. What
@@ -237,12 +242,9 @@ impl Server {
     fn new(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
         let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
         let policy_bytes = policy.entry_bytes();
-        let smallest = footprint(Shape::plain(1, 0), policy_bytes, geometry.part_bytes_max());
-        let entries =
-            usize::try_from(geometry.shard_bytes / smallest.bytes()).unwrap_or(usize::MAX);
         let shard = || {
             let budget = Budget::new(geometry.shard_bytes, entry_bytes(policy_bytes));
-            Population::new(policy, entries, budget)
+            Population::new(policy, entries_reserved(budget.bytes_max()), budget)
         };
         let shards = (0..geometry.shard_count).map(|_| shard()).collect();
         Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
