@@ -231,3 +231,183 @@ impl Policy for Arc {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// The four lists of the paper, oldest first, and its pseudo-code.
+    struct Model {
+        c: u64,
+        p: f64,
+        t1: Vec<Resident>,
+        t2: Vec<Resident>,
+        b1: Vec<(KeyHash, u32)>,
+        b2: Vec<(KeyHash, u32)>,
+        most: usize,
+        incoming: Option<(KeyHash, u32, From)>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Resident {
+        entry: EntryId,
+        key: KeyHash,
+        weight: u32,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum From {
+        B1,
+        B2,
+        Nowhere,
+    }
+
+    fn resident_weight(list: &[Resident]) -> u64 {
+        list.iter().map(|resident| u64::from(resident.weight)).sum()
+    }
+
+    fn ghost_weight(list: &[(KeyHash, u32)]) -> u64 {
+        list.iter().map(|(_, weight)| u64::from(*weight)).sum()
+    }
+
+    impl Model {
+        fn new(c: u64) -> Self {
+            let (t1, t2, b1, b2) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            Self { c, p: 0.0, t1, t2, b1, b2, most: 0, incoming: None }
+        }
+
+        fn find(&mut self, entry: EntryId) -> Resident {
+            for list in [&mut self.t1, &mut self.t2] {
+                if let Some(at) = list.iter().position(|resident| resident.entry == entry) {
+                    return list.remove(at);
+                }
+            }
+            panic!("{entry:?} is not resident");
+        }
+    }
+
+    impl Policy for Model {
+        fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+            let c = self.c as f64;
+            let (b1, b2) = (ghost_weight(&self.b1) as f64, ghost_weight(&self.b2) as f64);
+            let lasts = self.t1.first().into_iter().chain(self.t2.first());
+            let step = f64::from(lasts.map(|last| last.weight).fold(weight, u32::min));
+            let mut from = From::Nowhere;
+            if self.b1.iter().any(|ghost| ghost.0 == key) {
+                from = From::B1;
+                self.p = (self.p + step * (b2 / b1).max(1.0)).min(c);
+                self.b1.retain(|ghost| ghost.0 != key);
+            } else if self.b2.iter().any(|ghost| ghost.0 == key) {
+                from = From::B2;
+                self.p = (self.p - step * (b1 / b2).max(1.0)).max(0.0);
+                self.b2.retain(|ghost| ghost.0 != key);
+            } else {
+                let weight = u64::from(weight);
+                let t1 = resident_weight(&self.t1);
+                while !self.b1.is_empty()
+                    && t1 + ghost_weight(&self.b1) + weight > self.c
+                    && self.b1.len() >= self.t2.len()
+                {
+                    self.b1.remove(0);
+                }
+                let resident = t1 + resident_weight(&self.t2);
+                while !self.b2.is_empty()
+                    && resident + ghost_weight(&self.b1) + ghost_weight(&self.b2) + weight
+                        > 2 * self.c
+                {
+                    self.b2.remove(0);
+                }
+            }
+            self.incoming = Some((key, weight, from));
+            Admission::Insert
+        }
+
+        fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+            if self.incoming.is_none_or(|incoming| incoming.0 != key) {
+                self.before_insert(key, weight);
+            }
+            let (_, _, from) = self.incoming.take().unwrap();
+            let list = if from == From::Nowhere { &mut self.t1 } else { &mut self.t2 };
+            list.push(Resident { entry, key, weight });
+            self.most = self.most.max(self.t1.len() + self.t2.len());
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            let resident = self.find(entry);
+            self.t2.push(resident);
+        }
+
+        fn on_update(&mut self, entry: EntryId, weight: u32) {
+            let resident = Resident { weight, ..self.find(entry) };
+            self.t2.push(resident);
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.find(entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            let t1 = resident_weight(&self.t1);
+            let (weight, from) =
+                self.incoming.map_or((0, From::B1), |incoming| (incoming.1, incoming.2));
+            if from == From::Nowhere && t1 + u64::from(weight) > self.c && !self.t1.is_empty() {
+                return Some(self.t1.remove(0).entry);
+            }
+            let over = t1 as f64 > self.p || from == From::B2 && t1 as f64 >= self.p;
+            let (list, ghosts) = if !self.t1.is_empty() && (over || self.t2.is_empty()) {
+                (&mut self.t1, &mut self.b1)
+            } else if !self.t2.is_empty() {
+                (&mut self.t2, &mut self.b2)
+            } else {
+                return None;
+            };
+            let Resident { entry, key, weight } = list.remove(0);
+            ghosts.push((key, weight));
+            while self.b1.len() + self.b2.len() > self.most {
+                if ghost_weight(&self.b1) > ghost_weight(&self.b2) {
+                    self.b1.remove(0);
+                } else {
+                    self.b2.remove(0);
+                }
+            }
+            Some(entry)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_of_equal_weight_are_those_of_the_paper(ops in ops(60, 1), c in 1..30_u64) {
+            assert_same_victims(Arc::new(c, 0), Model::new(c), c, &ops)?;
+        }
+
+        #[test]
+        fn victims_of_any_weight_are_those_of_four_vectors(ops in ops(60, 9), c in 1..60_u64) {
+            assert_same_victims(Arc::new(c, 0), Model::new(c), c, &ops)?;
+        }
+
+        #[test]
+        fn ghosts_are_never_more_than_entries_were(ops in ops(60, 9), c in 1..60_u64) {
+            let mut owner = crate::contract::Owner::new(c, Box::new(Arc::new(c, 0)));
+            for op in &ops {
+                owner.apply(op);
+                prop_assert!(owner.policy.ghosts.len() <= owner.policy.len_max);
+            }
+        }
+    }
+
+    #[test]
+    fn the_target_is_a_real_number() {
+        // |B1| = 2 and |B2| = 3: a hit in B1 moves p by 3/2 pages, not by 1.
+        let mut arc = Arc::new(100, 0);
+        arc.ghosts.push(RECENT, KeyHash(1), 1);
+        arc.ghosts.push(RECENT, KeyHash(2), 1);
+        for key in 3..6 {
+            arc.ghosts.push(FREQUENT, KeyHash(key), 1);
+        }
+        arc.before_insert(KeyHash(1), 1);
+        assert!((arc.recent_target - 1.5).abs() < 1e-9, "{}", arc.recent_target);
+    }
+}

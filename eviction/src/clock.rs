@@ -59,3 +59,52 @@ impl Policy for Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// Entries in the order of the queue, and their bits.
+    struct Model(Vec<(EntryId, bool)>);
+
+    impl Policy for Model {
+        fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+            self.0.push((entry, false));
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            for (other, visited) in &mut self.0 {
+                *visited |= *other == entry;
+            }
+        }
+
+        fn on_update(&mut self, entry: EntryId, _weight: u32) {
+            self.on_hit(entry);
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.0.retain(|(other, _)| *other != entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            while !self.0.is_empty() {
+                let (entry, visited) = self.0.remove(0);
+                if !visited {
+                    return Some(entry);
+                }
+                self.0.push((entry, false));
+            }
+            None
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_a_rotated_vector(ops in ops(40, 9), capacity in 1..60_u64) {
+            assert_same_victims(Clock::new(0), Model(Vec::new()), capacity, &ops)?;
+        }
+    }
+}

@@ -173,6 +173,27 @@ impl<P: ?Sized + Policy> Owner<P> {
     }
 }
 
+/// Runs `ops` with a policy and with a model of it: both must let the same keys go, in that order.
+pub(crate) fn assert_same_victims<P: Policy + 'static, M: Policy + 'static>(
+    policy: P,
+    model: M,
+    capacity: u64,
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
+    let mut real = Owner::new(capacity, Box::new(policy));
+    let mut model = Owner::new(capacity, Box::new(model));
+    for op in ops {
+        real.apply(op);
+        model.apply(op);
+        prop_assert_eq!(real.victims.last(), model.victims.last(), "{:?}", op);
+    }
+    real.drain();
+    model.drain();
+    prop_assert_eq!(real.victims, model.victims);
+    prop_assert_eq!(real.hits, model.hits);
+    Ok(())
+}
+
 fn owner(kind: Kind, capacity: u64) -> Owner {
     Owner::new(capacity, kind.build(capacity, 4))
 }

@@ -37,3 +37,39 @@ impl Policy for Fifo {
         self.queue.pop_oldest(&mut self.links)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// Entries in the order they came.
+    struct Model(Vec<EntryId>);
+
+    impl Policy for Model {
+        fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+            self.0.push(entry);
+        }
+
+        fn on_hit(&mut self, _entry: EntryId) {}
+
+        fn on_update(&mut self, _entry: EntryId, _weight: u32) {}
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.0.retain(|other| *other != entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            if self.0.is_empty() { None } else { Some(self.0.remove(0)) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_a_queue(ops in ops(40, 9), capacity in 1..60_u64) {
+            assert_same_victims(Fifo::new(0), Model(Vec::new()), capacity, &ops)?;
+        }
+    }
+}

@@ -210,3 +210,86 @@ impl Buckets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// Every entry with its priority, its uses and when it was last used.
+    struct Model {
+        entries: Vec<Counted>,
+        /// L, if it ages.
+        age: Option<u64>,
+        now: u64,
+    }
+
+    struct Counted {
+        entry: EntryId,
+        priority: u64,
+        uses: u64,
+        used_at: u64,
+    }
+
+    impl Model {
+        fn new(age: Option<u64>) -> Self {
+            Self { entries: Vec::new(), age, now: 0 }
+        }
+    }
+
+    impl Policy for Model {
+        fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+            self.entries.push(Counted { entry, priority: 0, uses: 0, used_at: 0 });
+            self.on_hit(entry);
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            self.now += 1;
+            let counted = self.entries.iter_mut().find(|counted| counted.entry == entry).unwrap();
+            counted.uses += 1;
+            counted.used_at = self.now;
+            counted.priority = counted.uses + self.age.unwrap_or(0);
+        }
+
+        fn on_update(&mut self, entry: EntryId, _weight: u32) {
+            self.on_hit(entry);
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.entries.retain(|counted| counted.entry != entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            let victim = self.entries.iter().min_by_key(|c| (c.priority, c.used_at))?;
+            let (entry, priority) = (victim.entry, victim.priority);
+            self.age = self.age.map(|_| priority);
+            self.on_remove(entry);
+            Some(entry)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_have_the_least_count(ops in ops(40, 9), capacity in 1..60_u64) {
+            assert_same_victims(Lfu::new(0), Model::new(None), capacity, &ops)?;
+        }
+
+        #[test]
+        fn victims_have_the_least_aged_count(ops in ops(40, 9), capacity in 1..60_u64) {
+            let policy = Lfu::with_dynamic_aging(0);
+            assert_same_victims(policy, Model::new(Some(0)), capacity, &ops)?;
+        }
+    }
+
+    #[test]
+    fn buckets_are_used_again() {
+        let mut lfu = Lfu::new(0);
+        lfu.on_insert(EntryId(0), KeyHash(0), 1);
+        for _ in 0..1_000 {
+            lfu.on_hit(EntryId(0));
+        }
+        assert_eq!(lfu.buckets.slots.len(), 2);
+    }
+}

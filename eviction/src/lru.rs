@@ -41,3 +41,59 @@ impl Policy for Lru {
         self.recency.pop_oldest(&mut self.links)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// Entries from least to most recently used.
+    struct Model(Vec<EntryId>);
+
+    impl Policy for Model {
+        fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+            self.0.push(entry);
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            self.on_remove(entry);
+            self.0.push(entry);
+        }
+
+        fn on_update(&mut self, entry: EntryId, _weight: u32) {
+            self.on_hit(entry);
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.0.retain(|other| *other != entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            if self.0.is_empty() { None } else { Some(self.0.remove(0)) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_a_reordered_vector(ops in ops(40, 9), capacity in 1..60_u64) {
+            assert_same_victims(Lru::new(0), Model(Vec::new()), capacity, &ops)?;
+        }
+    }
+
+    fn lru_of(entries: &[u32]) -> Lru {
+        let mut lru = Lru::new(entries.len());
+        for &entry in entries {
+            lru.on_insert(EntryId(entry), KeyHash(entry.into()), 1);
+        }
+        lru
+    }
+
+    #[test]
+    fn hit_saves_the_oldest_entry() {
+        let mut lru = lru_of(&[1, 2, 3]);
+        lru.on_hit(EntryId(1));
+        assert_eq!(lru.evict(), Some(EntryId(2)));
+    }
+}

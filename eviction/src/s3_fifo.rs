@@ -192,3 +192,145 @@ impl Policy for S3Fifo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// The three queues, oldest first.
+    struct Model {
+        capacity: u64,
+        small: Vec<Resident>,
+        main: Vec<Resident>,
+        ghosts: Vec<(KeyHash, u32)>,
+        has_evicted: bool,
+        most: usize,
+        incoming: Option<(KeyHash, bool)>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Resident {
+        entry: EntryId,
+        key: KeyHash,
+        weight: u32,
+        reads: u32,
+    }
+
+    fn weight_of(queue: &[Resident]) -> u64 {
+        queue.iter().map(|resident| u64::from(resident.weight)).sum()
+    }
+
+    impl Model {
+        fn new(capacity: u64) -> Self {
+            let (small, main, ghosts) = (Vec::new(), Vec::new(), Vec::new());
+            Self { capacity, small, main, ghosts, has_evicted: false, most: 0, incoming: None }
+        }
+
+        fn small_max(&self) -> u64 {
+            (self.capacity / 10).max(1)
+        }
+
+        fn is_ghost(&self, key: KeyHash) -> bool {
+            self.ghosts.iter().any(|ghost| ghost.0 == key)
+        }
+
+        fn find(&mut self, entry: EntryId) -> &mut Resident {
+            let mut residents = self.small.iter_mut().chain(&mut self.main);
+            residents.find(|resident| resident.entry == entry).unwrap()
+        }
+    }
+
+    impl Policy for Model {
+        fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+            let returning = self.is_ghost(key);
+            self.ghosts.retain(|ghost| ghost.0 != key);
+            self.incoming = Some((key, returning));
+            let passes_through = u64::from(weight) > self.small_max() && !returning;
+            if passes_through { Admission::Refuse } else { Admission::Insert }
+        }
+
+        fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+            let announced = self.incoming.take().filter(|incoming| incoming.0 == key);
+            let returning = announced.map_or_else(|| self.is_ghost(key), |incoming| incoming.1);
+            self.ghosts.retain(|ghost| ghost.0 != key);
+            let filling = !self.has_evicted && weight_of(&self.small) >= self.small_max();
+            let queue = if returning || filling { &mut self.main } else { &mut self.small };
+            queue.push(Resident { entry, key, weight, reads: 0 });
+            self.most = self.most.max(self.small.len() + self.main.len());
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            let resident = self.find(entry);
+            resident.reads = (resident.reads + 1).min(3);
+        }
+
+        fn on_update(&mut self, entry: EntryId, weight: u32) {
+            self.on_hit(entry);
+            self.find(entry).weight = weight;
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            self.small.retain(|resident| resident.entry != entry);
+            self.main.retain(|resident| resident.entry != entry);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            self.has_evicted = true;
+            loop {
+                let main_max = self.capacity - self.small_max();
+                if weight_of(&self.main) > main_max || self.small.is_empty() {
+                    if self.main.is_empty() {
+                        return None;
+                    }
+                    let mut oldest = self.main.remove(0);
+                    if oldest.reads == 0 {
+                        return Some(oldest.entry);
+                    }
+                    oldest.reads -= 1;
+                    self.main.push(oldest);
+                } else {
+                    let mut oldest = self.small.remove(0);
+                    if oldest.reads < 2 {
+                        self.ghosts.push((oldest.key, oldest.weight));
+                        let weight = |ghosts: &[(KeyHash, u32)]| -> u64 {
+                            ghosts.iter().map(|ghost| u64::from(ghost.1)).sum()
+                        };
+                        while weight(&self.ghosts) > main_max || self.ghosts.len() > self.most {
+                            self.ghosts.remove(0);
+                        }
+                        return Some(oldest.entry);
+                    }
+                    oldest.reads = 0;
+                    self.main.push(oldest);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_three_vectors(ops in ops(60, 1), capacity in 1..40_u64) {
+            assert_same_victims(S3Fifo::new(capacity, 0), Model::new(capacity), capacity, &ops)?;
+        }
+
+        #[test]
+        fn so_they_are_with_weights(ops in ops(60, 9), capacity in 1..120_u64) {
+            assert_same_victims(S3Fifo::new(capacity, 0), Model::new(capacity), capacity, &ops)?;
+        }
+    }
+
+    #[test]
+    fn a_scan_passes_through_the_small_queue() {
+        let mut cache = crate::contract::Owner::new(100, Box::new(S3Fifo::new(100, 100)));
+        for _ in 0..3 {
+            (0..90).for_each(|key| cache.get(key, 1));
+        }
+        (1_000..2_000).for_each(|key| cache.get(key, 1));
+        let hits = cache.hits;
+        (20..90).for_each(|key| cache.get(key, 1));
+        assert_eq!(cache.hits - hits, 70);
+    }
+}

@@ -73,3 +73,75 @@ impl Policy for Sieve {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// Entries from oldest to newest, their marks, and the index of the hand.
+    struct Model {
+        queue: Vec<(EntryId, bool)>,
+        hand: usize,
+    }
+
+    impl Model {
+        fn take(&mut self, at: usize) {
+            self.queue.remove(at);
+            if at < self.hand {
+                self.hand -= 1;
+            }
+        }
+    }
+
+    impl Policy for Model {
+        fn on_insert(&mut self, entry: EntryId, _key: KeyHash, _weight: u32) {
+            // A hand that passed the newest is already on its way to the oldest.
+            if self.hand == self.queue.len() {
+                self.hand = 0;
+            }
+            self.queue.push((entry, false));
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            for (other, visited) in &mut self.queue {
+                *visited |= *other == entry;
+            }
+        }
+
+        fn on_update(&mut self, entry: EntryId, _weight: u32) {
+            self.on_hit(entry);
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            let at = self.queue.iter().position(|(other, _)| *other == entry).unwrap();
+            self.take(at);
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            if self.queue.is_empty() {
+                return None;
+            }
+            loop {
+                self.hand %= self.queue.len();
+                let (entry, visited) = self.queue[self.hand];
+                if !visited {
+                    self.take(self.hand);
+                    return Some(entry);
+                }
+                self.queue[self.hand].1 = false;
+                self.hand += 1;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_a_vector_with_a_hand(ops in ops(40, 9), capacity in 1..60_u64) {
+            let model = Model { queue: Vec::new(), hand: 0 };
+            assert_same_victims(Sieve::new(0), model, capacity, &ops)?;
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Sketch {
 
     /// Makes sure that the sketch is large enough for `residents`.
     pub(crate) fn fit(&mut self, residents: usize) {
-        if residents > self.words.len() * RESIDENTS_PER_BLOCK {
+        while residents > self.words.len() * RESIDENTS_PER_BLOCK {
             self.words.extend_from_within(..);
         }
     }
@@ -107,5 +107,72 @@ impl Sketch {
             (word, (bits & 15) * 4)
         });
         Place { block, counters }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::hash_of;
+
+    proptest! {
+        #[test]
+        fn an_estimate_is_never_below_the_count(keys in vec(0..200_u64, 0..600)) {
+            let mut sketch = Sketch::new();
+            let mut counts = HashMap::new();
+            for key in keys {
+                sketch.increment(hash_of(key));
+                *counts.entry(key).or_insert(0_u64) += 1;
+            }
+            for (key, count) in counts {
+                prop_assert!(sketch.estimate(hash_of(key)) >= count.min(COUNT_MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn estimates_are_mostly_exact_at_the_size_it_is_made_for() {
+        let mut sketch = Sketch::new();
+        sketch.fit(4_096);
+        for key in 0..4_096 {
+            for _ in 0..1 + key % 3 {
+                sketch.increment(hash_of(key));
+            }
+        }
+        let exact = (0..4_096).filter(|key| sketch.estimate(hash_of(*key)) == 1 + key % 3).count();
+        assert!(exact > 4_000, "{exact}");
+    }
+
+    #[test]
+    fn estimates_survive_growth() {
+        let mut sketch = Sketch::new();
+        for key in 0..20 {
+            for _ in 0..=key % 5 {
+                sketch.increment(hash_of(key));
+            }
+        }
+        let before: Vec<u64> = (0..20).map(|key| sketch.estimate(hash_of(key))).collect();
+        sketch.fit(65);
+        assert_eq!(sketch.residents(), 128);
+        let after: Vec<u64> = (0..20).map(|key| sketch.estimate(hash_of(key))).collect();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn counts_are_halved_after_ten_increments_a_resident() {
+        let mut sketch = Sketch::new();
+        for _ in 0..12 {
+            sketch.increment(hash_of(1));
+        }
+        for key in 0..SAMPLE * sketch.residents() - 12 {
+            assert!(sketch.estimate(hash_of(1)) >= 12);
+            sketch.increment(hash_of(1_000 + key));
+        }
+        assert!((6..=7).contains(&sketch.estimate(hash_of(1))));
     }
 }

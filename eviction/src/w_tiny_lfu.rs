@@ -322,3 +322,227 @@ impl Climber {
         self.window_share
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{assert_same_victims, ops};
+
+    /// The three segments, least recently used first. Sketch and climber have tests of their own.
+    struct Model {
+        capacity: u64,
+        window: Vec<Resident>,
+        probation: Vec<Resident>,
+        protected: Vec<Resident>,
+        sketch: Sketch,
+        incoming: Option<(KeyHash, u32)>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Resident {
+        entry: EntryId,
+        key: KeyHash,
+        weight: u32,
+    }
+
+    fn weight_of(segment: &[Resident]) -> u64 {
+        segment.iter().map(|resident| u64::from(resident.weight)).sum()
+    }
+
+    fn position(segment: &[Resident], entry: EntryId) -> Option<usize> {
+        segment.iter().position(|resident| resident.entry == entry)
+    }
+
+    impl Model {
+        fn new(capacity: u64) -> Self {
+            Self {
+                capacity,
+                window: Vec::new(),
+                probation: Vec::new(),
+                protected: Vec::new(),
+                sketch: Sketch::new(),
+                incoming: None,
+            }
+        }
+
+        fn window_max(&self) -> u64 {
+            (self.capacity / 100).max(1)
+        }
+
+        fn main_max(&self) -> u64 {
+            self.capacity - self.window_max()
+        }
+
+        fn main_weight(&self) -> u64 {
+            weight_of(&self.probation) + weight_of(&self.protected)
+        }
+
+        fn use_again(&mut self, entry: EntryId, weight: Option<u32>) {
+            let in_window = position(&self.window, entry).is_some();
+            let segments = [&mut self.window, &mut self.probation, &mut self.protected];
+            let mut found = segments.into_iter().filter_map(|segment| {
+                position(segment, entry).map(|position| segment.remove(position))
+            });
+            let mut resident = found.next().unwrap();
+            drop(found);
+            resident.weight = weight.unwrap_or(resident.weight);
+            if in_window {
+                self.window.push(resident);
+                return;
+            }
+            self.sketch.increment(resident.key);
+            self.protected.push(resident);
+            while weight_of(&self.protected) > self.main_max() / 5 * 4 {
+                let oldest = self.protected.remove(0);
+                self.probation.push(oldest);
+            }
+        }
+    }
+
+    impl Policy for Model {
+        fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+            self.sketch.increment(key);
+            self.incoming = Some((key, weight));
+            if u64::from(weight) <= self.window_max() {
+                return Admission::Insert;
+            }
+            let asked = self.sketch.estimate(key);
+            let (mut rivals, mut at) = (0, 0);
+            let mut needed = self.main_weight() + u64::from(weight);
+            while needed > self.main_max() {
+                if at == self.probation.len() {
+                    if self.protected.is_empty() {
+                        break;
+                    }
+                    let oldest = self.protected.remove(0);
+                    self.probation.push(oldest);
+                }
+                rivals += self.sketch.estimate(self.probation[at].key);
+                if rivals >= asked {
+                    return Admission::Refuse;
+                }
+                needed -= u64::from(self.probation[at].weight);
+                at += 1;
+            }
+            Admission::Insert
+        }
+
+        fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+            if self.incoming.take().is_none_or(|incoming| incoming.0 != key) {
+                self.sketch.increment(key);
+            }
+            let large = u64::from(weight) > self.window_max();
+            let segment = if large { &mut self.probation } else { &mut self.window };
+            segment.push(Resident { entry, key, weight });
+            self.sketch.fit(self.window.len() + self.probation.len() + self.protected.len());
+        }
+
+        fn on_hit(&mut self, entry: EntryId) {
+            self.use_again(entry, None);
+        }
+
+        fn on_update(&mut self, entry: EntryId, weight: u32) {
+            self.use_again(entry, Some(weight));
+        }
+
+        fn on_remove(&mut self, entry: EntryId) {
+            for segment in [&mut self.window, &mut self.probation, &mut self.protected] {
+                segment.retain(|resident| resident.entry != entry);
+            }
+        }
+
+        fn evict(&mut self) -> Option<EntryId> {
+            let incoming = self.incoming.map_or(0, |incoming| u64::from(incoming.1));
+            let large = incoming > self.window_max();
+            let (to_window, to_main) = if large { (0, incoming) } else { (incoming, 0) };
+            loop {
+                let window_full = weight_of(&self.window) + to_window > self.window_max();
+                let main_full = self.main_weight() + to_main > self.main_max();
+                if !window_full || main_full || self.window.is_empty() {
+                    let mut segments =
+                        [&mut self.probation, &mut self.protected, &mut self.window].into_iter();
+                    let segment = segments.find(|segment| !segment.is_empty())?;
+                    return Some(segment.remove(0).entry);
+                }
+                let candidate = self.window[0];
+                let weight = u64::from(candidate.weight);
+                if self.main_weight() + to_main + weight > self.main_max() {
+                    if self.probation.is_empty() && !self.protected.is_empty() {
+                        let oldest = self.protected.remove(0);
+                        self.probation.push(oldest);
+                    }
+                    if let Some(rival) = self.probation.first()
+                        && self.sketch.estimate(candidate.key) <= self.sketch.estimate(rival.key)
+                    {
+                        return Some(self.window.remove(0).entry);
+                    }
+                }
+                self.window.remove(0);
+                self.probation.push(candidate);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn victims_are_those_of_three_vectors(ops in ops(60, 1), capacity in 1..40_u64) {
+            let policy = WTinyLfu::new(capacity, 0);
+            assert_same_victims(policy, Model::new(capacity), capacity, &ops)?;
+        }
+
+        #[test]
+        fn so_they_are_with_weights(ops in ops(60, 9), capacity in 1..900_u64) {
+            let policy = WTinyLfu::new(capacity, 0);
+            assert_same_victims(policy, Model::new(capacity), capacity, &ops)?;
+        }
+    }
+
+    /// Shares of the window after each of `periods` periods, whose hit ratio `hit_ratio` tells.
+    fn climb(periods: usize, hit_ratio: impl Fn(f64) -> f64) -> Vec<f64> {
+        let mut climber = Climber::new();
+        let mut shares = Vec::new();
+        for _ in 0..periods {
+            let hit_ratio = hit_ratio(climber.window_share);
+            for request in 0..1_000_u16 {
+                shares.extend(climber.count(f64::from(request) < hit_ratio * 1000.0, 0));
+            }
+        }
+        shares
+    }
+
+    #[test]
+    fn the_window_grows_where_that_helps() {
+        let shares = climb(12, |share| share / 2.0);
+        assert!(shares.windows(2).all(|pair| pair[0] <= pair[1]), "{shares:?}");
+        assert!(shares.last().is_some_and(|share| *share > 0.7), "{shares:?}");
+    }
+
+    #[test]
+    fn the_window_stays_small_where_that_helps() {
+        let shares = climb(40, |share| 0.8 - share / 2.0);
+        let mean = shares[20..].iter().sum::<f64>() / 20.0;
+        assert!(mean < 0.15, "{shares:?}");
+    }
+
+    #[test]
+    fn a_large_newcomer_must_beat_all_it_would_push_out() {
+        let mut cache = WTinyLfu::new(1_000, 0);
+        for key in 0..100 {
+            cache.before_insert(crate::contract::hash_of(key), 10);
+            cache.on_insert(
+                EntryId(u32::try_from(key).unwrap()),
+                crate::contract::hash_of(key),
+                10,
+            );
+        }
+        cache.evict();
+        let large = crate::contract::hash_of(1_000);
+        assert_eq!(cache.before_insert(large, 50), Admission::Refuse);
+        for _ in 0..10 {
+            cache.before_insert(large, 50);
+        }
+        assert_eq!(cache.before_insert(large, 50), Admission::Insert);
+    }
+}
