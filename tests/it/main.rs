@@ -2,12 +2,18 @@
 //!
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
+//! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
+//! - `soak`: a full server under random operations, against a model that may forget.
 
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod protocol;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod soak;
