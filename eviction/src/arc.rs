@@ -194,8 +194,12 @@ impl Policy for Arc {
 
     fn on_hit(&mut self, entry: EntryId) {
         // Case I: read at least twice now.
-        self.take(entry);
-        self.push(entry, true);
+        if self.is_frequent[entry] {
+            self.frequent.recency.renew(&mut self.links, entry);
+        } else {
+            self.take(entry);
+            self.push(entry, true);
+        }
     }
 
     fn on_update(&mut self, entry: EntryId, weight: u32) {

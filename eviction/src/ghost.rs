@@ -11,7 +11,7 @@
 //! - At most 3/4 of the cells are taken, so a search ends soon; a taken cell is compared by its bits of
 //!   the hash first, so a search for a key that is no ghost rarely reads a slot.
 //! - A removed ghost's slot is used again before a new one: memory follows the greatest number of
-//!   ghosts there ever was, 21 bytes a slot and 5.3 to 8 bytes of table.
+//!   ghosts there ever was, and nothing has to be compacted.
 
 use crate::column::Column;
 use crate::list::{Links, List};
@@ -25,7 +25,7 @@ pub(crate) struct GhostLists<const LISTS: usize> {
     table: Vec<u32>,
     /// Slots not in use, threaded through the same links.
     free: List,
-    slots: usize,
+    slots: u32,
     links: Links,
     keys: Column<KeyHash>,
     weights: Column<u32>,
@@ -51,6 +51,12 @@ pub(crate) struct Ghost {
 
 /// A free cell. No slot has this number, whatever bits stand beside it: see `slot_bits`.
 const EMPTY: u32 = u32::MAX;
+
+/// The list of a slot that is not in use.
+const FREE: u8 = u8::MAX;
+
+/// What a ghost costs at most: 21 bytes of slot, and two cells just after the table grew.
+pub(crate) const GHOST_BYTES_MAX: u32 = 21 + 8;
 
 /// Cells of the first table.
 const CELLS_MIN: usize = 16;
@@ -92,9 +98,8 @@ impl<const LISTS: usize> GhostLists<LISTS> {
             self.grow();
         }
         let slot = self.free.pop_oldest(&mut self.links).unwrap_or_else(|| {
-            let slot = u32::try_from(self.slots).expect("a ghost costs more than 2 bytes");
             self.slots += 1;
-            EntryId(slot)
+            EntryId(self.slots - 1)
         });
         self.keys.set(slot, key);
         self.weights.set(slot, weight);
@@ -127,6 +132,7 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         order.len -= 1;
         order.weight -= u64::from(ghost.weight);
         self.free.push_newest(&mut self.links, slot);
+        self.lists[slot] = FREE;
         self.clear(cell);
         ghost
     }
@@ -217,11 +223,9 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         self.table.clear();
         self.table.reserve_exact(cells);
         self.table.resize(cells, EMPTY);
-        for list in 0..LISTS {
-            let mut next = self.orders[list].list.oldest();
-            while let Some(slot) = next {
+        for slot in (0..self.slots).map(EntryId) {
+            if self.lists[slot] != FREE {
                 self.place(slot, self.keys[slot]);
-                next = List::newer(&self.links, slot);
             }
         }
     }

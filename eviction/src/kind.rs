@@ -7,10 +7,12 @@ use crate::Policy;
 use crate::arc::Arc;
 use crate::clock::Clock;
 use crate::fifo::Fifo;
+use crate::ghost::GHOST_BYTES_MAX;
 use crate::lfu::Lfu;
 use crate::lru::Lru;
 use crate::s3_fifo::S3Fifo;
 use crate::sieve::Sieve;
+use crate::sketch::SKETCH_BYTES_MAX;
 use crate::w_tiny_lfu::WTinyLfu;
 
 /// An eviction policy by name.
@@ -65,16 +67,21 @@ impl Kind {
         }
     }
 
-    /// Upper bound of what the policy keeps per resident entry, ghosts included, in bytes. The
-    /// store counts it in an item's footprint.
+    /// Upper bound of what the policy keeps per resident entry, ghosts included, in bytes: of as
+    /// many entries as were resident at most. The store counts it in an item's footprint.
     pub fn entry_bytes(self) -> u32 {
+        // Columns: links to two neighbours, the key's hash, the weight.
+        let (links, key, weight) = (8, 8, 4);
         match self {
-            Self::Fifo | Self::Lru => 8,
-            Self::Clock | Self::Sieve => 9,
-            Self::Lfu => 16,
-            Self::LfuDa => 20,
-            Self::Arc | Self::S3Fifo => 48,
-            Self::WTinyLfu => 32,
+            Self::Fifo | Self::Lru => links,
+            Self::Clock | Self::Sieve => links + 1,
+            // And 24 bytes for each count that some entry has. A thousand different counts take half
+            // a million uses, a million take half a trillion: one for six entries is plenty.
+            Self::Lfu => links + 4 + 4,
+            Self::LfuDa => links + 4 + 4 + 4,
+            Self::Arc => links + key + weight + 1 + GHOST_BYTES_MAX,
+            Self::S3Fifo => links + key + weight + 2 + GHOST_BYTES_MAX,
+            Self::WTinyLfu => links + key + weight + 1 + SKETCH_BYTES_MAX,
         }
     }
 

@@ -11,8 +11,8 @@
 //!                              └ wanted ───┘  <────┘ read: once more round, a read fewer
 //! ```
 //!
-//! Reads are counted up to three; moving to the main queue sets the count back to 0. Three sizes are
-//! shares of the capacity in the policy's unit, bytes or objects: S, M, and what the ghosts weighed.
+//! Reads are counted up to three; moving to the main queue sets the count back to 0. S, M and what
+//! the ghosts weighed are shares of the capacity in the owner's unit, bytes or objects.
 //!
 //! What is larger than S is refused: S, asked to hold it, would have to let go all it holds, and M
 //! takes only what proved itself in S. An owner that keeps it anyway has it in S like any other.

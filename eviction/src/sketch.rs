@@ -24,6 +24,8 @@ const SAMPLE: u64 = 10;
 const COUNT_MAX: u64 = 15;
 /// A word with a one in every counter.
 const ONES: u64 = 0x1111_1111_1111_1111;
+/// What a resident costs at most: its share of a block, twice that just after the sketch doubled.
+pub(crate) const SKETCH_BYTES_MAX: u32 = 16;
 /// Words in a block.
 const BLOCK: usize = 8;
 /// Residents a block serves.

@@ -12,7 +12,7 @@
 //!                            └─> out, unless asked for more often than its rival; the loser leaves
 //! ```
 //!
-//! - How often a key was asked for lately, the [sketch](crate::sketch) says, for keys that are not
+//! - How often a key was asked for lately, the sketch (`sketch.rs`) says, for keys that are not
 //!   resident too. Reads of an entry in the window are not counted: they belong to the burst in which
 //!   it arrived (the *correlated references* of E. O'Neil, P. O'Neil, G. Weikum, SIGMOD 1993).
 //! - The window **climbs**: after some requests it is made larger or smaller by a step; if the hit
@@ -148,12 +148,12 @@ impl WTinyLfu {
     }
 
     fn use_again(&mut self, entry: EntryId) {
-        if self.places[entry] == Place::Window {
-            self.shift(entry, Place::Window);
-            return;
+        match self.places[entry] {
+            Place::Window => return self.window.recency.renew(&mut self.links, entry),
+            Place::Probation => self.shift(entry, Place::Protected),
+            Place::Protected => self.protected.recency.renew(&mut self.links, entry),
         }
         self.sketch.increment(self.keys[entry]);
-        self.shift(entry, Place::Protected);
         while self.protected.weight > self.main_weight_max() / 5 * 4 {
             self.demote();
         }
