@@ -12,7 +12,9 @@ use store::{Config, Deadline, Geometry, Key, NewItem, Precondition, PutOutcome, 
 const MIB: u64 = 1 << 20;
 const KEY_BYTES: usize = 24;
 const VALUE: [u8; 100] = [b'v'; 100];
-const REQUESTS: u64 = 1000;
+/// Enough that the items read do not stay in the processor's caches.
+const READS: u64 = 100_000;
+const WRITES: u64 = 1000;
 
 /// Some moment; nothing expires here.
 fn now() -> Timestamp {
@@ -37,18 +39,18 @@ fn put(shard: &mut Shard, keyspace: &Keyspace, index: u32) -> PutOutcome {
 }
 
 fn read(criterion: &mut Criterion) {
-    let keyspace = keyspace(100_000);
+    let keyspace = keyspace(500_000);
     let mut shard = shard(256 * MIB, Kind::Lru);
     for index in 0..keyspace.count() {
         let outcome = put(&mut shard, &keyspace, index);
         assert!(matches!(outcome, PutOutcome::Stored { .. }), "there is room: {outcome:?}");
     }
     let mut group = criterion.benchmark_group("shard");
-    group.throughput(Throughput::Elements(REQUESTS));
+    group.throughput(Throughput::Elements(READS));
     for popularity in [Popularity::Uniform, Popularity::Zipf { exponent: 0.99 }] {
         let sampler = Sampler::new(&keyspace, popularity).expect("the exponent is one of Zipf's");
         let mut random = StdRng::seed_from_u64(7);
-        let indexes: Vec<u32> = (0..REQUESTS).map(|_| sampler.sample(&mut random)).collect();
+        let indexes: Vec<u32> = (0..READS).map(|_| sampler.sample(&mut random)).collect();
         let name = if popularity == Popularity::Uniform { "get-uniform" } else { "get-zipf" };
         group.bench_function(name, |bencher| {
             let mut key = [0; KEY_BYTES];
@@ -65,7 +67,7 @@ fn read(criterion: &mut Criterion) {
 
 fn write(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard");
-    group.throughput(Throughput::Elements(REQUESTS));
+    group.throughput(Throughput::Elements(WRITES));
     // Four times what 64 MiB hold: every insertion evicts once the shard is full.
     let keyspace = keyspace(2_000_000);
     for kind in Kind::ALL {
@@ -73,7 +75,7 @@ fn write(criterion: &mut Criterion) {
         let mut next = 0;
         group.bench_function(format!("put-evicting-{}", kind.name()), |bencher| {
             bencher.iter(|| {
-                for _ in 0..REQUESTS {
+                for _ in 0..WRITES {
                     black_box(put(&mut shard, &keyspace, next));
                     next = (next + 1) % keyspace.count();
                 }
