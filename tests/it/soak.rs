@@ -66,7 +66,10 @@ impl Walk {
         let sent_ms = self.now_ms();
         let answer = match self.client.ask(&request, dialect) {
             Ok(answer) => answer,
-            Err(error) => panic!("client {}: {request:?} in {dialect:?}: {error}", self.number),
+            Err(error) => {
+                let key = String::from_utf8_lossy(request.key());
+                panic!("client {} at {sent_ms} ms, {key}, in {dialect:?}: {error}", self.number);
+            }
         };
         let at = Span { sent_ms, received_ms: self.now_ms() };
         if let Err(wrong) = self.model.observe(&request, &answer, at) {

@@ -91,6 +91,10 @@ impl Connection {
         let count = match self.stream.read(&mut buffer) {
             // A server that closes with input unread resets the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let reason = format!("no answer within {ANSWER_LIMIT:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
             other => other?,
         };
         self.received.extend_from_slice(&buffer[..count]);

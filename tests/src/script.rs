@@ -32,13 +32,12 @@
 //! to a `noreply`, shows there at the latest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
-use crate::connection::{ANSWER_LIMIT, Connection};
+use crate::connection::Connection;
 use crate::wait;
 
 /// A parsed dialogue.
@@ -424,10 +423,7 @@ impl Dialogue {
     /// The next line, or `None` at the end of the connection.
     fn receive(&mut self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let line = self.connection(name)?.receive_line();
-        let line = line.map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => format!("no answer within {ANSWER_LIMIT:?}"),
-            _ => format!("cannot receive: {error}"),
-        })?;
+        let line = line.map_err(|error| format!("cannot receive: {error}"))?;
         match &line {
             Some(line) => self.note(name, '<', line),
             None => self.note(name, '<', b"<EOF>"),
