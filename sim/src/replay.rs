@@ -243,7 +243,7 @@ impl Server {
         let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
         let policy_bytes = policy.entry_bytes();
         let shard = || {
-            let budget = Budget::new(geometry.shard_bytes, entry_bytes(policy_bytes));
+            let budget = Budget::new(geometry.items_bytes_max(), entry_bytes(policy_bytes));
             Population::new(policy, entries_reserved(budget.bytes_max()), budget)
         };
         let shards = (0..geometry.shard_count).map(|_| shard()).collect();

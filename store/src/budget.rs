@@ -7,7 +7,7 @@
 //!   is free still costs its columns. What the high-water mark costs beyond the resident entries is
 //!   charged as idle.
 
-use crate::record::{Footprint, SHARD_OVERHEAD_BYTES};
+use crate::record::Footprint;
 
 /// What a shard's items may take, and what they take now.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +20,11 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget for a shard of `shard_bytes` memory whose entries cost `entry_bytes` of columns
-    /// each (index and policy included).
-    pub fn new(shard_bytes: u64, entry_bytes: u32) -> Self {
+    /// A budget of `bytes_max` ([`crate::Geometry::items_bytes_max`]) for items whose entries cost
+    /// `entry_bytes` of columns each (index and policy included).
+    pub fn new(bytes_max: u64, entry_bytes: u32) -> Self {
         Self {
-            bytes_max: shard_bytes.saturating_sub(SHARD_OVERHEAD_BYTES),
+            bytes_max,
             used_bytes: 0,
             entries: 0,
             entries_high: 0,
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_budget_takes_items_until_it_is_full() {
-        let mut budget = Budget::new(SHARD_OVERHEAD_BYTES + 1000, 10);
+        let mut budget = Budget::new(1000, 10);
         budget.insert(footprint(600));
         assert!(budget.fits(footprint(400)));
         assert!(!budget.fits(footprint(401)));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn ids_of_items_that_left_are_still_charged_until_they_are_reused() {
-        let mut budget = Budget::new(SHARD_OVERHEAD_BYTES + 1000, 10);
+        let mut budget = Budget::new(1000, 10);
         budget.insert(footprint(100));
         budget.insert(footprint(100));
         budget.remove(footprint(100));

@@ -10,6 +10,7 @@
 use eviction::{KeyHash, Kind};
 
 use crate::hash::fast_range;
+use crate::record::SHARD_OVERHEAD_BYTES;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -21,6 +22,8 @@ const SEGMENT_BYTES_MIN: u64 = 16 * KIB;
 const SEGMENT_BYTES_MAX: u64 = MIB;
 /// A shard has at least this many segments.
 const SEGMENTS_MIN: u64 = 32;
+/// Segments that hold no more than a part of what they could: two open ones, one to clean into.
+const SEGMENTS_APART: u64 = 3;
 /// Shards wanted for each worker thread, so that two workers seldom want the same lock.
 const SHARDS_PER_THREAD: u64 = 4;
 /// An item of the largest size takes at most this share of a shard.
@@ -67,10 +70,19 @@ impl Geometry {
         fast_range(low, self.shard_count)
     }
 
-    /// The largest record kept in one piece; a larger item is stored as a chain of parts.
+    /// What a shard's items may take of its memory, in footprints: all of it but what does not
+    /// depend on the items, namely a fixed overhead, the two open segments and the one that the
+    /// cleaner moves records to.
+    pub fn items_bytes_max(&self) -> u64 {
+        let apart = SHARD_OVERHEAD_BYTES + SEGMENTS_APART * u64::from(self.segment_bytes);
+        self.shard_bytes.saturating_sub(apart)
+    }
+
+    /// The largest record kept in one piece; a larger item is stored as a chain of parts. What a
+    /// record does not fit into at a segment's end is lost: on average half of this, at most.
     #[inline]
     pub fn part_bytes_max(&self) -> u32 {
-        self.segment_bytes / 8
+        self.segment_bytes / 16
     }
 }
 

@@ -33,6 +33,9 @@ use crate::time::{Deadline, Timestamp};
 const SEGMENTS_RESERVED: u32 = 1;
 /// The cleaner works between writes when fewer segments than this are free.
 const SEGMENTS_LOW: u32 = 3;
+/// Segments cleaned for one record before an item is evicted instead. Cleaning stops to be worth it
+/// where segments are fifteen sixteenths full, so that many of them gain one.
+const CLEANED_AT_ONCE_MAX: u32 = 16;
 /// An item read within so many seconds before its eviction counts as active.
 const ACTIVE_SECS: u32 = 60;
 /// A scratch buffer that grew beyond this is given back.
@@ -164,7 +167,7 @@ impl Shard {
     /// An empty shard over the segments of `arena`.
     pub fn with_arena(config: Config, arena: Box<dyn Arena>) -> Self {
         let policy_bytes = config.policy.entry_bytes();
-        let budget = Budget::new(config.geometry.shard_bytes, entry_bytes(policy_bytes));
+        let budget = Budget::new(config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
         let entries_max = entries_max(&config);
         Self {
             log: Log::new(arena, config.shard),
@@ -799,7 +802,8 @@ impl Shard {
         let mut chains = std::mem::take(&mut self.chains);
         let policy_bytes = self.config.policy.entry_bytes();
         self.index = Index::new();
-        self.budget = Budget::new(self.config.geometry.shard_bytes, entry_bytes(policy_bytes));
+        self.budget =
+            Budget::new(self.config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
         self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max);
         self.sweep_at = 0;
         for before in order {

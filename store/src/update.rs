@@ -152,8 +152,13 @@ impl Shard {
             return DeltaOutcome::Changed { value, cas };
         }
         fields.deadline = deadline.unwrap_or(fields.deadline);
+        // What is computed from a stale number is as stale.
+        let marks = self.entries().state(id);
         match self.store(key, Some(id), fields, &[digits], now) {
-            Ok(_) => DeltaOutcome::Changed { value, cas },
+            Ok(id) => {
+                self.entries().set_state(id, marks);
+                DeltaOutcome::Changed { value, cas }
+            }
             Err(NoRoom::TooLarge | NoRoom::OutOfMemory) => DeltaOutcome::OutOfMemory,
         }
     }
