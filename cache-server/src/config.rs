@@ -15,7 +15,7 @@ use std::time::Duration;
 pub const PROTOCOL_VERSION: &str = "1.6.45";
 
 /// The eviction policy when `--eviction` is not given.
-pub const EVICTION_DEFAULT: eviction::Kind = eviction::Kind::S3Fifo;
+pub const EVICTION_DEFAULT: eviction::Kind = eviction::Kind::WTinyLfu;
 
 /// The port when neither `-p` nor `-l` names one: memcached's.
 pub const PORT_DEFAULT: u16 = 11211;

@@ -752,15 +752,22 @@ impl Shard {
             return Ok(());
         }
         self.limit_segments();
+        let mut cleaned = 0;
         loop {
             if self.log.segments_available() > SEGMENTS_RESERVED && self.log.open_next(Stream::New)
             {
                 return Ok(());
             }
+            // What one segment gains may go into the next one that is opened to move records to; of
+            // several some must be left over, or cleaning gains nothing any more.
             let (log, index, entries) = (&mut self.log, &self.index, &mut self.entries);
-            if self.cleaner.step(log, index, entries, u32::MAX) != Progress::Stuck {
+            if cleaned < CLEANED_AT_ONCE_MAX
+                && self.cleaner.step(log, index, entries, u32::MAX) != Progress::Stuck
+            {
+                cleaned += 1;
                 continue;
             }
+            cleaned = 0;
             let Some(victim) = self.victim() else {
                 self.counters.out_of_memory += 1;
                 return Err(NoRoom::OutOfMemory);
