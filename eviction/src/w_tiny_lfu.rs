@@ -15,6 +15,8 @@
 //! - How often a key was asked for lately, the sketch (`sketch.rs`) says, for keys that are not
 //!   resident too. Reads of an entry in the window are not counted: they belong to the burst in which
 //!   it arrived (the *correlated references* of E. O'Neil, P. O'Neil, G. Weikum, SIGMOD 1993).
+//! - A candidate that loses is counted once more. Else an entry that is read now and then would stay
+//!   ahead of a key that comes back as often and is missed each time.
 //! - The window **climbs**: after some requests it is made larger or smaller by a step; if the hit
 //!   ratio then rose it goes on that way, else it turns. Steps become shorter until the hit ratio
 //!   changes a lot: then the workload has changed.
@@ -257,6 +259,7 @@ impl Policy for WTinyLfu {
             if fits || self.beats_its_rival(candidate) {
                 self.shift(candidate, Place::Probation);
             } else {
+                self.sketch.increment(self.keys[candidate]);
                 break candidate;
             }
         };
@@ -476,6 +479,7 @@ mod tests {
                     if let Some(rival) = self.probation.first()
                         && self.sketch.estimate(candidate.key) <= self.sketch.estimate(rival.key)
                     {
+                        self.sketch.increment(candidate.key);
                         return Some(self.window.remove(0).entry);
                     }
                 }
