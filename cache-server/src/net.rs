@@ -45,8 +45,21 @@ pub trait Service {
     /// Carries out `request` and appends its answer to `out`, which may hold earlier answers.
     fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow;
 
+    /// These requests follow, one call of [`Service::handle`] each: a chance to have their items
+    /// fetched from memory all at once. Changes nothing.
+    fn prefetch(&self, _requests: &[Ahead<'_>]) {}
+
     /// Removes an item whose replacement was refused, so that no stale value stays behind.
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now);
+}
+
+/// A request that was decoded before its turn.
+#[derive(Clone, Debug)]
+pub struct Ahead<'a> {
+    /// The request.
+    pub request: Request<'a>,
+    /// The bytes of input that it takes up.
+    pub bytes: usize,
 }
 
 /// The circumstances of one call of [`Service::handle`].

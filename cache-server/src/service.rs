@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 use protocol::meta::request::{
     KeyScratch, MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet,
@@ -22,9 +23,14 @@ use store::{
 use crate::clock::Now;
 use crate::commands::CommandCounters;
 use crate::config::PROTOCOL_VERSION;
-use crate::net::{Call, Flow, Service};
+use crate::net::{Ahead, Call, Flow, Service};
 use crate::shards::Shards;
 use crate::stats::Statistics;
+
+/// Keys whose items are fetched from memory at once: as many misses as a core keeps under way.
+const PREFETCHED_KEYS_MAX: usize = 16;
+
+type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
 const LINE_END: &[u8] = b"\r\n";
 
@@ -74,6 +80,32 @@ impl Service for CacheService {
         Flow::Continue
     }
 
+    fn prefetch(&self, requests: &[Ahead<'_>]) {
+        let mut keys = Keys::new();
+        for ahead in requests {
+            let key = match &ahead.request {
+                Request::Get(get) => get.keys.clone().next(),
+                Request::Store(store) => Some(store.key),
+                Request::Arithmetic(arithmetic) => Some(arithmetic.key),
+                Request::Touch(touch) => Some(touch.key),
+                Request::Delete(delete) => Some(delete.key),
+                Request::MetaGet(get) if !get.key.is_base64() => {
+                    protocol::Key::new(get.key.written())
+                }
+                Request::MetaSet(set) if !set.key.is_base64() => {
+                    protocol::Key::new(set.key.written())
+                }
+                _ => None,
+            };
+            if let Some(key) = key
+                && keys.try_push(Key::new(key.as_bytes())).is_err()
+            {
+                break;
+            }
+        }
+        self.shards.prefetch(&keys);
+    }
+
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now) {
         let mut scratch = KeyScratch::default();
         let key = Key::new(key.key(&mut scratch).as_bytes());
@@ -84,7 +116,14 @@ impl Service for CacheService {
 impl CacheService {
     fn get(&self, get: &Get<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
+        let mut prefetched = call.done;
         for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
+            if index == prefetched && get.keys.len() > 1 {
+                let ahead = get.keys.clone().skip(index).take(PREFETCHED_KEYS_MAX);
+                let ahead: Keys<'_> = ahead.map(|key| Key::new(key.as_bytes())).collect();
+                prefetched += ahead.len();
+                self.shards.prefetch(&ahead);
+            }
             // At least one key a call, or a get would never end.
             if index > call.done && out.len() > call.output_bytes_high {
                 return Flow::Pause { done: index };

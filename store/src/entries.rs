@@ -16,6 +16,7 @@
 use eviction::EntryId;
 
 use crate::log::Location;
+use crate::prefetch::prefetch;
 use crate::time::{Deadline, Timestamp};
 
 /// State bits of an entry, kept beside its tag.
@@ -101,6 +102,14 @@ impl Entries {
         self.location[id.index()] = Location::NONE;
         self.set_deadline(id, Deadline::NEVER);
         self.free.push(id);
+    }
+
+    /// Asks the processor to fetch what a read needs of the columns.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: EntryId) {
+        prefetch(&self.location[id.index()]);
+        prefetch(&self.tag[id.index()]);
+        prefetch(&self.accessed[id.index()]);
     }
 
     #[inline]

@@ -15,6 +15,7 @@
 use eviction::EntryId;
 
 use crate::hash::fast_range;
+use crate::prefetch::prefetch;
 
 const SLOTS: usize = 12;
 /// Grows when more than this many of a bucket's slots are taken on average.
@@ -106,6 +107,18 @@ impl Index {
             }
             at = self.next(at);
         }
+    }
+
+    /// The first entry whose tag fits this hash, which need not be the one looked for.
+    #[inline]
+    pub fn first(&self, hash: u32) -> Option<EntryId> {
+        self.find(hash, |_| true)
+    }
+
+    /// Asks the processor to fetch the bucket of this hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u32) {
+        prefetch(&self.buckets[self.bucket_of(hash)]);
     }
 
     /// Adds an entry that is not in the table. `hash_of` gives the hash of the entries that are,

@@ -12,8 +12,12 @@
 //! - `live_bytes` of a segment counts the records that an entry still points at.
 
 use crate::arena::{Arena, SegmentId};
+use crate::prefetch::prefetch_lines;
 use crate::record::View;
 use crate::segment;
+
+/// Cache lines of a record fetched ahead: header, key and a short value.
+const PREFETCHED_LINES: usize = 3;
 
 /// Where a record stands: in units of 4 bytes from the arena's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +195,15 @@ impl Log {
     pub(crate) fn record(&self, location: Location) -> View<'_> {
         let segment = self.arena.segment(self.segment_of(location));
         View::of(&segment[self.offset_of(location)..])
+    }
+
+    /// Asks the processor to fetch the beginning of a record.
+    #[inline]
+    pub(crate) fn prefetch(&self, location: Location) {
+        let segment = self.arena.segment(self.segment_of(location));
+        if let Some(record) = segment.get(self.offset_of(location)..) {
+            prefetch_lines(record, PREFETCHED_LINES);
+        }
     }
 
     /// The bytes of a record and what follows it, to rewrite a field in place.

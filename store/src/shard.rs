@@ -91,6 +91,22 @@ pub struct Item<'a> {
     pub value: Value<'a>,
 }
 
+/// How far into the chain of what a read touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefetchDepth {
+    /// The bucket of the index.
+    Index,
+    /// The columns of the entry.
+    Columns,
+    /// The record.
+    Record,
+}
+
+impl PrefetchDepth {
+    /// All, in the order in which they depend on each other.
+    pub const ALL: [Self; 3] = [Self::Index, Self::Columns, Self::Record];
+}
+
 /// A shard's segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
@@ -193,6 +209,25 @@ impl Shard {
         let before = self.mark_used(id, now);
         self.entries.set_state(id, before.state | state::FETCHED);
         Some(self.item(id, before))
+    }
+
+    /// Asks the processor to fetch what a read of `key` will touch at `depth`, provided that the
+    /// depths before were asked for. Changes nothing, and may fetch what turns out another's.
+    #[inline]
+    pub fn prefetch(&self, key: &Key<'_>, depth: PrefetchDepth) {
+        match depth {
+            PrefetchDepth::Index => self.index.prefetch(key.tag),
+            PrefetchDepth::Columns => {
+                if let Some(id) = self.index.first(key.tag) {
+                    self.entries.prefetch(id);
+                }
+            }
+            PrefetchDepth::Record => {
+                if let Some(id) = self.index.first(key.tag) {
+                    self.log.prefetch(self.entries.location(id));
+                }
+            }
+        }
     }
 
     /// Reads an item without the policy hearing of it, and without counting it as read.

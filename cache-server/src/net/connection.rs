@@ -18,17 +18,21 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use protocol::{Decoder, ProtocolError, Request, Step};
 
 use crate::clock::Now;
 use crate::net::buffers::{Gauge, Lease};
-use crate::net::{Call, Flow, Service};
+use crate::net::{Ahead, Call, Flow, Service};
 
 /// What one read takes at most when no large value is awaited.
 const SCRATCH_INPUT_BYTES: usize = 64 << 10;
 
 /// What a worker's output buffer keeps for the next turn; a turn may make it grow beyond.
 const SCRATCH_OUTPUT_BYTES_KEPT: usize = 2 << 20;
+
+/// Requests decoded together at most: enough to have the memory busy, few enough for the stack.
+const BATCH_REQUESTS_MAX: usize = 16;
 
 /// The smallest buffer for half a command line.
 const LINE_BYTES: usize = 2048;
@@ -156,6 +160,25 @@ impl Buffer {
     }
 }
 
+/// Requests decoded together, so that the service can prefetch what all of them will read.
+type Batch<'a> = ArrayVec<Ahead<'a>, BATCH_REQUESTS_MAX>;
+
+/// Decodes up to `more_max` further whole requests of `input` into `batch`. The connection's own
+/// decoder stays where it is: `decoder` is a copy, and what it learns of a half request is dropped.
+fn look_ahead<'a>(
+    mut decoder: Decoder,
+    mut input: &'a [u8],
+    more_max: usize,
+    batch: &mut Batch<'a>,
+) {
+    let more_max = more_max.min(batch.remaining_capacity());
+    for _ in 0..more_max {
+        let Step::Request { consumed, request } = decoder.decode(input) else { return };
+        batch.push(Ahead { request, bytes: consumed });
+        input = &input[consumed..];
+    }
+}
+
 impl Connection {
     /// A client that has said nothing yet.
     pub fn new(limits: protocol::Limits, gauge: Arc<Gauge>) -> Self {
@@ -215,24 +238,36 @@ impl Connection {
                     self.decoder.refuse_data(ProtocolError::OutOfMemoryStoring);
                 }
                 Step::Request { consumed, request } => {
-                    let call = Call {
-                        now,
-                        done: self.done,
-                        output_bytes_high: self.output.start + limits.output_bytes_high,
-                    };
-                    match service.handle(&request, call, &mut self.output.bytes) {
-                        Flow::Pause { done } => {
-                            // Its bytes stay, and the decoder stands before them again.
-                            self.done = done;
+                    let mut batch = Batch::new();
+                    batch.push(Ahead { request, bytes: consumed });
+                    let more_max = (limits.requests_max - tally.requests - 1) as usize;
+                    look_ahead(self.decoder.clone(), &input[consumed..], more_max, &mut batch);
+                    if batch.len() > 1 {
+                        service.prefetch(&batch);
+                    }
+                    for Ahead { request, bytes } in &batch {
+                        if self.output.rest().len() >= limits.output_bytes_high {
                             return Turn::Full;
                         }
-                        flow => {
-                            tally.requests += 1;
-                            self.done = 0;
-                            self.wanted = 0;
-                            self.input.start += consumed;
-                            if flow == Flow::Close {
-                                return Turn::Closes;
+                        let call = Call {
+                            now,
+                            done: self.done,
+                            output_bytes_high: self.output.start + limits.output_bytes_high,
+                        };
+                        match service.handle(request, call, &mut self.output.bytes) {
+                            Flow::Pause { done } => {
+                                // Its bytes stay, and the decoder stands before them again.
+                                self.done = done;
+                                return Turn::Full;
+                            }
+                            flow => {
+                                tally.requests += 1;
+                                self.done = 0;
+                                self.wanted = 0;
+                                self.input.start += bytes;
+                                if flow == Flow::Close {
+                                    return Turn::Closes;
+                                }
                             }
                         }
                     }

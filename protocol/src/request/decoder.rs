@@ -140,7 +140,7 @@ impl<'a> Line<'a> {
 /// It owns no input: the caller keeps the bytes and passes all that are not consumed yet, each call
 /// the same ones with more behind them. What was looked at before is not looked at again. Requests
 /// borrow from the input alone, so several can be decoded first and carried out together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     limits: Limits,
     state: State,
