@@ -1,13 +1,15 @@
-//! Dense columns by `EntryId`: where an entry's record is, its hash tag and state, its deadline, when
-//! it was last used.
+//! Dense columns by `EntryId`: what a read needs of an entry, and apart from it the deadline.
 //!
 //! ```text
-//! location   u32   units of 4 bytes in the arena; all ones when the entry is free
-//! tag        u32   28 bits of the key's hash | 4 bits of state
-//! deadline   u32   seconds since 1970, rounded up; 0 = never
-//! accessed   u32   seconds since 1970
+//! row        location  u32   units of 4 bytes in the arena; all ones when the entry is free
+//!            tag       u32   28 bits of the key's hash | 4 bits of state
+//!            accessed  u32   seconds since 1970
+//! deadline             u32   seconds since 1970, rounded up; 0 = never
 //! ```
 //!
+//! - A read touches one row: three columns would be three cache lines on three pages. The deadline
+//!   stands alone because the sweep reads it and nothing else; a bit of state says whether an entry
+//!   has one, so a read of one that has none does not look.
 //! - The columns are as long as the shard could ever need, but untouched memory is not resident: what
 //!   they cost follows the highest id handed out, and a deadline column that is all zeros costs
 //!   nothing.
@@ -29,15 +31,23 @@ pub(crate) mod state {
     pub(crate) const WIN_SENT: u32 = 1 << 2;
 }
 
+/// The bit beside the state's that says whether the entry has a deadline.
+const EXPIRES: u32 = 1 << 3;
 const STATE_BITS: u32 = 4;
-const STATE_MASK: u32 = (1 << STATE_BITS) - 1;
+const STATE_MASK: u32 = state::FETCHED | state::STALE | state::WIN_SENT;
+
+/// What a read needs of an entry.
+#[derive(Clone, Copy)]
+struct Row {
+    location: Location,
+    tag: u32,
+    accessed: u32,
+}
 
 /// The columns.
 pub(crate) struct Entries {
-    location: Vec<Location>,
-    tag: Vec<u32>,
+    rows: Vec<Row>,
     deadline: Vec<u32>,
-    accessed: Vec<u32>,
     free: Vec<EntryId>,
     /// Ids below this have been handed out at least once.
     high: u32,
@@ -47,10 +57,8 @@ impl Entries {
     /// Columns for `entries_max` entries; none is touched yet.
     pub(crate) fn new(entries_max: usize) -> Self {
         Self {
-            location: Vec::with_capacity(entries_max),
-            tag: Vec::with_capacity(entries_max),
+            rows: Vec::with_capacity(entries_max),
             deadline: vec![0; entries_max],
-            accessed: Vec::with_capacity(entries_max),
             free: Vec::new(),
             high: 0,
         }
@@ -63,17 +71,14 @@ impl Entries {
 
     /// Hands out an id for a record.
     pub(crate) fn allocate(&mut self, tag: u32, location: Location) -> EntryId {
-        let tag = tag << STATE_BITS;
+        let row = Row { location, tag: tag << STATE_BITS, accessed: 0 };
         if let Some(id) = self.free.pop() {
-            self.location[id.index()] = location;
-            self.tag[id.index()] = tag;
+            self.rows[id.index()] = row;
             return id;
         }
         let id = EntryId(self.high);
         self.high += 1;
-        self.location.push(location);
-        self.tag.push(tag);
-        self.accessed.push(0);
+        self.rows.push(row);
         if self.deadline.len() < self.high as usize {
             self.deadline.push(0);
         }
@@ -87,8 +92,9 @@ impl Entries {
         self.set_state(new, from.state(id));
         if from.has_deadline(id) {
             self.deadline[new.index()] = from.deadline[id.index()];
+            self.rows[new.index()].tag |= EXPIRES;
         }
-        self.accessed[new.index()] = from.accessed[id.index()];
+        self.rows[new.index()].accessed = from.rows[id.index()].accessed;
         new
     }
 
@@ -99,7 +105,7 @@ impl Entries {
 
     /// Takes an id back.
     pub(crate) fn release(&mut self, id: EntryId) {
-        self.location[id.index()] = Location::NONE;
+        self.rows[id.index()].location = Location::NONE;
         self.set_deadline(id, Deadline::NEVER);
         self.free.push(id);
     }
@@ -107,53 +113,56 @@ impl Entries {
     /// Asks the processor to fetch what a read needs of the columns.
     #[inline]
     pub(crate) fn prefetch(&self, id: EntryId) {
-        prefetch(&self.location[id.index()]);
-        prefetch(&self.tag[id.index()]);
-        prefetch(&self.accessed[id.index()]);
+        prefetch(&self.rows[id.index()]);
     }
 
     #[inline]
     pub(crate) fn location(&self, id: EntryId) -> Location {
-        self.location[id.index()]
+        self.rows[id.index()].location
     }
 
     #[inline]
     pub(crate) fn set_location(&mut self, id: EntryId, location: Location) {
-        self.location[id.index()] = location;
+        self.rows[id.index()].location = location;
     }
 
     /// The 28 bits of hash given at allocation.
     #[inline]
     pub(crate) fn tag(&self, id: EntryId) -> u32 {
-        self.tag[id.index()] >> STATE_BITS
+        self.rows[id.index()].tag >> STATE_BITS
     }
 
     #[inline]
     pub(crate) fn state(&self, id: EntryId) -> u32 {
-        self.tag[id.index()] & STATE_MASK
+        self.rows[id.index()].tag & STATE_MASK
     }
 
     #[inline]
     pub(crate) fn set_state(&mut self, id: EntryId, state: u32) {
-        debug_assert!(state <= STATE_MASK);
-        let tag = &mut self.tag[id.index()];
+        debug_assert!(state & !STATE_MASK == 0);
+        let tag = &mut self.rows[id.index()].tag;
         *tag = *tag & !STATE_MASK | state;
     }
 
     #[inline]
     pub(crate) fn set_deadline(&mut self, id: EntryId, deadline: Deadline) {
         let secs = deadline.column_secs();
+        let tag = &mut self.rows[id.index()].tag;
         // A column never written stays out of memory.
-        if self.deadline[id.index()] != secs {
+        if secs != 0 || *tag & EXPIRES != 0 {
             self.deadline[id.index()] = secs;
         }
+        *tag = if secs == 0 { *tag & !EXPIRES } else { *tag | EXPIRES };
     }
 
     /// What the deadline column knows of an entry at `now`.
     #[inline]
     pub(crate) fn expiry(&self, id: EntryId, now: Timestamp) -> Expiry {
+        if !self.has_deadline(id) {
+            return Expiry::Valid;
+        }
         let secs = u64::from(self.deadline[id.index()]);
-        if secs == 0 || now.0 <= (secs - 1) * 1000 {
+        if now.0 <= (secs - 1) * 1000 {
             Expiry::Valid
         } else if now.0 >= secs * 1000 {
             Expiry::Due
@@ -162,19 +171,27 @@ impl Entries {
         }
     }
 
+    /// The first entry in `from..to` whose deadline is not after `now`, by the column alone.
+    pub(crate) fn first_due(&self, from: u32, to: u32, now: Timestamp) -> Option<EntryId> {
+        let limit = now.as_secs().saturating_add(1);
+        let column = &self.deadline[from as usize..to as usize];
+        let at = column.iter().position(|&secs| secs != 0 && secs <= limit)?;
+        Some(EntryId(from + u32::try_from(at).unwrap_or(u32::MAX)))
+    }
+
     /// Whether the entry has a deadline.
     pub(crate) fn has_deadline(&self, id: EntryId) -> bool {
-        self.deadline[id.index()] != 0
+        self.rows[id.index()].tag & EXPIRES != 0
     }
 
     #[inline]
     pub(crate) fn accessed_secs(&self, id: EntryId) -> u32 {
-        self.accessed[id.index()]
+        self.rows[id.index()].accessed
     }
 
     #[inline]
     pub(crate) fn set_accessed(&mut self, id: EntryId, now: Timestamp) {
-        self.accessed[id.index()] = now.as_secs();
+        self.rows[id.index()].accessed = now.as_secs();
     }
 }
 
@@ -208,7 +225,10 @@ mod tests {
     fn state_and_tag_do_not_disturb_each_other() {
         let mut entries = Entries::new(1);
         let id = entries.allocate((1 << 28) - 1, Location(0));
+        entries.set_deadline(id, Deadline::at(Timestamp(5_000)));
         entries.set_state(id, state::STALE | state::FETCHED);
+        assert!(entries.has_deadline(id));
+        entries.set_deadline(id, Deadline::NEVER);
         assert_eq!(entries.tag(id), (1 << 28) - 1);
         assert_eq!(entries.state(id), state::STALE | state::FETCHED);
     }

@@ -3,8 +3,6 @@
 //! Expiry is exact when an item is read. The sweep is for those that nobody reads: it gives their
 //! memory back without being asked.
 
-use eviction::EntryId;
-
 use crate::shard::Shard;
 use crate::time::Timestamp;
 
@@ -25,7 +23,12 @@ impl Shard {
         let high = self.entries().high();
         let from = self.sweep_at.min(high);
         let to = from.saturating_add(entries_max).min(high);
-        let removed = (from..to).filter(|&id| self.expire_if_due(EntryId(id), now)).count();
+        let mut removed = 0usize;
+        let mut at = from;
+        while let Some(id) = self.entries().first_due(at, to, now) {
+            removed += usize::from(self.expire_if_due(id, now));
+            at = id.0 + 1;
+        }
         let wrapped = to == high;
         self.sweep_at = if wrapped { 0 } else { to };
         let counters = self.counters_mut();

@@ -223,7 +223,7 @@ fn the_log_has_room_for_what_the_budget_admits_however_small_the_items() {
         for value_bytes in [1, 20, 60, 300, 1900] {
             let mut shard = shard_of(MIB, kind);
             let value = vec![1; value_bytes];
-            for n in 0..60_000u64 {
+            for n in 0..25_000u64 {
                 // Two of three writes are new, the third overwrites one of the last.
                 let key = if n % 3 == 0 { n.saturating_sub(1 + n % 500) } else { n };
                 put(&mut shard, &key.to_string(), &value);
