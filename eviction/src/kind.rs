@@ -12,7 +12,7 @@ use crate::lfu::Lfu;
 use crate::lru::Lru;
 use crate::s3_fifo::S3Fifo;
 use crate::sieve::Sieve;
-use crate::sketch::SKETCH_BYTES_MAX;
+use crate::sketch::SKETCH_BYTES;
 use crate::w_tiny_lfu::WTinyLfu;
 
 /// An eviction policy by name.
@@ -81,7 +81,8 @@ impl Kind {
             Self::LfuDa => links + 4 + 4 + 4,
             Self::Arc => links + key + weight + 1 + GHOST_BYTES_MAX,
             Self::S3Fifo => links + key + weight + 2 + GHOST_BYTES_MAX,
-            Self::WTinyLfu => links + key + weight + 1 + SKETCH_BYTES_MAX,
+            // Of the key half the hash; where the entry stands is in the weight.
+            Self::WTinyLfu => links + key / 2 + weight + SKETCH_BYTES,
         }
     }
 

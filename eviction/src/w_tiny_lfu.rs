@@ -26,7 +26,7 @@
 
 use crate::column::Column;
 use crate::list::{Links, List};
-use crate::sketch::Sketch;
+use crate::sketch::{Fingerprint, Sketch};
 use crate::{Admission, EntryId, KeyHash, Policy};
 
 /// W-TinyLFU.
@@ -42,9 +42,7 @@ pub struct WTinyLfu {
     incoming: Option<Incoming>,
     len: usize,
     links: Links,
-    keys: Column<KeyHash>,
-    weights: Column<u32>,
-    places: Column<Place>,
+    residents: Column<Resident>,
 }
 
 /// Entries from most to least recently used, and what they weigh together.
@@ -62,10 +60,43 @@ enum Place {
     Protected,
 }
 
+/// What is known of an entry, in 8 bytes: a request finds it all in one cache line.
+#[derive(Clone, Copy, Debug)]
+struct Resident {
+    key: Fingerprint,
+    /// The place in the two highest bits, the weight below.
+    place_and_weight: u32,
+}
+
+/// Bits of a weight.
+const WEIGHT_BITS: u32 = 30;
+/// What is heavier counts as this, a byte less than 1 GiB, the most that an item may have.
+const WEIGHT_MAX: u32 = (1 << WEIGHT_BITS) - 1;
+
+impl Resident {
+    fn new(key: Fingerprint, place: Place, weight: u32) -> Self {
+        Self { key, place_and_weight: (place as u32) << WEIGHT_BITS | weight.min(WEIGHT_MAX) }
+    }
+
+    #[inline]
+    fn place(self) -> Place {
+        match self.place_and_weight >> WEIGHT_BITS {
+            0 => Place::Window,
+            1 => Place::Probation,
+            _ => Place::Protected,
+        }
+    }
+
+    #[inline]
+    fn weight(self) -> u32 {
+        self.place_and_weight & WEIGHT_MAX
+    }
+}
+
 /// What room is being made for.
 #[derive(Clone, Copy, Debug)]
 struct Incoming {
-    key: KeyHash,
+    key: Fingerprint,
     weight: u32,
 }
 
@@ -79,14 +110,12 @@ impl WTinyLfu {
             window: empty,
             probation: empty,
             protected: empty,
-            sketch: Sketch::new(),
+            sketch: Sketch::with_capacity(entries_max),
             climber: Climber::new(),
             incoming: None,
             len: 0,
             links: Links::with_capacity(entries_max),
-            keys: Column::with_capacity(entries_max),
-            weights: Column::with_capacity(entries_max),
-            places: Column::with_capacity(entries_max),
+            residents: Column::with_capacity(entries_max),
         };
         policy.set_window(WINDOW_SHARE_MIN);
         policy
@@ -119,27 +148,29 @@ impl WTinyLfu {
         }
     }
 
-    fn push(&mut self, entry: EntryId, place: Place) {
-        self.places.set(entry, place);
-        let weight = u64::from(self.weights[entry]);
+    /// Puts `entry`, which stands nowhere, in `place`.
+    fn push(&mut self, entry: EntryId, key: Fingerprint, weight: u32, place: Place) {
+        let resident = Resident::new(key, place, weight);
+        self.residents.set(entry, resident);
         let mut segment = *self.segment(place);
         segment.recency.push_newest(&mut self.links, entry);
-        segment.weight += weight;
+        segment.weight += u64::from(resident.weight());
         *self.segment(place) = segment;
     }
 
-    fn take(&mut self, entry: EntryId) {
-        let weight = u64::from(self.weights[entry]);
-        let place = self.places[entry];
-        let mut segment = *self.segment(place);
+    /// Takes `entry` out of where it stands.
+    fn take(&mut self, entry: EntryId) -> Resident {
+        let resident = self.residents[entry];
+        let mut segment = *self.segment(resident.place());
         segment.recency.remove(&mut self.links, entry);
-        segment.weight -= weight;
-        *self.segment(place) = segment;
+        segment.weight -= u64::from(resident.weight());
+        *self.segment(resident.place()) = segment;
+        resident
     }
 
     fn shift(&mut self, entry: EntryId, place: Place) {
-        self.take(entry);
-        self.push(entry, place);
+        let resident = self.take(entry);
+        self.push(entry, resident.key, resident.weight(), place);
     }
 
     /// Moves the oldest of `protected` to `probation`.
@@ -150,12 +181,13 @@ impl WTinyLfu {
     }
 
     fn use_again(&mut self, entry: EntryId) {
-        match self.places[entry] {
+        let resident = self.residents[entry];
+        match resident.place() {
             Place::Window => return self.window.recency.renew(&mut self.links, entry),
             Place::Probation => self.shift(entry, Place::Protected),
             Place::Protected => self.protected.recency.renew(&mut self.links, entry),
         }
-        self.sketch.increment(self.keys[entry]);
+        self.sketch.increment(resident.key);
         while self.protected.weight > self.main_weight_max() / 5 * 4 {
             self.demote();
         }
@@ -166,13 +198,13 @@ impl WTinyLfu {
     fn beats_its_rival(&mut self, candidate: EntryId) -> bool {
         let rival = self.probation.recency.oldest().or_else(|| self.demote());
         rival.is_none_or(|rival| {
-            let asked = |entry: EntryId| self.sketch.estimate(self.keys[entry]);
+            let asked = |entry: EntryId| self.sketch.estimate(self.residents[entry].key);
             asked(candidate) > asked(rival)
         })
     }
 
     /// Whether a large newcomer was asked for more often than all that would leave for it together.
-    fn beats_all_rivals(&mut self, key: KeyHash, weight: u32) -> bool {
+    fn beats_all_rivals(&mut self, key: Fingerprint, weight: u32) -> bool {
         let asked = self.sketch.estimate(key);
         let needed =
             (self.main_weight() + u64::from(weight)).saturating_sub(self.main_weight_max());
@@ -180,12 +212,12 @@ impl WTinyLfu {
         let mut next = self.probation.recency.oldest();
         while freed < needed {
             let Some(rival) = next.or_else(|| self.demote()) else { break };
-            rivals_asked += self.sketch.estimate(self.keys[rival]);
+            rivals_asked += self.sketch.estimate(self.residents[rival].key);
             // At most 15 steps: a rival in the main segments was asked for at least once.
             if rivals_asked >= asked {
                 return false;
             }
-            freed += u64::from(self.weights[rival]);
+            freed += u64::from(self.residents[rival].weight());
             next = List::newer(&self.links, rival);
         }
         true
@@ -200,6 +232,7 @@ impl WTinyLfu {
 
 impl Policy for WTinyLfu {
     fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+        let key = Fingerprint::of(key);
         self.sketch.increment(key);
         self.count_request(false);
         self.incoming = Some(Incoming { key, weight });
@@ -210,13 +243,12 @@ impl Policy for WTinyLfu {
     }
 
     fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+        let key = Fingerprint::of(key);
         if self.incoming.take().is_none_or(|incoming| incoming.key != key) {
             self.sketch.increment(key);
         }
-        self.keys.set(entry, key);
-        self.weights.set(entry, weight);
         let place = if self.is_large(weight) { Place::Probation } else { Place::Window };
-        self.push(entry, place);
+        self.push(entry, key, weight, place);
         self.len += 1;
         self.sketch.fit(self.len);
     }
@@ -227,9 +259,8 @@ impl Policy for WTinyLfu {
     }
 
     fn on_update(&mut self, entry: EntryId, weight: u32) {
-        self.take(entry);
-        self.weights[entry] = weight;
-        self.push(entry, self.places[entry]);
+        let resident = self.take(entry);
+        self.push(entry, resident.key, weight, resident.place());
         self.use_again(entry);
     }
 
@@ -255,11 +286,11 @@ impl Policy for WTinyLfu {
                     self.probation.recency.oldest().or_else(|| self.protected.recency.oldest());
                 break main.or(candidate)?;
             };
-            let fits = u64::from(self.weights[candidate]) <= main_room;
+            let fits = u64::from(self.residents[candidate].weight()) <= main_room;
             if fits || self.beats_its_rival(candidate) {
                 self.shift(candidate, Place::Probation);
             } else {
-                self.sketch.increment(self.keys[candidate]);
+                self.sketch.increment(self.residents[candidate].key);
                 break candidate;
             }
         };
@@ -336,25 +367,25 @@ mod tests {
     /// The three segments, least recently used first. Sketch and climber have tests of their own.
     struct Model {
         capacity: u64,
-        window: Vec<Resident>,
-        probation: Vec<Resident>,
-        protected: Vec<Resident>,
+        window: Vec<Item>,
+        probation: Vec<Item>,
+        protected: Vec<Item>,
         sketch: Sketch,
-        incoming: Option<(KeyHash, u32)>,
+        incoming: Option<(Fingerprint, u32)>,
     }
 
     #[derive(Clone, Copy)]
-    struct Resident {
+    struct Item {
         entry: EntryId,
-        key: KeyHash,
+        key: Fingerprint,
         weight: u32,
     }
 
-    fn weight_of(segment: &[Resident]) -> u64 {
+    fn weight_of(segment: &[Item]) -> u64 {
         segment.iter().map(|resident| u64::from(resident.weight)).sum()
     }
 
-    fn position(segment: &[Resident], entry: EntryId) -> Option<usize> {
+    fn position(segment: &[Item], entry: EntryId) -> Option<usize> {
         segment.iter().position(|resident| resident.entry == entry)
     }
 
@@ -365,7 +396,7 @@ mod tests {
                 window: Vec::new(),
                 probation: Vec::new(),
                 protected: Vec::new(),
-                sketch: Sketch::new(),
+                sketch: Sketch::with_capacity(0),
                 incoming: None,
             }
         }
@@ -406,6 +437,7 @@ mod tests {
 
     impl Policy for Model {
         fn before_insert(&mut self, key: KeyHash, weight: u32) -> Admission {
+            let key = Fingerprint::of(key);
             self.sketch.increment(key);
             self.incoming = Some((key, weight));
             if u64::from(weight) <= self.window_max() {
@@ -433,12 +465,13 @@ mod tests {
         }
 
         fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32) {
+            let key = Fingerprint::of(key);
             if self.incoming.take().is_none_or(|incoming| incoming.0 != key) {
                 self.sketch.increment(key);
             }
             let large = u64::from(weight) > self.window_max();
             let segment = if large { &mut self.probation } else { &mut self.window };
-            segment.push(Resident { entry, key, weight });
+            segment.push(Item { entry, key, weight });
             self.sketch.fit(self.window.len() + self.probation.len() + self.protected.len());
         }
 
