@@ -63,6 +63,10 @@ impl Service for CacheService {
             Request::Delete(delete) => self.delete(delete, now, out),
             Request::FlushAll(flush) => self.flush_all(flush, now, out),
             Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
+            Request::MemoryLimit(limit) => {
+                self.shards.set_memory(u64::from(limit.mebibytes) << 20, now);
+                answer(out, limit.noreply, &Response::Ok);
+            }
             Request::Stats { arguments } => {
                 self.statistics.answer(arguments.clone(), call.now, out);
             }
@@ -131,8 +135,9 @@ impl CacheService {
             let key = Key::new(asked.as_bytes());
             let mut shard = self.shards.lock(&key);
             self.counters.cmd_get.add(1);
-            if let Some(exptime) = get.touch {
-                self.count_touch(shard.touch(&key, deadline(exptime, now), now));
+            let touched = get.touch.map(|exptime| deadline(exptime, now));
+            if let Some(deadline) = touched.filter(|deadline| !deadline.is_due(now)) {
+                self.count_touch(shard.touch(&key, deadline, now));
             }
             let Some(item) = shard.get(&key, now) else {
                 self.counters.get_misses.add(1);
@@ -143,6 +148,10 @@ impl CacheService {
             encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
             item.value.append_to(out);
             out.extend_from_slice(LINE_END);
+            // An expiry in the past comes after the value: the last read of it.
+            if let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
+                self.count_touch(shard.touch(&key, deadline, now));
+            }
         }
         Response::End.encode(out);
         Flow::Continue
@@ -298,6 +307,7 @@ impl CacheService {
             own_cas: set.new_cas,
         };
         self.counters.cmd_meta.add(1);
+        let mut value_bytes = set.data.len();
         let outcome = {
             let mut shard = self.shards.lock(&key);
             match precondition(set.mode, set.compare_cas, set.invalidate) {
@@ -311,6 +321,11 @@ impl CacheService {
                         (PutOutcome::NotStored, Some(exptime)) => {
                             let new = NewItem { value: &[set.data], ..new(exptime) };
                             shard.put(&key, &new, Precondition::Absent, now)
+                        }
+                        (outcome @ PutOutcome::Stored { .. }, _) => {
+                            let joined = shard.peek(&key, now).map(|item| item.value.len());
+                            value_bytes = joined.unwrap_or(value_bytes);
+                            outcome
                         }
                         (outcome, _) => outcome,
                     }
@@ -335,7 +350,7 @@ impl CacheService {
         let facts = ItemFacts {
             cas,
             client_flags: set.client_flags,
-            value_bytes: set.data.len(),
+            value_bytes,
             ttl_s: ttl_s(deadline(set.exptime, now), now),
             ..ItemFacts::default()
         };

@@ -5,6 +5,7 @@
 //! seldom want the same one.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -19,6 +20,7 @@ const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;
 pub struct Shards {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     geometry: Geometry,
+    memory_bytes: AtomicU64,
 }
 
 impl Shards {
@@ -33,10 +35,28 @@ impl Shards {
             let config = store::Config { geometry, item_bytes_max, policy, evicts, shard };
             CachePadded::new(Mutex::new(Shard::new(config)))
         };
-        Self { shards: (0..geometry.shard_count).map(shard).collect(), geometry }
+        Self {
+            shards: (0..geometry.shard_count).map(shard).collect(),
+            geometry,
+            memory_bytes: AtomicU64::new(config.memory_bytes as u64),
+        }
     }
 
-    /// How the memory is cut.
+    /// The memory for items, overhead included, in bytes: `-m`, or what it was changed to.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes the memory for items. Keys stay in their shards; a shard that becomes smaller evicts.
+    pub fn set_memory(&self, memory_bytes: u64, now: Timestamp) {
+        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
+        let geometry = self.geometry.with_memory(memory_bytes);
+        for mut shard in self.each() {
+            shard.set_geometry(geometry, now);
+        }
+    }
+
+    /// How the memory is cut, as it was at the start.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }

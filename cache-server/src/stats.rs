@@ -160,7 +160,7 @@ impl Statistics {
         stats.add("auth_errors", 0);
         stats.add("bytes_read", network.bytes_read);
         stats.add("bytes_written", network.bytes_written);
-        stats.add("limit_maxbytes", self.config.memory_bytes);
+        stats.add("limit_maxbytes", self.shards.memory_bytes());
         stats.add("accepting_conns", 1);
         stats.add("listen_disabled_num", 0);
         stats.add("time_in_listen_disabled_us", 0);
@@ -217,7 +217,7 @@ impl Statistics {
         let hosts = hosts.collect::<Vec<_>>().join(",");
         let socket = config.unix_socket.as_ref();
 
-        stats.add("maxbytes", config.memory_bytes);
+        stats.add("maxbytes", self.shards.memory_bytes());
         stats.add("maxconns", config.connections_max);
         stats.add("tcpport", port.unwrap_or(0));
         stats.add("udpport", 0);

@@ -9,7 +9,8 @@ use crate::key::Key;
 use crate::meta::flags::Returns;
 use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet};
 use crate::request::{
-    Arithmetic, Delete, Direction, FlushAll, Get, Request, Store, StoreMode, Touch, Verbosity,
+    Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, Store, StoreMode, Touch,
+    Verbosity,
 };
 use crate::text::request::Keys;
 use crate::token::Tokens;
@@ -137,6 +138,10 @@ impl Parts {
             3 => Request::Touch(Touch { key, exptime: self.exptime(), noreply }),
             4 => Request::Delete(Delete { key, noreply }),
             5 => Request::FlushAll(FlushAll { delay: self.exptime(), noreply }),
+            6 if self.yes[0] => Request::MemoryLimit(MemoryLimit {
+                mebibytes: self.client_flags.clamp(8, 1_000_000_000),
+                noreply,
+            }),
             6 => Request::Verbosity(Verbosity { level: self.client_flags, noreply }),
             7 => Request::Stats { arguments: Tokens::new(&self.words) },
             8 => Request::Version,
@@ -249,6 +254,7 @@ pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
             "mn",
             "flush_all",
             "verbosity",
+            "cache_memlimit",
             "noreply",
             "b",
             "v",

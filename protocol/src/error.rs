@@ -55,6 +55,10 @@ pub enum ProtocolError {
     OutOfMemoryStoring,
     /// No memory to carry out `incr`, `decr` or `ma`.
     OutOfMemory,
+    /// `cache_memlimit` with less than memcached takes.
+    MemoryLimitTooSmall,
+    /// `cache_memlimit` with a number that must have been meant as bytes.
+    MemoryLimitTooLarge,
     /// The server sheds load; the request may be tried again.
     Busy,
     /// The line has no end within its limit. Nothing is answered; the connection closes.
@@ -63,7 +67,7 @@ pub enum ProtocolError {
 
 impl ProtocolError {
     /// Every error, for tables and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::UnknownCommand,
         Self::BadCommandLine,
         Self::DeleteUsage,
@@ -87,6 +91,8 @@ impl ProtocolError {
         Self::TooLarge,
         Self::OutOfMemoryStoring,
         Self::OutOfMemory,
+        Self::MemoryLimitTooSmall,
+        Self::MemoryLimitTooLarge,
         Self::Busy,
         Self::LineTooLong,
     ];
@@ -121,6 +127,12 @@ impl ProtocolError {
             Self::TooLarge => "SERVER_ERROR object too large for cache\r\n",
             Self::OutOfMemoryStoring => "SERVER_ERROR out of memory storing object\r\n",
             Self::OutOfMemory => "SERVER_ERROR out of memory\r\n",
+            Self::MemoryLimitTooSmall => {
+                "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"
+            }
+            Self::MemoryLimitTooLarge => {
+                "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
+            }
             Self::Busy => "SERVER_ERROR busy\r\n",
             Self::LineTooLong => "",
         }

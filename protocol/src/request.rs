@@ -29,6 +29,8 @@ pub enum Request<'a> {
     FlushAll(FlushAll),
     /// `verbosity`.
     Verbosity(Verbosity),
+    /// `cache_memlimit`.
+    MemoryLimit(MemoryLimit),
     /// `stats`, with the words after it.
     Stats {
         /// What is asked for; none for the general statistics.
@@ -63,6 +65,7 @@ impl<'a> Request<'a> {
             Self::Delete(delete) => delete.encode(out),
             Self::FlushAll(flush_all) => flush_all.encode(out),
             Self::Verbosity(verbosity) => verbosity.encode(out),
+            Self::MemoryLimit(limit) => limit.encode(out),
             Self::Stats { arguments } => {
                 out.extend_from_slice(b"stats");
                 arguments.clone().for_each(|word| push_token(out, word));
@@ -194,6 +197,15 @@ pub struct FlushAll {
 pub struct Verbosity {
     /// The level asked for.
     pub level: u32,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// Sets how much memory the server may take for items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// In MiB, as `-m` is.
+    pub mebibytes: u32,
     /// No answer is wanted.
     pub noreply: bool,
 }

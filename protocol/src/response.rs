@@ -94,15 +94,30 @@ pub enum ErrorKind {
     Client,
     /// `SERVER_ERROR`: the server cannot carry it out.
     Server,
+    /// `MEMLIMIT_TOO_SMALL`: `cache_memlimit` with too small a number.
+    MemoryLimitTooSmall,
+    /// `MEMLIMIT_ADJUST_FAILED`: `cache_memlimit` with a number that cannot be meant.
+    MemoryLimitAdjustFailed,
 }
 
 impl ErrorKind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Client,
+        Self::Server,
+        Self::MemoryLimitTooSmall,
+        Self::MemoryLimitAdjustFailed,
+    ];
+
     /// The word the line begins with.
     pub(crate) const fn word(self) -> &'static [u8] {
         match self {
             Self::Unknown => b"ERROR",
             Self::Client => b"CLIENT_ERROR",
             Self::Server => b"SERVER_ERROR",
+            Self::MemoryLimitTooSmall => b"MEMLIMIT_TOO_SMALL",
+            Self::MemoryLimitAdjustFailed => b"MEMLIMIT_ADJUST_FAILED",
         }
     }
 }
@@ -150,7 +165,7 @@ impl From<ProtocolError> for ErrorLine<'static> {
     /// The error as it stands on the wire. One that is answered with nothing is `ERROR` here.
     fn from(error: ProtocolError) -> Self {
         let line = error.line().trim_end_matches("\r\n").as_bytes();
-        for kind in [ErrorKind::Client, ErrorKind::Server] {
+        for kind in ErrorKind::ALL {
             if let Some([b' ', message @ ..]) = line.strip_prefix(kind.word()) {
                 return Self { kind, message };
             }

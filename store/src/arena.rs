@@ -29,6 +29,9 @@ pub trait Arena: Send {
     fn segment(&self, segment: SegmentId) -> &[u8];
     /// The bytes of a segment, to write: `segment_bytes` of them.
     fn segment_mut(&mut self, segment: SegmentId) -> &mut [u8];
+    /// Makes it `segment_count` segments, if there are fewer. An arena that cannot grow stays as it
+    /// is.
+    fn grow(&mut self, segment_count: u32);
     /// Gives the segment's memory back to the system; its content is lost.
     fn release(&mut self, segment: SegmentId);
 }

@@ -63,11 +63,26 @@ impl Geometry {
         }
     }
 
+    /// The same shards and segments with another amount of memory in all: what fits is changed, not
+    /// where a key belongs. A shard keeps at least its smallest number of segments, and at most what
+    /// locations can address.
+    #[must_use]
+    pub fn with_memory(self, memory_bytes: u64) -> Self {
+        let least = SEGMENTS_MIN * u64::from(self.segment_bytes);
+        let shard_bytes = memory_bytes / u64::from(self.shard_count);
+        Self { shard_bytes: shard_bytes.clamp(least, SHARD_BYTES_MAX), ..self }
+    }
+
     /// The shard, in `0..shard_count`, that owns a key.
     #[inline]
     pub fn shard_of(&self, hash: KeyHash) -> u32 {
         let low = u32::try_from(hash.0 & 0xffff_ffff).unwrap_or_default();
         fast_range(low, self.shard_count)
+    }
+
+    /// Segments that a shard's memory is cut into.
+    pub fn segment_count(&self) -> u32 {
+        u32::try_from(self.shard_bytes / u64::from(self.segment_bytes)).unwrap_or(u32::MAX)
     }
 
     /// What a shard's items may take of its memory, in footprints: all of it but what does not

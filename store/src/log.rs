@@ -115,6 +115,15 @@ impl Log {
         self.resident_max.saturating_sub(in_use).min(free + released)
     }
 
+    /// Has room for `segments` segments at least, where the arena can grow.
+    pub(crate) fn grow(&mut self, segments: u32) {
+        let before = self.arena.segment_count();
+        self.arena.grow(segments);
+        let count = self.arena.segment_count();
+        self.segments.resize(count as usize, Segment::FREE);
+        self.free_released.splice(0..0, (before..count).rev().map(SegmentId));
+    }
+
     /// Limits the segments that hold memory, and gives back what is free beyond the limit.
     pub(crate) fn set_resident_max(&mut self, segments: u32) {
         self.resident_max = segments.min(self.arena.segment_count());
@@ -132,6 +141,11 @@ impl Log {
             Some(segment) => self.segment_bytes() - self.segments[segment.index()].used,
             None => 0,
         }
+    }
+
+    /// Whether more segments hold memory than may.
+    pub(crate) fn is_beyond_limit(&self) -> bool {
+        self.resident_segments() > self.resident_max
     }
 
     /// Seals the open segment of `stream` and opens a free one. `false` when none is available.

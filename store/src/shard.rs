@@ -16,7 +16,7 @@ use crate::arena::{Arena, HeapArena};
 use crate::budget::Budget;
 use crate::chunks::{Chains, Value, range};
 use crate::cleaner::{Cleaner, Progress};
-use crate::config::Config;
+use crate::config::{Config, Geometry};
 use crate::counters::Counters;
 use crate::entries::{Entries, Expiry, state};
 use crate::hash::{key_hash, tag_of};
@@ -175,9 +175,8 @@ impl Shard {
     /// used.
     pub fn new(config: Config) -> Self {
         let geometry = config.geometry;
-        let segments = geometry.shard_bytes / u64::from(geometry.segment_bytes);
-        let segments = u32::try_from(segments).unwrap_or(u32::MAX);
-        Self::with_arena(config, Box::new(HeapArena::new(geometry.segment_bytes, segments)))
+        let arena = HeapArena::new(geometry.segment_bytes, geometry.segment_count());
+        Self::with_arena(config, Box::new(arena))
     }
 
     /// An empty shard over the segments of `arena`.
@@ -353,6 +352,32 @@ impl Shard {
         self.config.policy = kind;
         self.rebuild();
         // The new policy's columns may cost more for each entry.
+        self.evict_beyond_budget(now);
+    }
+
+    /// Gives the shard another amount of memory. What does not fit any more is evicted, and the
+    /// segments it was in are given back once they are cleaned.
+    pub fn set_geometry(&mut self, geometry: Geometry, now: Timestamp) {
+        assert_eq!(geometry.segment_bytes, self.config.geometry.segment_bytes, "segments stay");
+        self.config.geometry = geometry;
+        self.log.grow(geometry.segment_count());
+        self.rebuild();
+        self.evict_beyond_budget(now);
+        self.limit_segments();
+        // Each step frees a segment and may fill a part of another, so this many are plenty.
+        for _ in 0..2 * self.log.resident_segments() {
+            if !self.log.is_beyond_limit() {
+                break;
+            }
+            let (log, index, entries) = (&mut self.log, &self.index, &mut self.entries);
+            if self.cleaner.step(log, index, entries, u32::MAX) == Progress::Stuck {
+                break;
+            }
+            self.limit_segments();
+        }
+    }
+
+    fn evict_beyond_budget(&mut self, now: Timestamp) {
         while self.budget.charged_bytes() > self.budget.bytes_max() {
             let Some(victim) = self.policy.evict() else { break };
             self.remove(victim, Leaving::Evicted, now);

@@ -252,3 +252,23 @@ fn writes_of_any_size_end() {
         shard.check();
     }
 }
+
+#[test]
+fn memory_may_shrink_and_grow_while_the_shard_serves() {
+    let mut shard = shard_of(8 * MIB, Kind::WTinyLfu);
+    let geometry = config(8 * MIB).geometry;
+    let large = fill(&mut shard, 1000);
+    shard.set_geometry(geometry.with_memory(4 * MIB), NOW);
+    let small = shard.items();
+    assert!(small * 10 < large * 6 && small * 10 > large * 4, "{small} of {large}");
+    assert!(shard.resident_bytes() <= 4 * MIB, "{} bytes", shard.resident_bytes());
+    shard.check();
+    shard.set_geometry(geometry.with_memory(16 * MIB), NOW);
+    assert_eq!(shard.items(), small);
+    for n in 0..20_000 {
+        put(&mut shard, &format!("again-{n}"), &[1; 1000]);
+    }
+    assert!(shard.items() * 10 > large * 18, "{} where {large} were", shard.items());
+    assert!(shard.resident_bytes() <= 16 * MIB);
+    shard.check();
+}

@@ -394,6 +394,7 @@ impl Shape {
             Request::Delete(delete) => ("delete", delete.key.as_bytes().len()),
             Request::FlushAll(_) => ("flush_all", 0),
             Request::Verbosity(_) => ("verbosity", 0),
+            Request::MemoryLimit(_) => ("cache_memlimit", 0),
             Request::Stats { .. } => ("stats", 0),
             Request::Version => ("version", 0),
             Request::Quit => ("quit", 0),

@@ -5,7 +5,8 @@
 //! gat|gats <exptime> <key>+            cas <key> <flags> <exptime> <bytes> <cas> [noreply]
 //! incr|decr <key> <delta> [noreply]    touch <key> <exptime> [noreply]
 //! delete <key> [0] [noreply]           flush_all [delay] [noreply]
-//! verbosity <level> [noreply]          stats [words], version, quit
+//! verbosity <level> [noreply]          cache_memlimit <MiB> [noreply]
+//! stats [words], version, quit
 //! ```
 //!
 //! As in memcached a word other than `noreply` in its place is passed over, and an error in a line
@@ -16,7 +17,8 @@ use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::request::decoder::Line;
 use crate::request::{
-    Arithmetic, Delete, Direction, FlushAll, Get, Request, Store, StoreMode, Touch, Verbosity,
+    Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, Store, StoreMode, Touch,
+    Verbosity,
 };
 use crate::token::{
     Tokens, parse_i64, parse_length, parse_u32, parse_u64, push_number, push_signed, push_token,
@@ -89,6 +91,7 @@ pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
         b"touch" => Words::of(arguments).parse(parse_touch),
         b"flush_all" => Words::of(arguments).parse(parse_flush_all),
         b"verbosity" => Words::of(arguments).parse(parse_verbosity),
+        b"cache_memlimit" => Words::of(arguments).parse(parse_memory_limit),
         b"stats" => Line::Request(Request::Stats { arguments }),
         b"version" => Line::Request(Request::Version),
         b"quit" => Line::Request(Request::Quit),
@@ -131,6 +134,11 @@ struct Words<'a> {
     /// The last one says so.
     noreply: bool,
 }
+
+/// The smallest `cache_memlimit` that memcached takes.
+const MEMORY_LIMIT_MIB_MIN: u32 = 8;
+/// The largest; beyond it the number must have been meant as bytes.
+const MEMORY_LIMIT_MIB_MAX: u32 = 1_000_000_000;
 
 /// `cas` takes the most.
 const WORDS_MAX: usize = 6;
@@ -255,6 +263,18 @@ fn parse_verbosity<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> 
     Ok(Request::Verbosity(Verbosity { level, noreply: words.noreply }))
 }
 
+fn parse_memory_limit<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
+    words.expect(1..=2)?;
+    let mebibytes = parse_u32(words.words[0]).ok_or(ProtocolError::UnknownCommand)?;
+    if mebibytes < MEMORY_LIMIT_MIB_MIN {
+        return Err(ProtocolError::MemoryLimitTooSmall);
+    }
+    if mebibytes > MEMORY_LIMIT_MIB_MAX {
+        return Err(ProtocolError::MemoryLimitTooLarge);
+    }
+    Ok(Request::MemoryLimit(MemoryLimit { mebibytes, noreply: words.noreply }))
+}
+
 #[inline]
 fn parse_exptime(token: &[u8]) -> Option<Exptime> {
     parse_i64(token).map(Exptime::from_wire)
@@ -359,6 +379,15 @@ impl Verbosity {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"verbosity ");
         push_number(out, self.level.into());
+        end(out, self.noreply);
+    }
+}
+
+impl MemoryLimit {
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"cache_memlimit ");
+        push_number(out, self.mebibytes.into());
         end(out, self.noreply);
     }
 }

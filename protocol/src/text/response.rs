@@ -114,7 +114,7 @@ fn parse_stat<'a>(rest: &'a [u8]) -> Option<ResponseLine<'a>> {
 }
 
 fn parse_error<'a>(line: &'a [u8]) -> Option<ErrorLine<'a>> {
-    [ErrorKind::Client, ErrorKind::Server, ErrorKind::Unknown].into_iter().find_map(|kind| {
+    ErrorKind::ALL.into_iter().find_map(|kind| {
         let message = line.strip_prefix(kind.word())?;
         // `ERROR: shutdown not enabled` has no space in between.
         let message = message.strip_prefix(b" ").unwrap_or(message);

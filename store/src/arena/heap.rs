@@ -39,6 +39,11 @@ impl Arena for HeapArena {
         bytes
     }
 
+    fn grow(&mut self, segment_count: u32) {
+        let count = self.segments.len().max(segment_count as usize);
+        self.segments.resize_with(count, Box::default);
+    }
+
     fn release(&mut self, segment: SegmentId) {
         self.segments[segment.index()] = Box::default();
     }
