@@ -22,8 +22,9 @@ const SEGMENT_BYTES_MIN: u64 = 16 * KIB;
 const SEGMENT_BYTES_MAX: u64 = MIB;
 /// A shard has at least this many segments.
 const SEGMENTS_MIN: u64 = 32;
-/// Segments that hold no more than a part of what they could: two open ones, one to clean into.
-const SEGMENTS_APART: u64 = 3;
+/// Segments that hold no more than a part of what they could: two open ones, one to clean into, and
+/// what is left over when the memory beside index and columns is cut.
+const SEGMENTS_APART: u64 = 4;
 /// Shards wanted for each worker thread, so that two workers seldom want the same lock.
 const SHARDS_PER_THREAD: u64 = 4;
 /// An item of the largest size takes at most this share of a shard.
@@ -86,8 +87,7 @@ impl Geometry {
     }
 
     /// What a shard's items may take of its memory, in footprints: all of it but what does not
-    /// depend on the items, namely a fixed overhead, the two open segments and the one that the
-    /// cleaner moves records to.
+    /// depend on the items, namely a fixed overhead and the segments that are never full.
     pub fn items_bytes_max(&self) -> u64 {
         let apart = SHARD_OVERHEAD_BYTES + SEGMENTS_APART * u64::from(self.segment_bytes);
         self.shard_bytes.saturating_sub(apart)
