@@ -51,8 +51,9 @@ fn fill(shard: &mut Shard, value_bytes: usize) -> u64 {
 #[test]
 fn the_least_recently_used_item_leaves_first() {
     let mut shard = shard_of(MIB, Kind::Lru);
-    put(&mut shard, "first", b"1");
-    put(&mut shard, "second", b"2");
+    // Larger than what comes after, so that one victim makes room enough.
+    put(&mut shard, "first", &[1; 500]);
+    put(&mut shard, "second", &[2; 500]);
     assert!(get(&mut shard, "first").is_some());
     fill(&mut shard, 100);
     assert_eq!(get(&mut shard, "second"), None);
