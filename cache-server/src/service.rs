@@ -120,10 +120,11 @@ impl Service for CacheService {
 impl CacheService {
     fn get(&self, get: &Get<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
+        let mut to_prefetch = get.keys.clone().skip(call.done);
         let mut prefetched = call.done;
         for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
             if index == prefetched && get.keys.len() > 1 {
-                let ahead = get.keys.clone().skip(index).take(PREFETCHED_KEYS_MAX);
+                let ahead = to_prefetch.by_ref().take(PREFETCHED_KEYS_MAX);
                 let ahead: Keys<'_> = ahead.map(|key| Key::new(key.as_bytes())).collect();
                 prefetched += ahead.len();
                 self.shards.prefetch(&ahead);
@@ -134,23 +135,24 @@ impl CacheService {
             }
             let key = Key::new(asked.as_bytes());
             let mut shard = self.shards.lock(&key);
-            self.counters.cmd_get.add(1);
             let touched = get.touch.map(|exptime| deadline(exptime, now));
             if let Some(deadline) = touched.filter(|deadline| !deadline.is_due(now)) {
-                self.count_touch(shard.touch(&key, deadline, now));
+                shard.touch(&key, deadline, now);
             }
-            let Some(item) = shard.get(&key, now) else {
-                self.counters.get_misses.add(1);
-                continue;
-            };
-            self.counters.get_hits.add(1);
+            let found = shard.get(&key, now);
+            // As in memcached, a gat counts as a touch alone.
+            match (touched, &found) {
+                (Some(_), found) => self.count_touch(found.is_some()),
+                (None, found) => self.count_get(found.is_some()),
+            }
+            let Some(item) = found else { continue };
             let cas = get.with_cas.then_some(item.cas);
             encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
             item.value.append_to(out);
             out.extend_from_slice(LINE_END);
             // An expiry in the past comes after the value: the last read of it.
             if let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
-                self.count_touch(shard.touch(&key, deadline, now));
+                shard.touch(&key, deadline, now);
             }
         }
         Response::End.encode(out);
@@ -238,14 +240,16 @@ impl CacheService {
         let key = Key::new(get.key.key(&mut scratch).as_bytes());
         let mut shard = self.shards.lock(&key);
         self.counters.cmd_meta.add(1);
-        self.counters.cmd_get.add(1);
-
         let found = if get.no_bump { shard.peek(&key, now) } else { shard.get(&key, now) };
         let Some(item) = found else {
-            self.counters.get_misses.add(1);
+            self.count_get(false);
             return self.meta_get_miss(&mut shard, get, &key, now, out);
         };
-        self.counters.get_hits.add(1);
+        if get.touch.is_some() {
+            self.count_touch(true);
+        } else {
+            self.count_get(true);
+        }
         let mut facts = facts(&item, now);
         if get.touch.is_none() && get.recache.is_none() && !facts.stale {
             return encode_hit(get, &facts, &item, out);
@@ -261,7 +265,7 @@ impl CacheService {
         }
         // Last, since an expiry in the past removes what is being read.
         if let Some(deadline) = touched {
-            self.count_touch(shard.touch(&key, deadline, now));
+            shard.touch(&key, deadline, now);
         }
     }
 
@@ -456,6 +460,11 @@ impl CacheService {
             PutOutcome::OutOfMemory => counters.store_no_memory.add(1),
             PutOutcome::Stored { .. } | PutOutcome::NotStored => {}
         }
+    }
+
+    fn count_get(&self, found: bool) {
+        self.counters.cmd_get.add(1);
+        if found { &self.counters.get_hits } else { &self.counters.get_misses }.add(1);
     }
 
     fn count_touch(&self, touched: bool) {

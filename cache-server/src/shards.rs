@@ -5,7 +5,6 @@
 //! seldom want the same one.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -20,7 +19,8 @@ const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;
 pub struct Shards {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     geometry: Geometry,
-    memory_bytes: AtomicU64,
+    /// Held while it is changed, so that all shards get the same.
+    memory_bytes: Mutex<u64>,
 }
 
 impl Shards {
@@ -38,18 +38,19 @@ impl Shards {
         Self {
             shards: (0..geometry.shard_count).map(shard).collect(),
             geometry,
-            memory_bytes: AtomicU64::new(config.memory_bytes as u64),
+            memory_bytes: Mutex::new(config.memory_bytes as u64),
         }
     }
 
     /// The memory for items, overhead included, in bytes: `-m`, or what it was changed to.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+        *self.memory_bytes.lock()
     }
 
     /// Changes the memory for items. Keys stay in their shards; a shard that becomes smaller evicts.
     pub fn set_memory(&self, memory_bytes: u64, now: Timestamp) {
-        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
+        let mut current = self.memory_bytes.lock();
+        *current = memory_bytes;
         let geometry = self.geometry.with_memory(memory_bytes);
         for mut shard in self.each() {
             shard.set_geometry(geometry, now);

@@ -258,8 +258,7 @@ impl Statistics {
             return;
         }
         let counters = totals.counters;
-        let mut age = 0;
-        self.visit(now, |_, idle_secs| age = age.max(idle_secs));
+        let age = self.oldest_of_a_sample(now);
         stats.add("items:1:number", totals.items);
         stats.add("items:1:number_hot", 0);
         stats.add("items:1:number_warm", 0);
@@ -346,6 +345,17 @@ impl Statistics {
         for (bytes, count) in counts {
             stats.add(bytes, count);
         }
+    }
+
+    /// The longest time since the last use among the first entries of every shard: whoever polls
+    /// `stats items` must not make the server walk through all of its memory.
+    fn oldest_of_a_sample(&self, now: Now) -> u32 {
+        let now = Timestamp(now.unix_ms);
+        let mut oldest = 0;
+        for shard in self.shards.each() {
+            shard.visit(0, VISIT_SLICE_ENTRIES, now, |_, idle_secs| oldest = oldest.max(idle_secs));
+        }
+        oldest
     }
 
     /// Idle time of the item evicted last, where any was.

@@ -55,8 +55,12 @@ impl Budget {
 
     /// Whether an item of `footprint` could be held by an otherwise empty shard.
     pub fn could_hold(&self, footprint: Footprint) -> bool {
-        let idle = self.entries_high.saturating_sub(1) * self.entry_bytes;
-        footprint.bytes() + idle <= self.bytes_max
+        footprint.bytes() <= self.bytes_max
+    }
+
+    /// Whether ids are free, so that building the columns anew would give memory back.
+    pub fn has_idle(&self) -> bool {
+        self.entries_high > self.entries
     }
 
     /// Whether a new item of `footprint` fits without an eviction.

@@ -36,6 +36,9 @@ const EXPIRES: u32 = 1 << 3;
 const STATE_BITS: u32 = 4;
 const STATE_MASK: u32 = state::FETCHED | state::STALE | state::WIN_SENT;
 
+/// Ends the list of free ids.
+const NO_ID: u32 = u32::MAX;
+
 /// What a read needs of an entry.
 #[derive(Clone, Copy)]
 struct Row {
@@ -48,7 +51,9 @@ struct Row {
 pub(crate) struct Entries {
     rows: Vec<Row>,
     deadline: Vec<u32>,
-    free: Vec<EntryId>,
+    /// The id freed last; the others follow, threaded through `accessed` of their rows.
+    free: Option<EntryId>,
+    free_count: u32,
     /// Ids below this have been handed out at least once.
     high: u32,
 }
@@ -59,7 +64,8 @@ impl Entries {
         Self {
             rows: Vec::with_capacity(entries_max),
             deadline: vec![0; entries_max],
-            free: Vec::new(),
+            free: None,
+            free_count: 0,
             high: 0,
         }
     }
@@ -72,7 +78,10 @@ impl Entries {
     /// Hands out an id for a record.
     pub(crate) fn allocate(&mut self, tag: u32, location: Location) -> EntryId {
         let row = Row { location, tag: tag << STATE_BITS, accessed: 0 };
-        if let Some(id) = self.free.pop() {
+        if let Some(id) = self.free {
+            let next = self.rows[id.index()].accessed;
+            self.free = (next != NO_ID).then_some(EntryId(next));
+            self.free_count -= 1;
             self.rows[id.index()] = row;
             return id;
         }
@@ -99,15 +108,17 @@ impl Entries {
     }
 
     /// Ids that are free now.
-    pub(crate) fn free_count(&self) -> usize {
-        self.free.len()
+    pub(crate) fn free_count(&self) -> u32 {
+        self.free_count
     }
 
     /// Takes an id back.
     pub(crate) fn release(&mut self, id: EntryId) {
         self.rows[id.index()].location = Location::NONE;
         self.set_deadline(id, Deadline::NEVER);
-        self.free.push(id);
+        self.rows[id.index()].accessed = self.free.map_or(NO_ID, |next| next.0);
+        self.free = Some(id);
+        self.free_count += 1;
     }
 
     /// Asks the processor to fetch what a read needs of the columns.

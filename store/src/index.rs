@@ -92,7 +92,9 @@ impl Index {
     pub fn find(&self, hash: u32, mut is_it: impl FnMut(EntryId) -> bool) -> Option<EntryId> {
         let tag = slot_tag(hash);
         let mut at = self.bucket_of(hash);
-        loop {
+        // Entries that were passed over may outlast those that filled their bucket, so in a small
+        // table every bucket can have a spill: the walk ends where it began.
+        for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             let mut matches = bucket.matches(tag);
             while matches != 0 {
@@ -107,6 +109,7 @@ impl Index {
             }
             at = self.next(at);
         }
+        None
     }
 
     /// The first entry whose tag fits this hash, which need not be the one looked for.
@@ -256,6 +259,27 @@ mod tests {
             }
             prop_assert_eq!(index.find(123, |id| !model.contains_key(&id.0)), None);
         }
+    }
+
+    #[test]
+    fn a_search_for_what_is_absent_ends_in_a_table_that_is_full_and_old() {
+        // As full as a table of the smallest size becomes, one entry replaced at a time.
+        let mut index = Index::new();
+        let hash = |n: u32| n.wrapping_mul(0x9e37_79b9) >> 4;
+        let full = u32::try_from(BUCKETS_MIN * LOAD_MAX).unwrap();
+        let (mut entries, mut seed) = ((0..full).collect::<Vec<u32>>(), 1u32);
+        for &id in &entries {
+            index.insert(hash(id), EntryId(id), |id| hash(id.0));
+        }
+        for new in full..full + 20_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let leaving = (seed >> 8) as usize % entries.len();
+            let old = std::mem::replace(&mut entries[leaving], new);
+            index.remove(hash(old), EntryId(old));
+            index.insert(hash(new), EntryId(new), |id| hash(id.0));
+            assert_eq!(index.find(hash(old), |id| id.0 == old), None);
+        }
+        assert_eq!(index.buckets.len(), BUCKETS_MIN, "the table did not grow");
     }
 
     #[test]

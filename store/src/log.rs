@@ -143,6 +143,17 @@ impl Log {
         }
     }
 
+    /// Whether the next segment opened will be one that holds no memory yet.
+    pub(crate) fn is_growing(&self) -> bool {
+        self.free_resident.is_empty()
+    }
+
+    /// Whether a sealed segment is half empty, or more than that.
+    pub(crate) fn has_half_empty(&self) -> bool {
+        let half = self.segment_bytes() / 2;
+        self.segments.iter().any(|it| it.state == State::Sealed && it.live_bytes <= half)
+    }
+
     /// Whether more segments hold memory than may.
     pub(crate) fn is_beyond_limit(&self) -> bool {
         self.resident_segments() > self.resident_max

@@ -87,9 +87,10 @@ impl Shape {
         Self { key_bytes, value_bytes, expires: false, has_client_flags: false, has_own_cas: false }
     }
 
-    /// Bytes of the item as its limit counts them: key, value, and the record's header.
+    /// Bytes of the item as its limit counts them: key, value, and the record's header, but not the
+    /// deadline, which an item may be given later.
     pub fn item_bytes(self) -> u64 {
-        self.record_bytes()
+        Self { expires: false, ..self }.record_bytes()
     }
 
     /// Bytes of the item in one piece, before padding.

@@ -377,10 +377,17 @@ impl Shard {
         }
     }
 
+    /// Evicts what the budget has no room for any more. What leaves gives its columns back only with
+    /// the next building of them, so they are built once more.
     fn evict_beyond_budget(&mut self, now: Timestamp) {
-        while self.budget.charged_bytes() > self.budget.bytes_max() {
+        let mut evicted = false;
+        while self.budget.used_bytes() > self.budget.bytes_max() {
             let Some(victim) = self.policy.evict() else { break };
             self.remove(victim, Leaving::Evicted, now);
+            evicted = true;
+        }
+        if evicted {
+            self.rebuild();
         }
     }
 
@@ -678,11 +685,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), NoRoom> {
         if !self.budget.could_hold(need) {
-            self.rebuild();
-            if !self.budget.could_hold(need) {
-                return Err(NoRoom::TooLarge);
-            }
-            old = self.find(key, now);
+            return Err(NoRoom::TooLarge);
         }
         if old.is_none() {
             self.policy.before_insert(key.hash, need.weight());
@@ -702,6 +705,11 @@ impl Shard {
                 continue;
             }
             let Some(victim) = self.victim() else {
+                if self.budget.has_idle() {
+                    self.rebuild();
+                    old = self.find(key, now);
+                    continue;
+                }
                 self.counters.out_of_memory += 1;
                 return Err(NoRoom::OutOfMemory);
             };
@@ -814,8 +822,10 @@ impl Shard {
         self.limit_segments();
         let mut cleaned = 0;
         loop {
-            if self.log.segments_available() > SEGMENTS_RESERVED && self.log.open_next(Stream::New)
-            {
+            let may_open = self.log.segments_available() > SEGMENTS_RESERVED;
+            // Cleaning what is mostly dead is cheaper than becoming larger.
+            let better_cleaned = cleaned == 0 && self.log.is_growing() && self.log.has_half_empty();
+            if may_open && !better_cleaned && self.log.open_next(Stream::New) {
                 return Ok(());
             }
             // What one segment gains may go into the next one that is opened to move records to; of
@@ -947,7 +957,7 @@ impl Shard {
         assert_eq!(live_bytes, self.log.live_bytes_total(), "the log counts the live records");
         assert!(self.budget.used_bytes() <= self.budget.bytes_max(), "the budget holds");
         let parts = self.chains.part_count() as u64;
-        let resident = u64::from(self.entries.high()) - self.entries.free_count() as u64;
+        let resident = u64::from(self.entries.high() - self.entries.free_count());
         assert_eq!(resident, items + parts, "every id is free, an item or a part");
     }
 }

@@ -129,7 +129,8 @@ impl Shard {
         if expected_cas.is_some_and(|cas| cas != record.cas()) {
             return DeltaOutcome::Exists;
         }
-        let Some(before) = parse_number(record.value()) else { return DeltaOutcome::NotANumber };
+        let number = if record.is_chain_head() { None } else { parse_number(record.value()) };
+        let Some(before) = number else { return DeltaOutcome::NotANumber };
         let value = match delta {
             Delta::Increment(by) => before.wrapping_add(by),
             Delta::Decrement(by) => before.saturating_sub(by),
@@ -170,7 +171,8 @@ impl Shard {
             self.delete_entry(id, now);
             return true;
         }
-        self.mark_used(id, now);
+        let marks = self.mark_used(id, now).state;
+        self.entries().set_state(id, marks | state::FETCHED);
         if self.can_touch_in_place(id, deadline) {
             self.touch_in_place(id, deadline);
             return true;
@@ -278,9 +280,11 @@ impl Shard {
     }
 }
 
-/// A decimal number below 2^64; blanks after it, which memcached's decr leaves, are not part of it.
+/// A decimal number below 2^64, as memcached's `strtoull` reads it: blanks may stand before it, and
+/// after a blank anything.
 fn parse_number(value: &[u8]) -> Option<u64> {
-    let digits = value.trim_ascii_end();
+    let value = value.trim_ascii_start();
+    let digits = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     if digits.is_empty() || digits.len() > DIGITS_MAX {
         return None;
     }
@@ -311,6 +315,8 @@ mod tests {
         assert_eq!(parse_number(b"18446744073709551615"), Some(u64::MAX));
         assert_eq!(parse_number(b"18446744073709551616"), None);
         assert_eq!(parse_number(b"9 "), Some(9));
+        assert_eq!(parse_number(b" 12"), Some(12));
+        assert_eq!(parse_number(b"1 ab"), Some(1));
         assert_eq!(parse_number(b""), None);
         assert_eq!(parse_number(b"-1"), None);
         assert_eq!(parse_number(b"1x"), None);
