@@ -1,12 +1,11 @@
 //! What each policy costs per request, with the hits and misses that a cache of 10,000 entries has
 //! under a zipf load over ten times as many keys.
 
+use benches::keyspace::{Keyspace, Popularity, Sampler};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use eviction::{EntryId, KeyHash, Kind, Policy};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-
-use benches::keyspace::{Keyspace, Popularity, Sampler};
 
 const ENTRIES: u32 = 10_000;
 const KEYS: u32 = 10 * ENTRIES;

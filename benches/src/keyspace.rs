@@ -8,8 +8,7 @@
 //! - Popular keys are scattered over the indexes: filling a cache in index order does not put the
 //!   popular ones side by side, as it would if rank and index were the same number.
 
-use rand::Rng;
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Zipf};
 
 /// Longest key of the protocol, in bytes.

@@ -24,15 +24,14 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::clock;
 use crate::connection::{Connection, ReplyError};
-use crate::cores;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::keyspace::KeyspaceError;
 use crate::schedule::{Arrivals, Schedule};
 use crate::server_process::{cpu_time, resident_bytes};
 use crate::tally::{Tally, Window};
 use crate::workload::{Ask, Requests, Workload};
+use crate::{clock, cores};
 
 /// How long the last answers may take after the end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);

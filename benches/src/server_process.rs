@@ -13,10 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, geteuid};
 
-use crate::clock;
-use crate::cores;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::session::{Session, SessionError};
+use crate::{clock, cores};
 
 /// How long a server may take until it accepts a connection.
 const START_MAX: Duration = Duration::from_secs(10);

@@ -20,8 +20,6 @@ pub mod listener;
 pub mod registry;
 mod tokio;
 
-pub(crate) use self::tokio::{WorkerParts, run_worker};
-
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +30,7 @@ use crossbeam_utils::CachePadded;
 use protocol::Request;
 use protocol::meta::request::MetaKey;
 
+pub(crate) use self::tokio::{WorkerParts, run_worker};
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::counters::{Counters, CountersSnapshot};

@@ -1,8 +1,7 @@
 //! The file that tells other programs this process's id, for as long as it serves.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// A pid file; removed when this is dropped.
 #[derive(Debug)]

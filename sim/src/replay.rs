@@ -20,11 +20,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use eviction::{KeyHash, Kind};
+use population::{Capacity, Population};
 use store::record::{Shape, entry_bytes, footprint};
 use store::{Budget, Geometry};
 
 use crate::trace::Access;
-use population::{Capacity, Population};
 
 /// Requests handed to a thread at a time: long enough that the hand-over costs nothing, short enough
 /// to stay in a second-level cache while the thread's replays take their turns.

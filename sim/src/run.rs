@@ -7,11 +7,10 @@
 //! a share, large stream:   refused: it cannot be read again
 //! ```
 
-use std::fmt;
 use std::fs::Metadata;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use eviction::Kind;
 use hashbrown::HashTable;

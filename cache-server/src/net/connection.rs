@@ -411,9 +411,9 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     use protocol::meta::request::MetaKey;
+
+    use super::*;
 
     /// Answers a store with the length of its data, a get with its keys, one line each, pausing
     /// when the output is full, and `stats` with a panic.

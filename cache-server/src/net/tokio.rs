@@ -484,8 +484,6 @@ impl<S: Service + 'static> Client<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     use std::io::{Read, Write};
     use std::net::SocketAddr;
     use std::thread;
@@ -493,6 +491,7 @@ mod tests {
     use protocol::Request;
     use protocol::meta::request::MetaKey;
 
+    use super::*;
     use crate::clock::Now;
     use crate::config::Listen;
     use crate::net::listener::Listeners;

@@ -17,11 +17,10 @@
 //! announced length and its two bytes of line end, whatever they are. So does this.
 
 use crate::error::ProtocolError;
-use crate::meta;
 use crate::meta::request::MetaKey;
 use crate::request::{Request, StoreMode};
-use crate::text;
 use crate::token::{Tokens, find};
+use crate::{meta, text};
 
 /// What a decoder accepts at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
