@@ -35,6 +35,13 @@ impl<T: Copy> Column<T> {
 }
 
 /// The value of an entry that was set before.
+impl<T> Column<T> {
+    /// Where the row of `entry` lies, or would lie.
+    pub(crate) fn address(&self, entry: EntryId) -> *const u8 {
+        self.0.as_ptr().wrapping_add(entry.index()).cast()
+    }
+}
+
 impl<T> Index<EntryId> for Column<T> {
     type Output = T;
 

@@ -78,6 +78,11 @@ pub trait Policy: Send {
     fn on_insert(&mut self, entry: EntryId, key: KeyHash, weight: u32);
     /// `entry` was read.
     fn on_hit(&mut self, entry: EntryId);
+    /// Where in memory a hit on `entry` will look first, for an owner that prefetches; null for
+    /// nowhere. Only a hint: the addresses are not for reading.
+    fn hit_addresses(&self, _entry: EntryId) -> [*const u8; 2] {
+        [std::ptr::null(); 2]
+    }
     /// The value of `entry` was replaced and now takes `weight`: a use like a hit.
     fn on_update(&mut self, entry: EntryId, weight: u32);
     /// `entry` left for a reason other than eviction: deleted or expired.

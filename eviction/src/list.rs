@@ -38,6 +38,11 @@ impl Links {
     pub(crate) fn with_capacity(entries_max: usize) -> Self {
         Self(Column::with_capacity(entries_max))
     }
+
+    /// Where the links of `entry` lie.
+    pub(crate) fn address(&self, entry: EntryId) -> *const u8 {
+        self.0.address(entry)
+    }
 }
 
 /// An order of entries from newest to oldest.

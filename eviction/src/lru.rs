@@ -29,6 +29,10 @@ impl Policy for Lru {
         self.recency.renew(&mut self.links, entry);
     }
 
+    fn hit_addresses(&self, entry: EntryId) -> [*const u8; 2] {
+        [self.links.address(entry), std::ptr::null()]
+    }
+
     fn on_update(&mut self, entry: EntryId, _weight: u32) {
         self.on_hit(entry);
     }

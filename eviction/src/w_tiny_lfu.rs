@@ -258,6 +258,10 @@ impl Policy for WTinyLfu {
         self.use_again(entry);
     }
 
+    fn hit_addresses(&self, entry: EntryId) -> [*const u8; 2] {
+        [self.residents.address(entry), self.links.address(entry)]
+    }
+
     fn on_update(&mut self, entry: EntryId, weight: u32) {
         let resident = self.take(entry);
         self.push(entry, resident.key, weight, resident.place());

@@ -11,15 +11,21 @@ const LINE_BYTES: usize = 64;
 /// Fetches the cache line that `value` begins in.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
+    prefetch_address(std::ptr::from_ref(value).cast());
+}
+
+/// Fetches the cache line at an address, which need not be one to read from.
+#[inline]
+pub(crate) fn prefetch_address(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the instruction does not fault and changes nothing, whatever the address; this one
-        // is valid, since it comes from a reference.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+        // SAFETY: the instruction reads nothing that the program could see and does not fault,
+        // whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = address;
 }
 
 /// Fetches the first `lines` cache lines of `bytes`.

@@ -22,6 +22,7 @@ use crate::entries::{Entries, Expiry, state};
 use crate::hash::{key_hash, tag_of};
 use crate::index::Index;
 use crate::log::{Location, Log, Stream};
+use crate::prefetch::prefetch_address;
 use crate::put::{NewItem, Precondition, PutOutcome};
 use crate::record::{
     self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Shape,
@@ -96,7 +97,7 @@ pub struct Item<'a> {
 pub enum PrefetchDepth {
     /// The bucket of the index.
     Index,
-    /// The columns of the entry.
+    /// The columns of the entry, the policy's too.
     Columns,
     /// The record.
     Record,
@@ -219,6 +220,9 @@ impl Shard {
             PrefetchDepth::Columns => {
                 if let Some(id) = self.index.first(key.tag) {
                     self.entries.prefetch(id);
+                    for address in self.policy.hit_addresses(id) {
+                        prefetch_address(address);
+                    }
                 }
             }
             PrefetchDepth::Record => {
