@@ -28,6 +28,7 @@ scripts! {
     bad_lengths
     bad_lines
     bare_newline
+    cache_memlimit
     cas
     connections
     delete
