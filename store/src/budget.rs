@@ -84,11 +84,6 @@ impl Budget {
         (self.entries_high - self.entries) * self.entry_bytes > self.bytes_max / 8
     }
 
-    /// The columns were built anew with the resident entries only.
-    pub fn compacted(&mut self) {
-        self.entries_high = self.entries;
-    }
-
     /// Counts an item that became resident.
     #[inline]
     pub fn insert(&mut self, footprint: Footprint) {

@@ -16,8 +16,6 @@ use store::record::Footprint;
 
 /// What decides whether one more entry fits. Weights are bytes, footprints, or 1 an object.
 pub(crate) trait Room {
-    /// Whether ids that are free still take room, so that numbering the entries anew makes some.
-    const CHARGES_FREE_IDS: bool;
     /// Whether a newcomer stays outside if the policy holds it for worth less than its victims.
     const TAKES_ADVICE: bool;
 
@@ -52,7 +50,6 @@ impl Capacity {
 }
 
 impl Room for Capacity {
-    const CHARGES_FREE_IDS: bool = false;
     const TAKES_ADVICE: bool = true;
 
     fn capacity(&self) -> u64 {
@@ -91,7 +88,6 @@ impl Room for Capacity {
 
 /// The server's own accounting of a shard; a weight is a footprint.
 impl Room for Budget {
-    const CHARGES_FREE_IDS: bool = true;
     // What a server has acknowledged it keeps, for a moment at least.
     const TAKES_ADVICE: bool = false;
 
@@ -180,7 +176,7 @@ impl<R: Room> Population<R> {
     /// fit alone is left outside, and where the policy's advice is taken, one it refuses.
     #[inline]
     pub(crate) fn insert(&mut self, key: KeyHash, weight: u32) {
-        if !self.could_hold(weight) {
+        if !self.room.could_hold(weight) {
             return;
         }
         let advice = self.policy.before_insert(key, weight);
@@ -192,21 +188,16 @@ impl<R: Room> Population<R> {
                 self.renumber();
                 continue;
             }
-            let victim = self.policy.evict();
-            assert!(victim.is_some(), "what could be held does not fit, yet nobody is resident");
-            victim.into_iter().for_each(|entry| self.forget(entry));
+            if let Some(victim) = self.policy.evict() {
+                self.forget(victim);
+                continue;
+            }
+            // Nobody is left, and only free ids are in the way.
+            self.renumber();
+            assert!(self.room.fits(weight), "what could be held fits when nobody is resident");
         }
         let entry = self.admit(key, weight);
         self.policy.on_insert(entry, key, weight);
-    }
-
-    /// Whether an entry of `weight` fits if all others leave and, in the worst case, free ids too.
-    #[inline]
-    fn could_hold(&mut self, weight: u32) -> bool {
-        if R::CHARGES_FREE_IDS && !self.room.could_hold(weight) {
-            self.renumber();
-        }
-        self.room.could_hold(weight)
     }
 
     /// Numbers the resident entries without gaps. As in the shard, a new policy learns of them in
@@ -260,5 +251,22 @@ impl<R: Room> Population<R> {
         self.room.insert(weight);
         self.directory.insert_unique(key.0, Resident { key, entry }, |resident| resident.key.0);
         entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_as_large_as_the_room_takes_the_place_of_all_others() {
+        // Twelve free ids of 10 bytes stay just below what makes the entries be numbered anew.
+        let mut population = Population::new(Kind::Lru, 16, Budget::new(1000, 10));
+        for key in 0..12 {
+            population.insert(KeyHash(key), 80);
+        }
+        population.insert(KeyHash(99), 1000);
+        assert!(population.read(KeyHash(99)));
+        assert!(!population.read(KeyHash(11)));
     }
 }
