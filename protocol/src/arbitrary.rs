@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
+use crate::backup::{Backup, CacheId, Cursor, Item, ItemHead, Items, Restore};
 use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::meta::flags::Returns;
@@ -24,6 +25,7 @@ pub(crate) struct Parts {
     words: Vec<u8>,
     returns: Vec<u8>,
     data: Vec<u8>,
+    items: Vec<u8>,
     mode: StoreMode,
     direction: Direction,
     client_flags: u32,
@@ -35,8 +37,10 @@ pub(crate) struct Parts {
 }
 
 /// The kinds of requests, and the flags whose answers a meta command of that kind sends.
-const KINDS: [&[u8]; 16] =
-    [b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b"cfhklst", b"cks", b"k", b"ckt", b"", b""];
+const KINDS: [&[u8]; 18] = [
+    b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b"cfhklst", b"cks", b"k", b"ckt", b"", b"",
+    b"", b"",
+];
 
 /// Any bytes that can stand as one token.
 pub(crate) fn token(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -47,6 +51,68 @@ pub(crate) fn token(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
 pub(crate) fn exptime() -> impl Strategy<Value = Exptime> {
     prop_oneof![-2i64..3, 2_591_999i64..2_592_003, any::<u32>().prop_map(i64::from)]
         .prop_map(Exptime::from_wire)
+}
+
+/// An item of a backup, with bytes of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackupItem {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    client_flags: u32,
+    cas: u64,
+    deadline_unix_ms: Option<u64>,
+    stale: bool,
+}
+
+impl BackupItem {
+    pub(crate) fn named(key: &[u8]) -> Self {
+        let (key, value) = (key.to_vec(), b"some value".to_vec());
+        Self { key, value, client_flags: 0, cas: 0, deadline_unix_ms: None, stale: false }
+    }
+
+    pub(crate) fn borrowed(&self) -> Item<'_> {
+        let head = ItemHead {
+            key: Key::new(&self.key).expect("1 to 250 bytes"),
+            client_flags: self.client_flags,
+            cas: self.cas,
+            deadline_unix_ms: self.deadline_unix_ms,
+            stale: self.stale,
+        };
+        Item { head, value: &self.value }
+    }
+}
+
+impl From<Item<'_>> for BackupItem {
+    fn from(item: Item<'_>) -> Self {
+        Self {
+            key: item.head.key.as_bytes().to_vec(),
+            value: item.value.to_vec(),
+            client_flags: item.head.client_flags,
+            cas: item.head.cas,
+            deadline_unix_ms: item.head.deadline_unix_ms,
+            stale: item.head.stale,
+        }
+    }
+}
+
+/// So many items, their keys any bytes.
+pub(crate) fn backup_items(
+    count: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<BackupItem>> {
+    let (key, value) = (vec(any::<u8>(), 1..=250), vec(any::<u8>(), 0..100));
+    // All ones are how never is written.
+    let deadline = proptest::option::of(0..u64::MAX);
+    let item = (key, value, any::<u32>(), any::<u64>(), deadline, any::<bool>()).prop_map(
+        |(key, value, client_flags, cas, deadline_unix_ms, stale)| BackupItem {
+            key,
+            value,
+            client_flags,
+            cas,
+            deadline_unix_ms,
+            stale,
+        },
+    );
+    vec(item, count)
 }
 
 impl Parts {
@@ -65,6 +131,7 @@ impl Parts {
             vec(token(250), 1..5),
             vec(any::<u8>(), 0..64),
             proptest::option::of(token(31)),
+            backup_items(0..4),
         );
         let numbers = (
             any::<u32>(),
@@ -79,7 +146,9 @@ impl Parts {
                 (letters.prop_shuffle(), Just((kind, mode, direction, bytes, numbers, yes)))
             })
             .prop_map(|(letters, (kind, mode, direction, bytes, numbers, yes))| {
-                let (key, binary_key, words, data, opaque) = bytes;
+                let (key, binary_key, words, data, opaque, items) = bytes;
+                let mut encoded = Vec::new();
+                items.iter().for_each(|item| item.borrowed().encode(&mut encoded));
                 let (client_flags, number, cas, new_cas, exptimes) = numbers;
                 let mut returns: Vec<Vec<u8>> =
                     letters.iter().map(|&letter| vec![letter]).collect();
@@ -99,6 +168,7 @@ impl Parts {
                     words: words.join(&b' '),
                     returns: returns.join(&b' '),
                     data,
+                    items: encoded,
                     mode,
                     direction,
                     client_flags,
@@ -148,6 +218,18 @@ impl Parts {
             9 => Request::Quit,
             14 => Request::MetaDebug(MetaDebug { key: self.meta_key() }),
             15 => Request::MetaNoop,
+            16 => Request::Backup(Backup {
+                cursor: Cursor {
+                    shard: self.client_flags,
+                    generation: self.number,
+                    entry: self.client_flags,
+                },
+                prefix: if self.yes[0] { b"" } else { &self.key },
+            }),
+            17 => Request::Restore(Restore {
+                keep_newer: self.cas.map(|id| CacheId::new(u128::from(id) << 64)),
+                items: Items::new(&self.items).expect("encoded above"),
+            }),
             _ => self.meta_request(),
         }
     }
@@ -255,6 +337,10 @@ pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
             "flush_all",
             "verbosity",
             "cache_memlimit",
+            "backup",
+            "restore",
+            "keep-newer",
+            "0123456789abcdef0123456789abcdef",
             "noreply",
             "b",
             "v",

@@ -236,6 +236,32 @@ const SAME: &[Row] = &[
 /// Otherwise than memcached, on purpose: why, and what is sent and what follows.
 const DIFFERENT: &[(&str, &[Row])] = &[
     (
+        "backup and restore are ours",
+        &[
+            ("backup 0 0 0\r\n", &["backup 0 0 0"]),
+            ("backup 1 2 3 user:\r\n", &["backup 1 2 3 user:"]),
+            ("backup\r\n", &["ERROR"]),
+            ("backup 0 0\r\n", &["ERROR"]),
+            ("backup 0 0 0 a b\r\n", &["ERROR"]),
+            ("backup 0 0 x\r\n", &["CLIENT_ERROR bad command line format"]),
+            ("backup 0 0 4294967296\r\n", &["CLIENT_ERROR bad command line format"]),
+            ("backup 0 0 0 KEY251\r\n", &["CLIENT_ERROR bad command line format"]),
+            ("restore 0\r\n\r\n", &["restore 0\r\n"]),
+            (
+                "restore 0 keep-newer 0000000000000000000000000000000a\r\n\r\n",
+                &["restore 0 keep-newer 0000000000000000000000000000000a\r\n"],
+            ),
+            ("restore 1\r\na\r\nmn\r\n", &["CLIENT_ERROR bad data chunk", "mn"]),
+            ("restore\r\nmn\r\n", &["ERROR", "mn"]),
+            ("restore x\r\nmn\r\n", &["CLIENT_ERROR bad command line format", "mn"]),
+            ("restore 1 keep-newer\r\na\r\nmn\r\n", &["ERROR", "mn"]),
+            (
+                "restore 1 keep-newer 0a\r\na\r\nmn\r\n",
+                &["CLIENT_ERROR bad command line format", "mn"],
+            ),
+        ],
+    ),
+    (
         "a write that is wrong swallows its data if its length can be read; memcached takes the \
          data for a command",
         &[

@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod error;
 pub mod exptime;
 pub mod key;

@@ -6,6 +6,7 @@
 
 pub mod decoder;
 
+use crate::backup::{Backup, Items, Restore};
 use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaSet};
@@ -38,6 +39,10 @@ pub enum Request<'a> {
     },
     /// `version`.
     Version,
+    /// `backup`: the next slice of one.
+    Backup(Backup<'a>),
+    /// `restore`: items of a backup.
+    Restore(Restore<'a>),
     /// `quit`: the connection closes once earlier answers are sent.
     Quit,
     /// `mg`.
@@ -72,6 +77,8 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(b"\r\n");
             }
             Self::Version => out.extend_from_slice(b"version\r\n"),
+            Self::Backup(backup) => backup.encode(out),
+            Self::Restore(restore) => restore.encode(out),
             Self::Quit => out.extend_from_slice(b"quit\r\n"),
             Self::MetaGet(get) => get.encode(out),
             Self::MetaSet(set) => set.encode(out),
@@ -82,15 +89,16 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Puts the data block behind the header it belongs to.
+    /// Puts the data block behind the header it belongs to; `None` when it is no data for that.
     #[inline]
-    pub(crate) fn with_data(mut self, block: &'a [u8]) -> Self {
+    pub(crate) fn with_data(mut self, block: &'a [u8]) -> Option<Self> {
         match &mut self {
             Self::Store(store) => store.data = block,
             Self::MetaSet(set) => set.data = block,
+            Self::Restore(restore) => restore.items = Items::new(block).ok()?,
             _ => debug_assert!(block.is_empty(), "only writes carry data"),
         }
-        self
+        Some(self)
     }
 }
 

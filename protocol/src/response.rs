@@ -5,6 +5,7 @@
 
 pub mod decoder;
 
+use crate::backup::{Records, Restored};
 use crate::error::ProtocolError;
 use crate::key::Key;
 use crate::meta::response::MetaReply;
@@ -16,7 +17,7 @@ use crate::token::push_number;
 pub enum Response<'a> {
     /// `VALUE`, one item of a get.
     Value(Value<'a>),
-    /// `END`: no more values, no more statistics.
+    /// `END`: no more values, no more statistics, no more slices of a backup.
     End,
     /// `STORED`.
     Stored,
@@ -48,6 +49,10 @@ pub enum Response<'a> {
         /// Its value: the rest of the line.
         value: &'a [u8],
     },
+    /// `RECORDS`, a slice of a backup.
+    Records(Records<'a>),
+    /// `RESTORED`: `restore`.
+    Restored(Restored),
     /// A meta response.
     Meta(MetaReply<'a>),
     /// `MN`.
@@ -127,6 +132,8 @@ impl Response<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let line: &[u8] = match self {
             Self::Value(value) => return value.encode(out),
+            Self::Records(records) => return records.encode(out),
+            Self::Restored(restored) => return restored.encode(out),
             Self::Meta(reply) => return reply.encode(out),
             Self::Error(error) => return error.encode(out),
             Self::Stat { name, value } => return encode_stat(out, name, value),

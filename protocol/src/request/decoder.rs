@@ -16,6 +16,7 @@
 //! After data of another length than announced, memcached takes up the next line right behind the
 //! announced length and its two bytes of line end, whatever they are. So does this.
 
+use crate::backup::{ITEM_OVERHEAD_BYTES_MAX, SLICE_BYTES_MAX};
 use crate::error::ProtocolError;
 use crate::meta::request::MetaKey;
 use crate::request::{Request, StoreMode};
@@ -26,7 +27,8 @@ use crate::{meta, text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest value, in bytes. A longer one is answered with
-    /// [`ProtocolError::TooLarge`] and its data is swallowed.
+    /// [`ProtocolError::TooLarge`] and its data is swallowed. A `restore` may carry an item with
+    /// such a value, or a slice of items.
     pub value_bytes_max: usize,
     /// The longest command line, in bytes, its line end included; beyond it the connection closes.
     /// 2,048 as in memcached, which looks at it only while the line end has not arrived: here it
@@ -41,6 +43,18 @@ impl Default for Limits {
     /// Values up to 1 MiB, lines up to 2,048 bytes, those of gets up to 1 MiB.
     fn default() -> Self {
         Self { value_bytes_max: 1 << 20, line_bytes_max: 2048, get_line_bytes_max: 1 << 20 }
+    }
+}
+
+impl Limits {
+    /// How much data may follow the header of `request`, in bytes.
+    fn data_bytes_max(&self, request: &Request<'_>) -> usize {
+        match request {
+            Request::Restore(_) => {
+                SLICE_BYTES_MAX.max(self.value_bytes_max.saturating_add(ITEM_OVERHEAD_BYTES_MAX))
+            }
+            _ => self.value_bytes_max,
+        }
     }
 }
 
@@ -281,7 +295,9 @@ impl Decoder {
         header_bytes: usize,
     ) -> Step<'a> {
         let total_bytes = header_bytes + data_bytes + LINE_END.len();
-        if data_bytes > self.limits.value_bytes_max {
+        if data_bytes > self.limits.value_bytes_max
+            && data_bytes > self.limits.data_bytes_max(&request)
+        {
             return self.refuse(&request, ProtocolError::TooLarge, header_bytes, total_bytes);
         }
         if input.len() < total_bytes {
@@ -360,12 +376,11 @@ impl Step<'_> {
 /// A write whose data has arrived: `whole` is its header and its data block with the line end.
 #[inline]
 fn complete<'a>(request: Request<'a>, whole: &'a [u8], header_bytes: usize) -> Step<'a> {
-    match whole[header_bytes..].strip_suffix(LINE_END) {
-        Some(data) => Step::Request { consumed: whole.len(), request: request.with_data(data) },
-        None => {
-            let noreply = matches!(&request, Request::Store(store) if store.noreply);
-            refused(whole.len(), ProtocolError::BadDataChunk, noreply)
-        }
+    let noreply = matches!(&request, Request::Store(store) if store.noreply);
+    let data = whole[header_bytes..].strip_suffix(LINE_END);
+    match data.and_then(|data| request.with_data(data)) {
+        Some(request) => Step::Request { consumed: whole.len(), request },
+        None => refused(whole.len(), ProtocolError::BadDataChunk, noreply),
     }
 }
 

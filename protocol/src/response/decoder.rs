@@ -4,6 +4,7 @@
 //! line that hold no newline are searched once, and while data is awaited nothing is read again. A
 //! server that breaks the protocol is not to be trusted further, so there is no resynchronising.
 
+use crate::backup::{Records, Restored};
 use crate::meta;
 use crate::meta::response::MetaStatus;
 use crate::response::Response;
@@ -13,7 +14,7 @@ use crate::token::{Tokens, find};
 /// What a decoder of responses accepts at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseLimits {
-    /// The longest value, in bytes.
+    /// The longest value, or slice of a backup, in bytes.
     pub value_bytes_max: usize,
     /// The longest line, in bytes, its line end included.
     pub line_bytes_max: usize,
@@ -161,6 +162,11 @@ fn parse<'a>(line: &'a [u8]) -> Option<(Response<'a>, Option<usize>)> {
             let facts = line.strip_prefix(b"ME ")?.strip_prefix(key)?.strip_prefix(b" ")?;
             Some((Response::MetaDebug { key, facts }, None))
         }
+        b"RECORDS" => {
+            let (records, data_bytes) = Records::parse(tokens)?;
+            Some((Response::Records(records), Some(data_bytes)))
+        }
+        b"RESTORED" => Some((Response::Restored(Restored::parse(tokens)?), None)),
         b"HD" | b"VA" | b"EN" | b"NF" | b"NS" | b"EX" => {
             let reply = meta::response::parse(word, tokens)?;
             let data_bytes = match reply.status {
@@ -181,6 +187,7 @@ fn parse<'a>(line: &'a [u8]) -> Option<(Response<'a>, Option<usize>)> {
 fn with_data<'a>(mut response: Response<'a>, data: &'a [u8]) -> Response<'a> {
     match &mut response {
         Response::Value(value) => value.data = data,
+        Response::Records(records) => records.data = data,
         Response::Meta(reply) => reply.data = data,
         _ => debug_assert!(data.is_empty(), "only values carry data"),
     }
@@ -194,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::arbitrary::token;
+    use crate::backup::Cursor;
     use crate::error::ProtocolError;
     use crate::key::Key;
     use crate::meta::response::{MetaReply, ReturnedFlags};
@@ -250,6 +258,11 @@ mod tests {
             Response::Stat { name: key, value: b"" },
             Response::Stat { name: b"version", value: b"a b" },
             Response::Meta(MetaReply { status, returned: returned(b"c5 f7 kx b t-1"), data }),
+            Response::Records(Records {
+                next: Cursor { shard: 1, generation: number, entry: 2 },
+                data,
+            }),
+            Response::Restored(Restored { stored: number, kept: 1, expired: 2, refused: 3 }),
             Response::MetaNoop,
             Response::MetaDebug { key, facts: b"exp=-1 la=0" },
         ];
@@ -279,7 +292,18 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_response_is_malformed() {
-        for line in ["", "HELLO", "VALUE k 0", "VALUE k 0 1 2 3", "END 5", "VA x", "HD ?", "5 5"] {
+        for line in [
+            "",
+            "HELLO",
+            "VALUE k 0",
+            "VALUE k 0 1 2 3",
+            "END 5",
+            "VA x",
+            "HD ?",
+            "5 5",
+            "RECORDS 1 2 3",
+            "RESTORED 1 2 3",
+        ] {
             let input = format!("{line}\r\n");
             let mut decoder = ResponseDecoder::new(ResponseLimits::default());
             let step = decoder.decode(input.as_bytes());

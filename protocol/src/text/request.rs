@@ -7,11 +7,14 @@
 //! delete <key> [0] [noreply]           flush_all [delay] [noreply]
 //! verbosity <level> [noreply]          cache_memlimit <MiB> [noreply]
 //! stats [words], version, quit
+//!
+//! backup <shard> <generation> <entry> [prefix]         restore <bytes> [keep-newer <cache id>]
 //! ```
 //!
-//! As in memcached a word other than `noreply` in its place is passed over, and an error in a line
+//! The last two are this project's own: see [`crate::backup`]. As in memcached a word other than `noreply` in its place is passed over, and an error in a line
 //! that ends in `noreply` is not reported.
 
+use crate::backup::{Backup, CacheId, Cursor, Items, KEEP_NEWER, Restore};
 use crate::error::ProtocolError;
 use crate::exptime::Exptime;
 use crate::key::Key;
@@ -95,6 +98,8 @@ pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
         b"stats" => Line::Request(Request::Stats { arguments }),
         b"version" => Line::Request(Request::Version),
         b"quit" => Line::Request(Request::Quit),
+        b"backup" => parse_backup(arguments),
+        b"restore" => parse_restore(arguments),
         _ => Line::refused(ProtocolError::UnknownCommand),
     }
 }
@@ -273,6 +278,43 @@ fn parse_memory_limit<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolErro
         return Err(ProtocolError::MemoryLimitTooLarge);
     }
     Ok(Request::MemoryLimit(MemoryLimit { mebibytes, noreply: words.noreply }))
+}
+
+fn parse_backup<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
+    if !(3..=4).contains(&arguments.clone().count()) {
+        return Line::refused(ProtocolError::UnknownCommand);
+    }
+    let Some(cursor) = Cursor::parse(&mut arguments) else {
+        return Line::refused(ProtocolError::BadCommandLine);
+    };
+    match arguments.next().map(Key::new) {
+        None => Line::Request(Request::Backup(Backup { cursor, prefix: b"" })),
+        Some(Some(prefix)) => {
+            Line::Request(Request::Backup(Backup { cursor, prefix: prefix.as_bytes() }))
+        }
+        Some(None) => Line::refused(ProtocolError::BadCommandLine),
+    }
+}
+
+/// As with every write, a line that is wrong still skips the items that follow it.
+fn parse_restore<'a>(arguments: Tokens<'a>) -> Line<'a> {
+    let words = Words::of(arguments);
+    let [bytes, how, cache_id, ..] = words.words;
+    let data_bytes = parse_length(bytes);
+    let keep_newer = match (words.count, CacheId::parse(cache_id)) {
+        (1, _) => Ok(None),
+        (3, Some(cache_id)) if how == KEEP_NEWER => Ok(Some(cache_id)),
+        (3, _) => Err(ProtocolError::BadCommandLine),
+        _ => Err(ProtocolError::UnknownCommand),
+    };
+    match (keep_newer, data_bytes) {
+        (Ok(keep_newer), Some(data_bytes)) => {
+            let restore = Restore { keep_newer, items: Items::NONE };
+            Line::Store { request: Request::Restore(restore), data_bytes }
+        }
+        (Ok(_), None) => Line::refused(ProtocolError::BadCommandLine),
+        (Err(error), data_bytes) => Line::Refused { error, noreply: false, data_bytes },
+    }
 }
 
 #[inline]
