@@ -30,7 +30,8 @@
 use crate::column::Column;
 use crate::ghost::GhostLists;
 use crate::list::{Links, List};
-use crate::{Admission, EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Writer, check};
+use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// B1 among the ghosts.
 const RECENT: usize = 0;
@@ -70,6 +71,22 @@ struct Incoming {
     weight: u32,
     /// The ghost list it was found in.
     ghost: Option<usize>,
+}
+
+impl Incoming {
+    fn save(&self, to: &mut Writer<'_>) {
+        to.key(self.key);
+        to.u32(self.weight);
+        to.bool(self.ghost.is_some());
+        to.bool(self.ghost == Some(FREQUENT));
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (key, weight) = (from.key()?, from.u32()?);
+        let (is_ghost, is_frequent) = (from.bool()?, from.bool()?);
+        let list = if is_frequent { FREQUENT } else { RECENT };
+        Ok(Self { key, weight, ghost: is_ghost.then_some(list) })
+    }
 }
 
 impl Arc {
@@ -147,7 +164,10 @@ impl Arc {
         self.ghosts.push(list, self.keys[entry], self.weights[entry]);
         // Bytes alone would allow millions of tiny ghosts after one large entry left.
         while self.ghosts.len() > self.len_max {
-            let longer = if self.ghosts.weight(RECENT) > self.ghosts.weight(FREQUENT) {
+            // By weight; but what weighs nothing must go some time, too.
+            let longer = if self.ghosts.weight(RECENT) > self.ghosts.weight(FREQUENT)
+                || self.ghosts.len_of(FREQUENT) == 0
+            {
                 RECENT
             } else {
                 FREQUENT
@@ -234,6 +254,52 @@ impl Policy for Arc {
         }
         Some(entry)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::Arc);
+        to.u64(self.capacity);
+        to.f64(self.recent_target);
+        to.count(self.len_max);
+        to.option(self.incoming.as_ref(), Incoming::save);
+        self.ghosts.save(&mut to);
+        self.recent.recency.save(&mut to);
+        self.frequent.recency.save(&mut to);
+        self.links.save(&mut to);
+        self.keys.save(&mut to);
+        self.weights.save(&mut to);
+        self.is_frequent.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::Arc)?;
+        from.capacity(self.capacity)?;
+        self.recent_target = from.f64()?;
+        self.len_max = from.count()?;
+        self.incoming = from.option(Incoming::load)?;
+        self.ghosts.load(&mut from)?;
+        let [recent, frequent] = [List::load(&mut from)?, List::load(&mut from)?];
+        let rows = self.links.load(&mut from)?;
+        self.keys.load(rows, &mut from)?;
+        self.weights.load(rows, &mut from)?;
+        self.is_frequent.load(rows, &mut from)?;
+        from.finish()?;
+
+        let mut sides = [recent, frequent].map(|recency| Side { recency, len: 0, weight: 0 });
+        self.links.check([recent, frequent], |entry| {
+            let side = usize::from(self.is_frequent[entry]);
+            sides[side].len += 1;
+            sides[side].weight += u64::from(self.weights[entry]);
+            side
+        })?;
+        [self.recent, self.frequent] = sides;
+        check((0.0..=self.capacity as f64).contains(&self.recent_target), "target of ARC")?;
+        check((self.len()..=rows).contains(&self.len_max), "greatest number of entries")?;
+        check(self.ghosts.len() <= self.len_max, "number of ghosts")
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -241,7 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// The four lists of the paper, oldest first, and its pseudo-code.
     struct Model {
@@ -379,6 +445,8 @@ mod tests {
             }
             Some(entry)
         }
+
+        never_restarted!();
     }
 
     proptest! {

@@ -6,7 +6,8 @@
 
 use crate::column::Column;
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Writer};
+use crate::{EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// FIFO with one second chance.
 #[derive(Debug)]
@@ -58,6 +59,26 @@ impl Policy for Clock {
             self.queue.renew(&mut self.links, entry);
         }
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::Clock);
+        self.queue.save(&mut to);
+        self.links.save(&mut to);
+        self.visited.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::Clock)?;
+        self.queue = List::load(&mut from)?;
+        let rows = self.links.load(&mut from)?;
+        self.visited.load(rows, &mut from)?;
+        from.finish()?;
+        self.links.check([self.queue], |_| 0)
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -65,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// Entries in the order of the queue, and their bits.
     struct Model(Vec<(EntryId, bool)>);
@@ -99,6 +120,8 @@ mod tests {
             }
             None
         }
+
+        never_restarted!();
     }
 
     proptest! {

@@ -5,7 +5,25 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::{Admission, EntryId, KeyHash, Kind, Policy};
+use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
+
+/// The part of [`Policy`] that a model of one has no use for.
+macro_rules! never_restarted {
+    () => {
+        fn save(&self, _to: &mut Vec<u8>) {
+            unreachable!("a model is asked for its victims alone");
+        }
+
+        fn load(&mut self, _from: &[u8]) -> Result<(), $crate::SnapshotError> {
+            unreachable!("a model is asked for its victims alone");
+        }
+
+        fn holds_exactly(&self, _residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+            unreachable!("a model is asked for its victims alone");
+        }
+    };
+}
+pub(crate) use never_restarted;
 
 /// What a client may do to a cache.
 #[derive(Clone, Debug)]
@@ -194,8 +212,46 @@ pub(crate) fn assert_same_victims<P: Policy + 'static, M: Policy + 'static>(
     Ok(())
 }
 
+impl Owner {
+    /// What the policy remembers.
+    fn saved(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.policy.save(&mut bytes);
+        bytes
+    }
+
+    /// The same owner with another policy, that a snapshot was loaded into.
+    fn restarted(&self, kind: Kind, snapshot: &[u8]) -> Result<Self, SnapshotError> {
+        let mut policy = kind.build(self.capacity, ENTRIES_MAX);
+        policy.load(snapshot)?;
+        Ok(Self {
+            capacity: self.capacity,
+            used: self.used,
+            entries: self.entries.clone(),
+            residents: self.residents.clone(),
+            free: self.free.clone(),
+            victims: self.victims.clone(),
+            hits: self.hits,
+            policy,
+        })
+    }
+
+    /// How far apart the lines lie that hits on two entries will touch.
+    fn hit_distances(&self) -> [usize; 2] {
+        let [one, other] = [1, 3].map(|entry| self.policy.hit_addresses(EntryId(entry)));
+        [0, 1].map(|place| other[place].addr() - one[place].addr())
+    }
+
+    fn holds_exactly_its_own(&self) -> bool {
+        self.policy.holds_exactly(&mut self.residents.keys().copied())
+    }
+}
+
+/// What policies are announced here: fewer than come, so that columns grow too.
+const ENTRIES_MAX: usize = 4;
+
 fn owner(kind: Kind, capacity: u64) -> Owner {
-    Owner::new(capacity, kind.build(capacity, 4))
+    Owner::new(capacity, kind.build(capacity, ENTRIES_MAX))
 }
 
 proptest! {
@@ -223,6 +279,190 @@ proptest! {
                 other.apply(op);
             }
             prop_assert_eq!(one.victims, other.victims, "{}", kind);
+        }
+    }
+
+    #[test]
+    fn a_restarted_policy_goes_on_as_the_one_before(
+        before in ops(60, 9), after in ops(60, 9), capacity in 1..120_u64,
+    ) {
+        for kind in Kind::ALL {
+            let mut one = owner(kind, capacity);
+            for op in &before {
+                one.apply(op);
+            }
+            let snapshot = one.saved();
+            let mut other = one.restarted(kind, &snapshot).unwrap();
+            prop_assert!(other.holds_exactly_its_own(), "{}", kind);
+            prop_assert_eq!(&other.saved(), &snapshot, "{}", kind);
+            for op in &after {
+                one.apply(op);
+                other.apply(op);
+                prop_assert_eq!(&one.victims, &other.victims, "{}: {:?}", kind, op);
+                prop_assert_eq!(&one.residents, &other.residents, "{}: {:?}", kind, op);
+                prop_assert_eq!(one.hit_distances(), other.hit_distances(), "{}", kind);
+            }
+            prop_assert_eq!(one.saved(), other.saved(), "{}", kind);
+            one.drain();
+            other.drain();
+            prop_assert_eq!(one.victims, other.victims, "{}", kind);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_cut_anywhere_is_refused(ops in ops(40, 9), capacity in 1..60_u64) {
+        for kind in Kind::ALL {
+            let mut owner = owner(kind, capacity);
+            for op in ops.iter().take(100) {
+                owner.apply(op);
+            }
+            let mut snapshot = owner.saved();
+            for end in 0..snapshot.len() {
+                prop_assert!(kind.build(capacity, 4).load(&snapshot[..end]).is_err(), "{}", kind);
+            }
+            snapshot.push(0);
+            let too_long = Err(SnapshotError::TooLong { left_bytes: 1 });
+            prop_assert_eq!(kind.build(capacity, 4).load(&snapshot), too_long, "{}", kind);
+        }
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_refused_or_does_no_harm(
+        before in ops(60, 9),
+        after in ops(60, 9),
+        capacity in 1..120_u64,
+        damages in vec(vec((any::<prop::sample::Index>(), damage()), 1..4), 20),
+    ) {
+        for kind in Kind::ALL {
+            let mut owner = owner(kind, capacity);
+            for op in &before {
+                owner.apply(op);
+            }
+            let snapshot = owner.saved();
+            for damage in &damages {
+                let mut damaged = snapshot.clone();
+                for (at, damage) in damage {
+                    damage.apply(at.index(snapshot.len()), &mut damaged);
+                }
+                let Ok(mut other) = owner.restarted(kind, &damaged) else { continue };
+                if !other.holds_exactly_its_own() {
+                    continue;
+                }
+                for op in &after {
+                    other.apply(op);
+                }
+                // What went on after damage can be saved like anything else.
+                let again = other.saved();
+                prop_assert!(other.restarted(kind, &again).is_ok(), "{}", kind);
+                other.drain();
+            }
+        }
+    }
+}
+
+/// What happens to bytes that are kept for long.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(u8),
+    /// A value that is likely to be special.
+    Word(u32),
+    /// What stands elsewhere.
+    Copy(prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let special = prop_oneof![0..40_u32, u32::MAX - 2..=u32::MAX, any::<u32>()];
+    prop_oneof![
+        (0..8_u8).prop_map(Damage::Flip),
+        special.prop_map(Damage::Word),
+        any::<prop::sample::Index>().prop_map(Damage::Copy),
+    ]
+}
+
+impl Damage {
+    fn apply(&self, at: usize, bytes: &mut [u8]) {
+        let word = at / 4 * 4;
+        let aligned = word..(word + 4).min(bytes.len());
+        match self {
+            Self::Flip(bit) => bytes[at] ^= 1 << bit,
+            Self::Word(value) => {
+                let len = aligned.len();
+                bytes[aligned].copy_from_slice(&value.to_le_bytes()[..len]);
+            }
+            Self::Copy(from) => {
+                let from = from.index(bytes.len() / 4) * 4;
+                bytes.copy_within(from..from + aligned.len(), word);
+            }
+        }
+    }
+}
+
+/// An owner that has seen every corner of its policy.
+fn seasoned_owner(kind: Kind) -> Owner {
+    let mut owner = owner(kind, 30);
+    for (at, key) in requests().take(500).enumerate() {
+        owner.get(key % 50, 1 + u32::try_from(key % 3).unwrap());
+        if at % 40 == 0 {
+            owner.apply(&Op::Delete(key % 50));
+        }
+    }
+    owner.apply(&Op::Abandon(7_777, 2));
+    owner
+}
+
+#[test]
+fn a_snapshot_with_any_bit_flipped_is_refused_or_does_no_harm() {
+    for kind in Kind::ALL {
+        let owner = seasoned_owner(kind);
+        let snapshot = owner.saved();
+        for bit in 0..snapshot.len() * 8 {
+            let mut flipped = snapshot.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let Ok(mut other) = owner.restarted(kind, &flipped) else { continue };
+            assert!(other.holds_exactly_its_own(), "{kind}: bit {bit}");
+            for key in requests().take(200) {
+                other.get(key % 50, 1);
+            }
+            other.drain();
+        }
+    }
+}
+
+#[test]
+fn the_snapshot_of_another_kind_is_refused() {
+    for kind in Kind::ALL {
+        let snapshot = seasoned_owner(kind).saved();
+        for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
+            let expected =
+                SnapshotError::OtherKind { found: kind.name().to_owned(), expected: other };
+            assert_eq!(other.build(30, 4).load(&snapshot), Err(expected));
+        }
+    }
+}
+
+#[test]
+fn the_snapshot_of_another_capacity_is_refused_where_the_capacity_counts() {
+    for kind in [Kind::Arc, Kind::S3Fifo, Kind::WTinyLfu] {
+        let snapshot = seasoned_owner(kind).saved();
+        let expected = SnapshotError::OtherCapacity { found: 30, expected: 31 };
+        assert_eq!(kind.build(31, 4).load(&snapshot), Err(expected), "{kind}");
+    }
+}
+
+#[test]
+fn an_owner_learns_that_a_snapshot_is_of_other_entries() {
+    for kind in Kind::ALL {
+        let mut policy = kind.build(10, 4);
+        for entry in 0..3 {
+            policy.on_insert(EntryId(entry), hash_of(entry.into()), 1);
+        }
+        policy.on_remove(EntryId(1));
+        let holds = |entries: &[u32]| {
+            policy.holds_exactly(&mut entries.iter().map(|entry| EntryId(*entry)))
+        };
+        assert!(holds(&[0, 2]) && holds(&[2, 0]), "{kind}");
+        for other in [&[0][..], &[0, 1, 2], &[0, 1], &[0, 3], &[]] {
+            assert!(!holds(other), "{kind}: {other:?}");
         }
     }
 }

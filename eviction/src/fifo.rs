@@ -4,7 +4,8 @@
 //! Journal 5(2), 1966. The yardstick below which no policy should fall.
 
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Writer};
+use crate::{EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// First in, first out.
 #[derive(Debug)]
@@ -36,6 +37,24 @@ impl Policy for Fifo {
     fn evict(&mut self) -> Option<EntryId> {
         self.queue.pop_oldest(&mut self.links)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::Fifo);
+        self.queue.save(&mut to);
+        self.links.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::Fifo)?;
+        self.queue = List::load(&mut from)?;
+        self.links.load(&mut from)?;
+        from.finish()?;
+        self.links.check([self.queue], |_| 0)
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -43,7 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// Entries in the order they came.
     struct Model(Vec<EntryId>);
@@ -64,6 +83,8 @@ mod tests {
         fn evict(&mut self) -> Option<EntryId> {
             if self.0.is_empty() { None } else { Some(self.0.remove(0)) }
         }
+
+        never_restarted!();
     }
 
     proptest! {

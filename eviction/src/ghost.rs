@@ -15,6 +15,7 @@
 
 use crate::column::Column;
 use crate::list::{Links, List};
+use crate::snapshot::{Reader, Row, SnapshotError, Writer, check};
 use crate::{EntryId, KeyHash};
 
 /// Ghosts in `LISTS` orders, from newest to oldest each.
@@ -52,6 +53,16 @@ pub(crate) struct Ghost {
 /// A free cell. No slot has this number, whatever bits stand beside it: see `slot_bits`.
 const EMPTY: u32 = u32::MAX;
 
+impl Row<8> for KeyHash {
+    fn to_bytes(self) -> [u8; 8] {
+        self.0.to_le_bytes()
+    }
+
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+}
+
 /// The list of a slot that is not in use.
 const FREE: u8 = u8::MAX;
 
@@ -60,6 +71,8 @@ pub(crate) const GHOST_BYTES_MAX: u32 = 21 + 8;
 
 /// Cells of the first table.
 const CELLS_MIN: usize = 16;
+/// Cells of the longest table.
+const CELLS_MAX: usize = 1 << 31;
 
 impl<const LISTS: usize> GhostLists<LISTS> {
     /// No ghosts, no memory.
@@ -168,16 +181,19 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         if self.len() == 0 {
             return None;
         }
+        let cell = self.search(key);
+        (self.table[cell] != EMPTY).then_some(cell)
+    }
+
+    /// The cell of `key`, or the free one where it would be placed. There must be a table.
+    fn search(&self, key: KeyHash) -> usize {
         let tag = self.tag(key);
         let tag_mask = u32::MAX << self.slot_bits();
         let mut cell = self.home(key);
         loop {
             let taken = self.table[cell];
-            if taken == EMPTY {
-                return None;
-            }
-            if taken & tag_mask == tag && self.keys[self.slot_of(taken)] == key {
-                return Some(cell);
+            if taken == EMPTY || taken & tag_mask == tag && self.keys[self.slot_of(taken)] == key {
+                return cell;
             }
             cell = self.next(cell);
         }
@@ -218,17 +234,88 @@ impl<const LISTS: usize> GhostLists<LISTS> {
     /// Makes the table half as long again. Rare: a ghost in three is placed anew for each added.
     #[cold]
     fn grow(&mut self) {
-        let cells = (self.table.len() * 3 / 2).max(CELLS_MIN);
-        assert!(cells <= 1 << 31, "a cell has a bit to spare beside the slot");
-        self.table.clear();
-        self.table.reserve_exact(cells);
-        self.table.resize(cells, EMPTY);
+        let cells = longer(self.table.len());
+        assert!(cells <= CELLS_MAX, "a cell has a bit to spare beside the slot");
+        self.empty_table(cells);
         for slot in (0..self.slots).map(EntryId) {
             if self.lists[slot] != FREE {
                 self.place(slot, self.keys[slot]);
             }
         }
     }
+
+    fn empty_table(&mut self, cells: usize) {
+        self.table.clear();
+        self.table.reserve_exact(cells);
+        self.table.resize(cells, EMPTY);
+    }
+
+    /// Writes the ghosts. Not the table, which follows from the slots: how long it is from their
+    /// number, which is the greatest number of ghosts there ever was.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        for order in &self.orders {
+            order.list.save(to);
+        }
+        self.free.save(to);
+        self.links.save(to);
+        self.keys.save(to);
+        self.weights.save(to);
+        self.lists.save(to);
+    }
+
+    /// Replaces the ghosts by those that `save` wrote.
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), SnapshotError> {
+        for order in &mut self.orders {
+            *order = Order { list: List::load(from)?, len: 0, weight: 0 };
+        }
+        self.free = List::load(from)?;
+        let slots = self.links.load(from)?;
+        self.keys.load(slots, from)?;
+        self.weights.load(slots, from)?;
+        self.lists.load(slots, from)?;
+
+        let lists = self.orders.map(|order| order.list);
+        self.links.check(lists.into_iter().chain([self.free]), |slot| match self.lists[slot] {
+            FREE => LISTS,
+            list => {
+                let list = usize::from(list);
+                if let Some(order) = self.orders.get_mut(list) {
+                    order.len += 1;
+                    order.weight += u64::from(self.weights[slot]);
+                }
+                // The number behind the last order is that of the free slots.
+                if list < LISTS { list } else { usize::MAX }
+            }
+        })?;
+        check(self.links.standing() == slots, "ghost in no list")?;
+        check(slots <= CELLS_MAX / 2, "number of ghosts")?;
+        self.slots = u32::try_from(slots)
+            .map_err(|_| SnapshotError::Impossible { what: "number of ghosts" })?;
+        self.rebuild_table()
+    }
+
+    /// Makes the table that the slots would have.
+    fn rebuild_table(&mut self) -> Result<(), SnapshotError> {
+        let mut cells = 0;
+        while self.slots as usize * 4 > cells * 3 {
+            cells = longer(cells);
+        }
+        self.empty_table(cells);
+        for slot in (0..self.slots).map(EntryId) {
+            if self.lists[slot] != FREE {
+                let key = self.keys[slot];
+                let cell = self.search(key);
+                check(self.table[cell] == EMPTY, "ghost that is there twice")?;
+                self.table[cell] = self.tag(key) | slot.0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a table of so many cells grows to.
+fn longer(cells: usize) -> usize {
+    (cells * 3 / 2).max(CELLS_MIN)
 }
 
 #[cfg(test)]
@@ -237,6 +324,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Kind;
 
     #[derive(Clone, Debug)]
     enum Op {
@@ -301,5 +389,42 @@ mod tests {
         }
         assert_eq!(ghosts.slots, 1_001);
         assert!(ghosts.table.len() <= 2_002, "{} cells", ghosts.table.len());
+    }
+
+    fn saved<const LISTS: usize>(ghosts: &GhostLists<LISTS>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        ghosts.save(&mut Writer::new(&mut bytes, Kind::Arc));
+        bytes
+    }
+
+    fn loaded<const LISTS: usize>(bytes: &[u8]) -> Result<GhostLists<LISTS>, SnapshotError> {
+        let mut ghosts = GhostLists::new();
+        ghosts.load(&mut Reader::new(bytes, Kind::Arc)?)?;
+        Ok(ghosts)
+    }
+
+    #[test]
+    fn the_table_comes_back_as_long_as_it_was() {
+        let mut ghosts = GhostLists::<1>::new();
+        assert_eq!(loaded::<1>(&saved(&ghosts)).unwrap().table.len(), 0);
+        for key in 0..5_000_u64 {
+            ghosts.push(0, KeyHash(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)), 1);
+            if key % 37 == 0 {
+                ghosts.pop_oldest(0);
+                let other = loaded::<1>(&saved(&ghosts)).unwrap();
+                assert_eq!(other.table.len(), ghosts.table.len());
+                assert_eq!(other.len(), ghosts.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_in_two_slots_is_refused() {
+        let mut ghosts = GhostLists::<1>::new();
+        ghosts.push(0, KeyHash(1), 1);
+        ghosts.push(0, KeyHash(2), 1);
+        ghosts.keys[EntryId(1)] = KeyHash(1);
+        let error = loaded::<1>(&saved(&ghosts)).unwrap_err();
+        assert_eq!(error, SnapshotError::Impossible { what: "ghost that is there twice" });
     }
 }

@@ -23,7 +23,8 @@
 
 use crate::column::Column;
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Row, Writer, check, pair_from_bytes, pair_to_bytes};
+use crate::{EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// Least frequently used; ties fall on the least recently used.
 #[derive(Debug)]
@@ -60,6 +61,10 @@ impl Lfu {
     pub fn with_dynamic_aging(entries_max: usize) -> Self {
         let aging = Aging { age: 0, uses: Column::with_capacity(entries_max) };
         Self { aging: Some(aging), ..Self::new(entries_max) }
+    }
+
+    fn kind(&self) -> Kind {
+        if self.aging.is_some() { Kind::LfuDa } else { Kind::Lfu }
     }
 
     /// Takes `entry` out, and its bucket with it when nothing else stands there.
@@ -123,18 +128,73 @@ impl Policy for Lfu {
         self.take(entry);
         Some(entry)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, self.kind());
+        self.buckets.save(&mut to);
+        self.links.save(&mut to);
+        self.bucket.save(&mut to);
+        if let Some(aging) = &self.aging {
+            to.u64(aging.age);
+            aging.uses.save(&mut to);
+        }
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, self.kind())?;
+        self.buckets.load(&mut from)?;
+        let rows = self.links.load(&mut from)?;
+        self.bucket.load(rows, &mut from)?;
+        if let Some(aging) = &mut self.aging {
+            aging.age = from.u64()?;
+            aging.uses.load(rows, &mut from)?;
+            let lowest = self.buckets.lowest().map_or(PRIORITY_MAX, |bucket| bucket.priority);
+            check(aging.age <= lowest, "age")?;
+        }
+        from.finish()?;
+        let lists = self.buckets.slots.iter().map(|bucket| bucket.entries);
+        self.links.check(lists, |entry| self.bucket[entry] as usize)
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 /// Stands for "no bucket".
 const NONE: u32 = u32::MAX;
+/// Far beyond any: a priority grows by one with each use, an age with each eviction by what one entry
+/// can be used.
+const PRIORITY_MAX: u64 = u64::MAX / 2;
 
 /// The entries of one priority.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     priority: u64,
     entries: List,
     above: u32,
     below: u32,
+}
+
+impl Row<24> for Bucket {
+    fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.priority.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.entries.to_bytes());
+        bytes[16..].copy_from_slice(&pair_to_bytes(self.above, self.below));
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; 24]) -> Self {
+        let [priority, entries, neighbours] = [0, 8, 16].map(|at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            word
+        });
+        let (above, below) = pair_from_bytes(neighbours);
+        let priority = u64::from_le_bytes(priority);
+        Self { priority, entries: List::from_bytes(entries), above, below }
+    }
 }
 
 /// Buckets in ascending order of priority. Those that were emptied are used again.
@@ -211,12 +271,72 @@ impl Buckets {
     }
 }
 
+impl Buckets {
+    fn save(&self, to: &mut Writer<'_>) {
+        to.u32(self.lowest);
+        to.u32(self.free);
+        to.count(self.slots.len());
+        to.rows(&self.slots);
+    }
+
+    /// Replaces the buckets by those that `save` wrote; that their entries stand in them remains to be
+    /// checked.
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), SnapshotError> {
+        self.lowest = from.u32()?;
+        self.free = from.u32()?;
+        let count = from.count()?;
+        from.rows(count, &mut self.slots)?;
+        let taken = self.check_taken()?;
+        let free = self.check_free()?;
+        // Each way leads to a bucket once, and none is both empty and not, so these are all.
+        let (reached, standing) = (taken + free, self.slots.len());
+        if reached != standing {
+            return Err(SnapshotError::Unreachable { reached, standing });
+        }
+        Ok(())
+    }
+
+    /// How many buckets there are from the lowest up, each with entries and above the one before.
+    fn check_taken(&self) -> Result<usize, SnapshotError> {
+        let (mut below, mut bucket, mut count) = (NONE, self.lowest, 0);
+        let mut priority_below = None;
+        while bucket != NONE {
+            let Bucket { priority, entries, above, below: named } = *self.sound(bucket)?;
+            let ascends = priority_below < Some(priority) && priority <= PRIORITY_MAX;
+            if named != below || !ascends || entries.is_empty() {
+                return Err(SnapshotError::BrokenList { id: bucket });
+            }
+            priority_below = Some(priority);
+            (below, bucket, count) = (bucket, above, count + 1);
+        }
+        Ok(count)
+    }
+
+    /// How many buckets are free.
+    fn check_free(&self) -> Result<usize, SnapshotError> {
+        let (mut bucket, mut count) = (self.free, 0);
+        while bucket != NONE {
+            let Bucket { entries, above, .. } = *self.sound(bucket)?;
+            if !entries.is_empty() || count == self.slots.len() {
+                return Err(SnapshotError::BrokenList { id: bucket });
+            }
+            (bucket, count) = (above, count + 1);
+        }
+        Ok(count)
+    }
+
+    fn sound(&self, bucket: u32) -> Result<&Bucket, SnapshotError> {
+        let rows = self.slots.len();
+        self.slots.get(bucket as usize).ok_or(SnapshotError::OutOfRange { id: bucket, rows })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// Every entry with its priority, its uses and when it was last used.
     struct Model {
@@ -268,6 +388,8 @@ mod tests {
             self.on_remove(entry);
             Some(entry)
         }
+
+        never_restarted!();
     }
 
     proptest! {

@@ -23,6 +23,7 @@ mod ghost;
 mod kind;
 mod list;
 mod sketch;
+mod snapshot;
 
 pub mod arc;
 pub mod clock;
@@ -34,6 +35,7 @@ pub mod sieve;
 pub mod w_tiny_lfu;
 
 pub use kind::{Kind, UnknownPolicy};
+pub use snapshot::SnapshotError;
 
 /// A resident entry's handle: dense, chosen by the owner, reused after the entry left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,4 +91,24 @@ pub trait Policy: Send {
     fn on_remove(&mut self, entry: EntryId);
     /// Forgets the least valuable entry and returns it, or `None` when nothing is resident.
     fn evict(&mut self) -> Option<EntryId>;
+    /// Appends all that the policy remembers (order, frequencies, ghosts, adaptive targets, what room
+    /// is being made for) to `to`. Of its columns that is what lies up to the highest entry that ever
+    /// came, not the room reserved.
+    fn save(&self, to: &mut Vec<u8>);
+    /// Replaces what a newly built policy remembers by what [`save`](Self::save) of one of the same
+    /// kind, capacity and entries wrote: from here on this one does what that one would have. `from`
+    /// is one snapshot from its first byte to its last. What was reserved stays reserved.
+    ///
+    /// Any bytes may be given, and none make it panic; a policy that they were loaded into without an
+    /// error holds lists that close and counts that agree, and never panics later, nor loops, provided
+    /// that it [holds exactly](Self::holds_exactly) the entries of its owner.
+    ///
+    /// # Errors
+    ///
+    /// The [`SnapshotError`] that says what does not fit. The policy is then good only for being thrown
+    /// away.
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError>;
+    /// Whether exactly `residents`, each named once, are resident: what an owner asks after
+    /// [`load`](Self::load), before it reports events about its entries and relies on victims.
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool;
 }

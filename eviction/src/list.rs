@@ -1,20 +1,24 @@
 //! Doubly linked lists threaded by [`EntryId`] through one vector.
 //!
 //! ```text
-//! Links   entry:   0        1        2        3        4
-//!                | 2 · - |  free  | 4 · 0 |  free  | - · 2 |    newer · older, 8 bytes an entry
+//! Links   entry:   0         1         2         3         4
+//!                | 2 · - | nowhere | 4 · 0 | nowhere | - · 2 |    newer · older, 8 bytes an entry
 //!
 //! List    newest ─> 4 ─> 2 ─> 0 <─ oldest
 //! ```
 //!
 //! A [`List`] is only its two ends, so a policy with several lists keeps them all in one [`Links`]:
-//! an entry stands in at most one of them, and moving it from one to another copies nothing.
+//! an entry stands in at most one of them, and moving it from one to another copies nothing. The links
+//! of an entry that stands in none say so: links that come from outside can be checked to the last.
 
 use crate::EntryId;
 use crate::column::Column;
+use crate::snapshot::{Reader, Row, SnapshotError, Writer, pair_from_bytes, pair_to_bytes};
 
 /// Stands for "no entry" in a link. The last id, which an owner would need 2^32 entries to reach.
 const NONE: u32 = u32::MAX;
+/// Both links of an entry that stands in no list. The last id but one.
+const NOWHERE: u32 = u32::MAX - 1;
 
 /// The neighbours of one entry in its list.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +27,23 @@ struct Link {
     older: u32,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self { newer: NONE, older: NONE }
+impl Link {
+    /// Of an entry that stands in no list.
+    const NOWHERE: Self = Self { newer: NOWHERE, older: NOWHERE };
+
+    fn stands(self) -> bool {
+        self.newer != NOWHERE
+    }
+}
+
+impl Row<8> for Link {
+    fn to_bytes(self) -> [u8; 8] {
+        pair_to_bytes(self.newer, self.older)
+    }
+
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        let (newer, older) = pair_from_bytes(bytes);
+        Self { newer, older }
     }
 }
 
@@ -43,6 +61,170 @@ impl Links {
     pub(crate) fn address(&self, entry: EntryId) -> *const u8 {
         self.0.address(entry)
     }
+
+    /// Whether `entry` stands in a list.
+    pub(crate) fn stands(&self, entry: EntryId) -> bool {
+        self.0.rows().get(entry.index()).is_some_and(|link| link.stands())
+    }
+
+    /// How many entries stand in a list.
+    pub(crate) fn standing(&self) -> usize {
+        self.0.rows().iter().filter(|link| link.stands()).count()
+    }
+
+    /// Whether exactly `entries`, each named once, stand in a list.
+    pub(crate) fn hold_exactly(&self, entries: &mut dyn Iterator<Item = EntryId>) -> bool {
+        let mut named = 0;
+        for entry in entries {
+            if !self.stands(entry) {
+                return false;
+            }
+            named += 1;
+        }
+        named == self.standing()
+    }
+
+    /// Writes the links, with the number of rows in front: columns beside them have as many.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        to.count(self.0.rows().len());
+        self.0.save(to);
+    }
+
+    /// Replaces the links by what `save` wrote and returns how many rows they have. They are not to be
+    /// followed before `check` found them sound.
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<usize, SnapshotError> {
+        let rows = from.count()?;
+        self.0.load(rows, from)?;
+        if rows > NOWHERE as usize {
+            return Err(SnapshotError::Impossible { what: "number of entries" });
+        }
+        Ok(rows)
+    }
+
+    /// Makes sure that `lists` and these links, which come from outside, belong together: each list
+    /// goes from its newest to its oldest entry, neighbours name each other, `list_of` has for each
+    /// entry the number of the list it stands in, and no entry is left over. `list_of` is asked for
+    /// every entry that stands in a list, once, in no particular order.
+    ///
+    /// Following one link at a time would wait for memory at each. So all lists are cut into
+    /// stretches, several of which are followed side by side, and then put together again.
+    pub(crate) fn check(
+        &self,
+        lists: impl IntoIterator<Item = List>,
+        mut list_of: impl FnMut(EntryId) -> usize,
+    ) -> Result<(), SnapshotError> {
+        let stretches = self.stretches(&mut list_of)?;
+        let mut reached = 0;
+        for (number, list) in lists.into_iter().enumerate() {
+            let (mut newer, mut next) = (NONE, list.newest);
+            // Ends: no entry is the older neighbour of two, nor is the newest that of any.
+            while next != NONE {
+                let link = self.link_after(newer, next)?;
+                let stretch = if starts_stretch(next) {
+                    stretches[next as usize / STRETCH_IDS]
+                } else {
+                    Stretch::of(next, link, list_of(EntryId(next)))
+                };
+                if stretch.list != number {
+                    return Err(SnapshotError::BrokenList { id: next });
+                }
+                reached += stretch.len;
+                (newer, next) = (stretch.last, stretch.next);
+            }
+            if newer != list.oldest {
+                return Err(SnapshotError::BrokenList { id: list.oldest });
+            }
+        }
+        let standing = self.standing();
+        if reached != standing {
+            return Err(SnapshotError::Unreachable { reached, standing });
+        }
+        Ok(())
+    }
+
+    /// What follows each entry that starts a stretch, up to the next one that does, by the number of
+    /// the entry in such.
+    fn stretches(
+        &self,
+        list_of: &mut impl FnMut(EntryId) -> usize,
+    ) -> Result<Vec<Stretch>, SnapshotError> {
+        let rows = self.0.rows();
+        let mut stretches = vec![Stretch::NONE; rows.len().div_ceil(STRETCH_IDS)];
+        let mut starts = (0..)
+            .zip(rows)
+            .step_by(STRETCH_IDS)
+            .filter(|(_, link)| link.stands())
+            .map(|(first, link)| (first, *link));
+        let mut lanes: Vec<(u32, Stretch)> = Vec::with_capacity(LANES);
+        loop {
+            while lanes.len() < LANES
+                && let Some((first, link)) = starts.next()
+            {
+                lanes.push((first, Stretch::of(first, link, list_of(EntryId(first)))));
+            }
+            if lanes.is_empty() {
+                return Ok(stretches);
+            }
+            for lane in (0..lanes.len()).rev() {
+                let (first, stretch) = &mut lanes[lane];
+                let next = stretch.next;
+                if next == NONE || starts_stretch(next) {
+                    stretches[*first as usize / STRETCH_IDS] = *stretch;
+                    lanes.swap_remove(lane);
+                    continue;
+                }
+                let link = self.link_after(stretch.last, next)?;
+                if list_of(EntryId(next)) != stretch.list {
+                    return Err(SnapshotError::BrokenList { id: next });
+                }
+                stretch.len += 1;
+                stretch.last = next;
+                stretch.next = link.older;
+            }
+        }
+    }
+
+    /// The links of `entry`, if there is one and its newer neighbour is `newer`.
+    #[inline]
+    fn link_after(&self, newer: u32, entry: u32) -> Result<Link, SnapshotError> {
+        let rows = self.0.rows();
+        match rows.get(entry as usize) {
+            Some(link) if link.newer == newer => Ok(*link),
+            Some(_) => Err(SnapshotError::BrokenList { id: entry }),
+            None => Err(SnapshotError::OutOfRange { id: entry, rows: rows.len() }),
+        }
+    }
+}
+
+/// One entry in so many starts a stretch, if it stands in a list.
+const STRETCH_IDS: usize = 128;
+/// Stretches followed side by side: about as many as a core waits for lines at once.
+const LANES: usize = 16;
+
+fn starts_stretch(entry: u32) -> bool {
+    (entry as usize).is_multiple_of(STRETCH_IDS)
+}
+
+/// A run of neighbours in a list.
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// The number of the list that all of them stand in.
+    list: usize,
+    len: usize,
+    /// The oldest of them.
+    last: u32,
+    /// What `last` names as its older neighbour.
+    next: u32,
+}
+
+impl Stretch {
+    /// In place of one whose first entry stands in no list.
+    const NONE: Self = Self { list: usize::MAX, len: 0, last: NONE, next: NONE };
+
+    /// Of one entry.
+    fn of(entry: u32, link: Link, list: usize) -> Self {
+        Self { list, len: 1, last: entry, next: link.older }
+    }
 }
 
 /// An order of entries from newest to oldest.
@@ -55,6 +237,16 @@ pub(crate) struct List {
 impl List {
     /// A list of no entries.
     pub(crate) const EMPTY: Self = Self { newest: NONE, oldest: NONE };
+
+    /// Writes the ends.
+    pub(crate) fn save(self, to: &mut Writer<'_>) {
+        to.row(self);
+    }
+
+    /// The list whose ends `save` wrote, to be checked with [`Links::check`].
+    pub(crate) fn load(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        from.row()
+    }
 
     /// Whether no entry stands in the list.
     #[inline]
@@ -77,8 +269,15 @@ impl List {
     /// Puts `entry`, which stands in no list, at the newest end.
     #[inline]
     pub(crate) fn push_newest(&mut self, links: &mut Links, entry: EntryId) {
-        debug_assert!(entry.0 != NONE, "the last id stands for no entry");
-        links.0.set(entry, Link { newer: NONE, older: self.newest });
+        debug_assert!(entry.0 < NOWHERE, "the last ids stand for no entry");
+        debug_assert!(!links.stands(entry), "{entry:?} stands in a list already");
+        links.0.reach(entry, Link::NOWHERE);
+        self.link_newest(links, entry);
+    }
+
+    #[inline]
+    fn link_newest(&mut self, links: &mut Links, entry: EntryId) {
+        links.0[entry] = Link { newer: NONE, older: self.newest };
         match some(self.newest) {
             Some(second) => links.0[second].newer = entry.0,
             None => self.oldest = entry.0,
@@ -89,6 +288,13 @@ impl List {
     /// Takes `entry`, which stands in this list, out of it.
     #[inline]
     pub(crate) fn remove(&mut self, links: &mut Links, entry: EntryId) {
+        self.unlink(links, entry);
+        links.0[entry] = Link::NOWHERE;
+    }
+
+    #[inline]
+    fn unlink(&mut self, links: &mut Links, entry: EntryId) {
+        debug_assert!(links.stands(entry), "{entry:?} stands in no list");
         let Link { newer, older } = links.0[entry];
         match some(newer) {
             Some(newer) => links.0[newer].older = older,
@@ -118,9 +324,20 @@ impl List {
     #[inline]
     pub(crate) fn renew(&mut self, links: &mut Links, entry: EntryId) {
         if self.newest != entry.0 {
-            self.remove(links, entry);
-            self.push_newest(links, entry);
+            self.unlink(links, entry);
+            self.link_newest(links, entry);
         }
+    }
+}
+
+impl Row<8> for List {
+    fn to_bytes(self) -> [u8; 8] {
+        pair_to_bytes(self.newest, self.oldest)
+    }
+
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        let (newest, oldest) = pair_from_bytes(bytes);
+        Self { newest, oldest }
     }
 }
 
@@ -177,5 +394,89 @@ mod tests {
         even.push_newest(&mut links, EntryId(3));
         assert_eq!(drained(&mut odd, &mut links), [1, 5]);
         assert_eq!(drained(&mut even, &mut links), [2, 4, 3]);
+    }
+
+    /// Links of `rows` entries in two lists, by whether the number is odd, in an order of no pattern.
+    fn two_lists(rows: u32) -> (Links, [List; 2]) {
+        let mut links = Links::with_capacity(0);
+        let mut lists = [List::EMPTY; 2];
+        // A prime factor meets every number below a power of two once.
+        for at in 0..rows.next_power_of_two() {
+            let entry = at.wrapping_mul(7_919) % rows.next_power_of_two();
+            if entry < rows {
+                lists[entry as usize % 2].push_newest(&mut links, EntryId(entry));
+            }
+        }
+        (links, lists)
+    }
+
+    fn parity(entry: EntryId) -> usize {
+        entry.index() % 2
+    }
+
+    #[test]
+    fn every_entry_of_sound_lists_is_shown_once() {
+        for rows in [0, 1, 2, 3, 127, 128, 129, 1_000, 10_000] {
+            let (links, lists) = two_lists(rows);
+            let mut shown = vec![0; rows as usize];
+            let checked = links.check(lists, |entry| {
+                shown[entry.index()] += 1;
+                parity(entry)
+            });
+            assert_eq!(checked, Ok(()), "{rows} rows");
+            assert!(shown.iter().all(|times| *times == 1), "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn a_link_to_anywhere_else_is_found() {
+        let (mut links, lists) = two_lists(1_000);
+        for entry in (0..1_000).map(EntryId) {
+            let sound = links.0[entry];
+            for id in [NONE, NOWHERE, 1_000, entry.0, 0, 1, 500, 501] {
+                for broken in [Link { newer: id, ..sound }, Link { older: id, ..sound }] {
+                    if (broken.newer, broken.older) != (sound.newer, sound.older) {
+                        links.0[entry] = broken;
+                        assert!(links.check(lists, parity).is_err(), "{entry:?}: {broken:?}");
+                    }
+                }
+            }
+            links.0[entry] = sound;
+        }
+    }
+
+    #[test]
+    fn a_ring_beside_the_lists_is_found() {
+        for ring in [[3, 7, 9], [0, 4, 8], [126, 128, 256]] {
+            let (mut links, mut lists) = two_lists(1_000);
+            for entry in ring.map(EntryId) {
+                lists[parity(entry)].remove(&mut links, entry);
+            }
+            assert_eq!(links.check(lists, parity), Ok(()));
+            for at in 0..3 {
+                let (newer, older) = (ring[(at + 2) % 3], ring[(at + 1) % 3]);
+                links.0[EntryId(ring[at])] = Link { newer, older };
+            }
+            let error = SnapshotError::Unreachable { reached: 997, standing: 1_000 };
+            assert_eq!(links.check(lists, parity), Err(error), "{ring:?}");
+        }
+    }
+
+    #[test]
+    fn ends_that_are_not_the_lists_own_are_found() {
+        let (links, [even, odd]) = two_lists(1_000);
+        let List { newest, oldest } = even;
+        for broken in [
+            [odd, even],
+            [even, even],
+            [even, List::EMPTY],
+            [List { newest: 2_000, oldest }, odd],
+            [List { newest: links.0[EntryId(newest)].older, oldest }, odd],
+            [List { newest, oldest: links.0[EntryId(oldest)].newer }, odd],
+            [List { newest, oldest: NONE }, odd],
+        ] {
+            assert!(links.check(broken, parity).is_err(), "{broken:?}");
+        }
+        assert!(links.check([even, odd, List { newest: NONE, oldest: 0 }], parity).is_err());
     }
 }

@@ -4,7 +4,8 @@
 //! hierarchies", IBM Systems Journal 9(2), 1970.
 
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Writer};
+use crate::{EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// Least recently used.
 #[derive(Debug)]
@@ -44,6 +45,24 @@ impl Policy for Lru {
     fn evict(&mut self) -> Option<EntryId> {
         self.recency.pop_oldest(&mut self.links)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::Lru);
+        self.recency.save(&mut to);
+        self.links.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::Lru)?;
+        self.recency = List::load(&mut from)?;
+        self.links.load(&mut from)?;
+        from.finish()?;
+        self.links.check([self.recency], |_| 0)
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -51,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// Entries from least to most recently used.
     struct Model(Vec<EntryId>);
@@ -77,6 +96,8 @@ mod tests {
         fn evict(&mut self) -> Option<EntryId> {
             if self.0.is_empty() { None } else { Some(self.0.remove(0)) }
         }
+
+        never_restarted!();
     }
 
     proptest! {

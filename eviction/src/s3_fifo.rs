@@ -23,7 +23,8 @@
 use crate::column::Column;
 use crate::ghost::GhostLists;
 use crate::list::{Links, List};
-use crate::{Admission, EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Row, Writer, check};
+use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// Reads are counted up to this: two bits.
 const READS_MAX: u8 = 3;
@@ -69,12 +70,33 @@ struct Mark {
     reads: u8,
 }
 
+impl Row<2> for Mark {
+    fn to_bytes(self) -> [u8; 2] {
+        [self.in_main.into(), self.reads]
+    }
+
+    fn from_bytes([in_main, reads]: [u8; 2]) -> Self {
+        Self { in_main: in_main != 0, reads: reads.min(READS_MAX) }
+    }
+}
+
 /// What room is being made for.
 #[derive(Clone, Copy, Debug)]
 struct Incoming {
     key: KeyHash,
     /// Whether it was a ghost.
     returning: bool,
+}
+
+impl Incoming {
+    fn save(&self, to: &mut Writer<'_>) {
+        to.key(self.key);
+        to.bool(self.returning);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        Ok(Self { key: from.key()?, returning: from.bool()? })
+    }
 }
 
 impl S3Fifo {
@@ -96,6 +118,10 @@ impl S3Fifo {
             weights: Column::with_capacity(entries_max),
             marks: Column::with_capacity(entries_max),
         }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.small.weight_max + self.main.weight_max
     }
 
     fn queue(&mut self, in_main: bool) -> &mut Queue {
@@ -191,6 +217,53 @@ impl Policy for S3Fifo {
             }
         }
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::S3Fifo);
+        to.u64(self.capacity());
+        to.bool(self.has_evicted);
+        to.count(self.len_max);
+        to.option(self.incoming.as_ref(), Incoming::save);
+        self.ghosts.save(&mut to);
+        self.small.entries.save(&mut to);
+        self.main.entries.save(&mut to);
+        self.links.save(&mut to);
+        self.keys.save(&mut to);
+        self.weights.save(&mut to);
+        self.marks.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::S3Fifo)?;
+        from.capacity(self.capacity())?;
+        self.has_evicted = from.bool()?;
+        self.len_max = from.count()?;
+        self.incoming = from.option(Incoming::load)?;
+        self.ghosts.load(&mut from)?;
+        let [small, main] = [List::load(&mut from)?, List::load(&mut from)?];
+        let rows = self.links.load(&mut from)?;
+        self.keys.load(rows, &mut from)?;
+        self.weights.load(rows, &mut from)?;
+        self.marks.load(rows, &mut from)?;
+        from.finish()?;
+
+        let mut weights = [0; 2];
+        self.links.check([small, main], |entry| {
+            let queue = usize::from(self.marks[entry].in_main);
+            weights[queue] += u64::from(self.weights[entry]);
+            queue
+        })?;
+        self.small = Queue { entries: small, weight: weights[0], ..self.small };
+        self.main = Queue { entries: main, weight: weights[1], ..self.main };
+        self.len = self.links.standing();
+        check((self.len..=rows).contains(&self.len_max), "greatest number of entries")?;
+        check(self.ghosts.len() <= self.len_max, "number of ghosts")?;
+        check(self.ghosts.weight(0) <= self.ghost_weight_max, "weight of the ghosts")
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// The three queues, oldest first.
     struct Model {
@@ -308,6 +381,8 @@ mod tests {
                 }
             }
         }
+
+        never_restarted!();
     }
 
     proptest! {

@@ -14,7 +14,8 @@
 
 use crate::column::Column;
 use crate::list::{Links, List};
-use crate::{EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Writer, check};
+use crate::{EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// SIEVE.
 #[derive(Debug)]
@@ -72,6 +73,29 @@ impl Policy for Sieve {
         self.queue.remove(&mut self.links, entry);
         Some(entry)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::Sieve);
+        self.queue.save(&mut to);
+        to.entry(self.hand);
+        self.links.save(&mut to);
+        self.visited.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::Sieve)?;
+        self.queue = List::load(&mut from)?;
+        self.hand = from.entry()?;
+        let rows = self.links.load(&mut from)?;
+        self.visited.load(rows, &mut from)?;
+        from.finish()?;
+        check(self.hand.is_none_or(|hand| self.links.stands(hand)), "place of the hand")?;
+        self.links.check([self.queue], |_| 0)
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// Entries from oldest to newest, their marks, and the index of the hand.
     struct Model {
@@ -135,6 +159,8 @@ mod tests {
                 self.hand += 1;
             }
         }
+
+        never_restarted!();
     }
 
     proptest! {

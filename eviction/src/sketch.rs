@@ -23,6 +23,7 @@
 //!   splits, so each key finds in its new block what it had in the old one.
 
 use crate::KeyHash;
+use crate::snapshot::{Reader, Row, SnapshotError, Writer, check};
 
 /// Increments between halvings, for each resident. The paper has 10; with as few counters as here,
 /// real traces of few requests wanted counts to last longer: 20 gained over 10, 40 nothing over 30.
@@ -40,7 +41,7 @@ pub(crate) const SKETCH_BYTES: u32 = 4;
 
 /// What a sketch and its owner remember of a key: 32 bits of its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(u32);
+pub(crate) struct Fingerprint(pub(crate) u32);
 
 impl Fingerprint {
     /// The fingerprint of a key.
@@ -102,8 +103,30 @@ impl Sketch {
         self.blocks.push(block);
     }
 
+    /// Writes the counters and how far their halving is.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        to.u64(self.increments);
+        to.count(self.unhalved);
+        to.count(self.blocks.len());
+        to.rows(&self.blocks);
+    }
+
+    /// Replaces the counters by what `save` wrote.
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), SnapshotError> {
+        self.increments = from.u64()?;
+        self.unhalved = from.count()?;
+        let blocks = from.count()?;
+        check(blocks >= BLOCKS_MIN, "length of the sketch")?;
+        check(self.unhalved <= blocks, "halving of the sketch")?;
+        from.rows(blocks, &mut self.blocks)?;
+        // So it is all the time: a halving begins before the limit is passed, and lasts as many
+        // increments as there are blocks.
+        let rest = SAMPLE * self.residents() + (blocks - self.unhalved) as u64;
+        check(self.increments < rest, "number of increments")
+    }
+
     /// Residents that the sketch is made for.
-    fn residents(&self) -> u64 {
+    pub(crate) fn residents(&self) -> u64 {
         (self.blocks.len() * RESIDENTS_PER_BLOCK) as u64
     }
 
@@ -164,6 +187,24 @@ impl Block {
     }
 }
 
+impl Row<64> for Block {
+    fn to_bytes(self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *place = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; 64]) -> Self {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Self(words)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -172,6 +213,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Kind;
     use crate::contract::hash_of;
 
     fn fingerprint_of(key: u64) -> Fingerprint {
@@ -244,6 +286,17 @@ mod tests {
     fn growth_within_what_was_reserved_moves_nothing() {
         let mut sketch = Sketch::with_capacity(5_000);
         let blocks = sketch.blocks.as_ptr();
+        sketch.fit(5_000);
+        assert_eq!(sketch.blocks.as_ptr(), blocks);
+    }
+
+    #[test]
+    fn so_it_is_after_another_was_loaded() {
+        let mut bytes = Vec::new();
+        Sketch::with_capacity(0).save(&mut Writer::new(&mut bytes, Kind::WTinyLfu));
+        let mut sketch = Sketch::with_capacity(5_000);
+        let blocks = sketch.blocks.as_ptr();
+        sketch.load(&mut Reader::new(&bytes, Kind::WTinyLfu).unwrap()).unwrap();
         sketch.fit(5_000);
         assert_eq!(sketch.blocks.as_ptr(), blocks);
     }

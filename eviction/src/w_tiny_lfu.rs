@@ -27,7 +27,8 @@
 use crate::column::Column;
 use crate::list::{Links, List};
 use crate::sketch::{Fingerprint, Sketch};
-use crate::{Admission, EntryId, KeyHash, Policy};
+use crate::snapshot::{Reader, Row, Writer, check, pair_from_bytes, pair_to_bytes};
+use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
 
 /// W-TinyLFU.
 #[derive(Debug)]
@@ -93,11 +94,33 @@ impl Resident {
     }
 }
 
+impl Row<8> for Resident {
+    fn to_bytes(self) -> [u8; 8] {
+        pair_to_bytes(self.key.0, self.place_and_weight)
+    }
+
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        let (key, place_and_weight) = pair_from_bytes(bytes);
+        Self { key: Fingerprint(key), place_and_weight }
+    }
+}
+
 /// What room is being made for.
 #[derive(Clone, Copy, Debug)]
 struct Incoming {
     key: Fingerprint,
     weight: u32,
+}
+
+impl Incoming {
+    fn save(&self, to: &mut Writer<'_>) {
+        to.u32(self.key.0);
+        to.u32(self.weight);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        Ok(Self { key: Fingerprint(from.u32()?), weight: from.u32()? })
+    }
 }
 
 impl WTinyLfu {
@@ -302,6 +325,47 @@ impl Policy for WTinyLfu {
         self.len -= 1;
         Some(victim)
     }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        let mut to = Writer::new(to, Kind::WTinyLfu);
+        to.u64(self.capacity);
+        self.climber.save(&mut to);
+        to.option(self.incoming.as_ref(), Incoming::save);
+        self.sketch.save(&mut to);
+        self.window.recency.save(&mut to);
+        self.probation.recency.save(&mut to);
+        self.protected.recency.save(&mut to);
+        self.links.save(&mut to);
+        self.residents.save(&mut to);
+    }
+
+    fn load(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        let mut from = Reader::new(from, Kind::WTinyLfu)?;
+        from.capacity(self.capacity)?;
+        self.climber = Climber::load(&mut from)?;
+        self.set_window(self.climber.window_share);
+        self.incoming = from.option(Incoming::load)?;
+        self.sketch.load(&mut from)?;
+        let lists = [List::load(&mut from)?, List::load(&mut from)?, List::load(&mut from)?];
+        let rows = self.links.load(&mut from)?;
+        self.residents.load(rows, &mut from)?;
+        from.finish()?;
+
+        let mut segments = lists.map(|recency| Segment { recency, weight: 0 });
+        self.links.check(lists, |entry| {
+            let resident = self.residents[entry];
+            let segment = resident.place() as usize;
+            segments[segment].weight += u64::from(resident.weight());
+            segment
+        })?;
+        [self.window, self.probation, self.protected] = segments;
+        self.len = self.links.standing();
+        check(self.len as u64 <= self.sketch.residents(), "length of the sketch")
+    }
+
+    fn holds_exactly(&self, residents: &mut dyn Iterator<Item = EntryId>) -> bool {
+        self.links.hold_exactly(residents)
+    }
 }
 
 /// The smallest window, and the first, as a share of the capacity.
@@ -336,6 +400,28 @@ impl Climber {
         Self { window_share: WINDOW_SHARE_MIN, step: STEP, hits: 0, requests: 0, hit_ratio: 0.0 }
     }
 
+    fn save(&self, to: &mut Writer<'_>) {
+        to.f64(self.window_share);
+        to.f64(self.step);
+        to.f64(self.hit_ratio);
+        to.count(self.hits);
+        to.count(self.requests);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (window_share, step, hit_ratio) = (from.f64()?, from.f64()?, from.f64()?);
+        let (hits, requests) = (from.count()?, from.count()?);
+        check(
+            (WINDOW_SHARE_MIN..=WINDOW_SHARE_MAX).contains(&window_share),
+            "share of the window",
+        )?;
+        check((-STEP..=STEP).contains(&step), "step of the window")?;
+        check((0.0..=1.0).contains(&hit_ratio), "hit ratio")?;
+        // They are set back at the end of a period, so this is far beyond any.
+        check(hits <= requests && requests <= usize::MAX / 2, "number of requests")?;
+        Ok(Self { window_share, step, hits, requests, hit_ratio })
+    }
+
     /// Counts a request; at the end of a period says what share the window should have.
     #[inline]
     fn count(&mut self, hit: bool, residents: usize) -> Option<f64> {
@@ -366,7 +452,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::{assert_same_victims, ops};
+    use crate::contract::{assert_same_victims, never_restarted, ops};
 
     /// The three segments, least recently used first. Sketch and climber have tests of their own.
     struct Model {
@@ -524,6 +610,8 @@ mod tests {
                 self.probation.push(candidate);
             }
         }
+
+        never_restarted!();
     }
 
     proptest! {
