@@ -3,9 +3,15 @@
 //! The log above asks for segments by number and never learns where they live, so a shard over
 //! anonymous memory and one over a mapped file are the same shard.
 
+pub mod bus_error;
+pub(crate) mod cache_file;
 pub(crate) mod heap;
+pub(crate) mod mapped;
+mod space;
 
+pub use cache_file::{CacheFile, Durability, Existing, OpenError};
 pub use heap::HeapArena;
+pub use mapped::MappedArena;
 
 /// A segment's number within its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,4 +40,24 @@ pub trait Arena: Send {
     fn grow(&mut self, segment_count: u32);
     /// Gives the segment's memory back to the system; its content is lost.
     fn release(&mut self, segment: SegmentId);
+    /// Makes sure that writing to a segment cannot fail for want of room: `false` where the system
+    /// has none. Asked before a segment that was released is used again, and in an arena that was
+    /// reopened before any is used for the first time; what the segment holds stays.
+    fn reserve(&mut self, _segment: SegmentId) -> bool {
+        true
+    }
+    /// Whether the segment is known to hold nothing but zeros without reading it. A walk over all
+    /// segments passes by those: reading one may take memory.
+    fn is_blank(&self, _segment: SegmentId) -> bool {
+        false
+    }
+    /// The page in which a shard keeps what must outlive the process beside its segments; none in
+    /// anonymous memory.
+    fn page(&self) -> Option<&[u8]> {
+        None
+    }
+    /// The same page, to write.
+    fn page_mut(&mut self) -> Option<&mut [u8]> {
+        None
+    }
 }

@@ -40,6 +40,7 @@ mod put;
 pub mod record;
 mod segment;
 mod shard;
+pub mod superblock;
 mod time;
 mod update;
 

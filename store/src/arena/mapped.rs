@@ -1,0 +1,258 @@
+//! A mapped file: the segments and the page of one shard of a [`CacheFile`].
+//!
+//! ```text
+//! segment  0 .......... n-1 | n ...... m-1 | ...
+//!          | first extent   | second       |       one mapping each, contiguous in the file
+//! ```
+//!
+//! A file that somebody else writes to cannot be lent as a `&mut [u8]`. What makes it acceptable:
+//!
+//! - The file is locked, every process of ours asks for the lock, and within the process a shard has
+//!   one arena. Only the owner of the file may open it otherwise.
+//! - Whoever writes to it all the same, without the lock, changes bytes under the borrow, as anybody
+//!   can who may debug the process. What is read is bytes, for which every pattern is valid, and
+//!   nothing is believed that its checksum does not confirm.
+//! - Whoever truncates it takes pages away; see [`bus_error`](super::bus_error).
+//!
+//! Room that was given back may be gone when it is wanted again, and a page without room is a bus
+//! error. So a segment says whether its room is certain, and [`Arena::reserve`] makes it certain.
+
+#![expect(unsafe_code, reason = "mapping hands out raw memory; everything above is safe")]
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::arena::bus_error::Registration;
+use crate::arena::cache_file::Claim;
+use crate::arena::{Arena, CacheFile, SegmentId, space};
+use crate::superblock::PAGE_BYTES;
+
+/// The arena of one shard in a cache file.
+pub struct MappedArena {
+    page: Mapping,
+    first: Mapping,
+    further: Vec<Mapping>,
+    /// Room of every segment in use.
+    room: Vec<Room>,
+    segment_shift: u32,
+    /// Dropped last: until then the shard has this arena.
+    claim: Claim,
+}
+
+/// Whether the file system has room for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Reserved,
+    /// An earlier process may have given it back.
+    Unknown,
+    Released,
+}
+
+impl MappedArena {
+    pub(super) fn new(file: &CacheFile, shard: u32) -> io::Result<Self> {
+        let superblock = file.superblock();
+        let claim = file.claim(shard).ok_or_else(|| {
+            let reason = format!("shard {shard} of {} has an arena", superblock.shard_count);
+            io::Error::new(io::ErrorKind::ResourceBusy, reason)
+        })?;
+        let mut arena = Self {
+            page: Mapping::new(file.file(), superblock.page_offset(shard), PAGE_BYTES as u64)?,
+            first: Mapping::of_extent(&claim, 0)?,
+            further: Vec::new(),
+            room: Vec::new(),
+            segment_shift: superblock.segment_bytes.trailing_zeros(),
+            claim,
+        };
+        arena.map_further(u32::MAX)?;
+        arena.set_segment_count(u32::MAX);
+        Ok(arena)
+    }
+
+    /// Maps extents until there are `segment_count` segments, or no more extents.
+    fn map_further(&mut self, segment_count: u32) -> io::Result<()> {
+        let extents = self.claim.file.superblock().extents.len();
+        while self.further.len() + 1 < extents && self.mapped_segments() < segment_count as usize {
+            let extent = Mapping::of_extent(&self.claim, self.further.len() + 1)?;
+            self.further.push(extent);
+        }
+        Ok(())
+    }
+
+    fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        std::iter::once(&self.first).chain(&self.further)
+    }
+
+    fn mapped_segments(&self) -> usize {
+        self.mappings().map(|it| it.bytes.len() >> self.segment_shift).sum()
+    }
+
+    /// Takes segments into use that are mapped, up to `segment_count`.
+    fn set_segment_count(&mut self, segment_count: u32) {
+        let mut room = Vec::new();
+        for (index, mapping) in self.mappings().enumerate() {
+            let known = index >= self.claim.known_from;
+            let state = if known { Room::Reserved } else { Room::Unknown };
+            room.resize(room.len() + (mapping.bytes.len() >> self.segment_shift), state);
+        }
+        room.truncate(segment_count as usize);
+        let before = self.room.len();
+        self.room.extend(room.into_iter().skip(before));
+    }
+
+    fn range(&self, segment: SegmentId) -> std::ops::Range<usize> {
+        let from = segment.index() << self.segment_shift;
+        from..from + (1 << self.segment_shift)
+    }
+
+    /// The mapping and the range in it of a segment, whichever extent it is in.
+    fn locate(&self, segment: SegmentId) -> (usize, std::ops::Range<usize>) {
+        let mut range = self.range(segment);
+        for (index, mapping) in self.mappings().enumerate() {
+            let len = mapping.bytes.len();
+            if range.start < len {
+                return (index, range);
+            }
+            range = range.start - len..range.end - len;
+        }
+        panic!("segment {} of {} is asked for", segment.0, self.room.len())
+    }
+
+    fn file_offset(&self, segment: SegmentId) -> u64 {
+        let (index, range) = self.locate(segment);
+        let mapping = self.mappings().nth(index).unwrap_or(&self.first);
+        mapping.file_offset + range.start as u64
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn segment_in_further(&self, segment: SegmentId) -> &[u8] {
+        let (index, range) = self.locate(segment);
+        &self.further[index - 1].bytes[range]
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn segment_in_further_mut(&mut self, segment: SegmentId) -> &mut [u8] {
+        let (index, range) = self.locate(segment);
+        &mut self.further[index - 1].bytes[range]
+    }
+
+    /// A released segment is written to although its room was not asked for: our own bug, which must
+    /// not become a bus error where it need not.
+    #[cold]
+    #[inline(never)]
+    fn reserve_late(&mut self, segment: SegmentId) {
+        debug_assert!(false, "segment {} was released and is written to", segment.0);
+        self.reserve(segment);
+    }
+}
+
+impl Arena for MappedArena {
+    fn segment_bytes(&self) -> u32 {
+        1 << self.segment_shift
+    }
+
+    fn segment_count(&self) -> u32 {
+        u32::try_from(self.room.len()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    fn segment(&self, segment: SegmentId) -> &[u8] {
+        match self.first.bytes.get(self.range(segment)) {
+            Some(bytes) => bytes,
+            None => self.segment_in_further(segment),
+        }
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, segment: SegmentId) -> &mut [u8] {
+        if self.room[segment.index()] == Room::Released {
+            self.reserve_late(segment);
+        }
+        let range = self.range(segment);
+        if range.end <= self.first.bytes.len() {
+            &mut self.first.bytes[range]
+        } else {
+            self.segment_in_further_mut(segment)
+        }
+    }
+
+    fn grow(&mut self, segment_count: u32) {
+        if self.map_further(segment_count).is_ok() {
+            self.set_segment_count(segment_count);
+        }
+    }
+
+    fn release(&mut self, segment: SegmentId) {
+        let (offset, bytes) = (self.file_offset(segment), u64::from(self.segment_bytes()));
+        if space::give_back(self.claim.file.file(), offset, bytes) {
+            self.room[segment.index()] = Room::Released;
+        } else {
+            // The room stays taken; the content is gone, as promised.
+            self.segment_mut(segment).fill(0);
+        }
+    }
+
+    fn reserve(&mut self, segment: SegmentId) -> bool {
+        if self.room[segment.index()] != Room::Reserved {
+            let (offset, bytes) = (self.file_offset(segment), u64::from(self.segment_bytes()));
+            // Where room cannot be reserved it cannot be given back either: it is still there since
+            // the file was made.
+            if space::reserve(self.claim.file.file(), offset, bytes).is_err() {
+                return false;
+            }
+            self.room[segment.index()] = Room::Reserved;
+        }
+        true
+    }
+
+    fn is_blank(&self, segment: SegmentId) -> bool {
+        let (offset, bytes) = (self.file_offset(segment), u64::from(self.segment_bytes()));
+        !space::holds_data(self.claim.file.file(), offset, bytes)
+    }
+
+    fn page(&self) -> Option<&[u8]> {
+        Some(&self.page.bytes)
+    }
+
+    fn page_mut(&mut self) -> Option<&mut [u8]> {
+        Some(&mut self.page.bytes)
+    }
+}
+
+/// A stretch of the file in memory.
+struct Mapping {
+    /// Dropped before the bytes are unmapped.
+    _registration: Registration,
+    bytes: MmapMut,
+    file_offset: u64,
+}
+
+impl Mapping {
+    /// A shard's run of segments in an extent.
+    fn of_extent(claim: &Claim, index: usize) -> io::Result<Self> {
+        let superblock = claim.file.superblock();
+        let run_bytes = superblock.run_bytes(superblock.extents[index]);
+        let file_offset = superblock.extent_offset(index) + u64::from(claim.shard) * run_bytes;
+        let mapping = Self::new(claim.file.file(), file_offset, run_bytes)?;
+        // Fewer misses of the address cache where it helps; tmpfs mounted for it and some file
+        // systems do, the others refuse.
+        #[cfg(target_os = "linux")]
+        let _offered = mapping.bytes.advise(memmap2::Advice::HugePage);
+        Ok(mapping)
+    }
+
+    fn new(file: &File, file_offset: u64, bytes: u64) -> io::Result<Self> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: the file is locked, and the claim of the shard's arena, which outlives the
+        // mapping, keeps a second one from being made of this stretch: no slice but those borrowed
+        // from it points there. What others can do to the file is in the header.
+        let bytes = unsafe { MmapOptions::new().offset(file_offset).len(bytes).map_mut(file) }?;
+        let registration = Registration::of(&bytes).ok_or_else(|| {
+            io::Error::other("too many mappings to protect them all from bus errors")
+        })?;
+        Ok(Self { _registration: registration, bytes, file_offset })
+    }
+}
