@@ -25,6 +25,7 @@
 //! ```
 
 pub mod arena;
+mod backup;
 pub mod budget;
 mod chunks;
 mod cleaner;
@@ -35,6 +36,7 @@ mod expiry;
 pub mod hash;
 pub mod index;
 mod log;
+mod page;
 mod prefetch;
 mod put;
 pub mod record;
@@ -44,6 +46,7 @@ pub mod superblock;
 mod time;
 mod update;
 
+pub use backup::{BackedUpItem, Resident, RestoreOutcome, WalkPlace};
 pub use budget::Budget;
 pub use chunks::Value;
 pub use config::{Config, Geometry};

@@ -10,14 +10,25 @@
 //! - A free segment that was in use before is taken before one that never was, so resident memory
 //!   grows only as far as it is needed.
 //! - `live_bytes` of a segment counts the records that an entry still points at.
+//! - In an arena that outlives the process a record that dies is marked, a segment that is free has no
+//!   header, and what is rewritten in place is noted first: at every instant the bytes alone say what
+//!   the shard holds. `docs/file-format.md` has the argument.
+
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::arena::{Arena, SegmentId};
+use crate::page::{self, Patch};
 use crate::prefetch::prefetch_lines;
-use crate::record::View;
+use crate::record::{self, Seal, View};
 use crate::segment;
+use crate::time::Timestamp;
 
 /// Cache lines of a record fetched ahead: header, key and a short value.
 const PREFETCHED_LINES: usize = 3;
+/// Sequence numbers of segments reserved at once.
+const SEGMENT_SEQUENCES_STEP: u64 = 64;
+/// Sequence numbers of writes reserved at once.
+const WRITE_SEQUENCES_STEP: u64 = 1 << 16;
 
 /// Where a record stands: in units of 4 bytes from the arena's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,24 +48,42 @@ pub(crate) enum Stream {
     Moved,
 }
 
+impl Stream {
+    /// Every stream, in the order of its number.
+    pub(crate) const ALL: [Self; 2] = [Self::New, Self::Moved];
+}
+
+/// Where a segment is on its way from free to free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     Free,
     Open,
     Sealed,
     Cleaning,
 }
 
+/// Room in an open segment for one record.
+pub(crate) struct Place<'a> {
+    pub(crate) location: Location,
+    pub(crate) seal: Seal,
+    pub(crate) bytes: &'a mut [u8],
+}
+
+/// What the log knows of a segment.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
-    state: State,
-    live_bytes: u32,
+pub(crate) struct Segment {
+    pub(crate) state: State,
+    /// Bytes of the records that an entry points at.
+    pub(crate) live_bytes: u32,
     /// Bytes written, header included.
-    used: u32,
+    pub(crate) used: u32,
+    /// What its records' checksums are stored under.
+    pub(crate) seal: Seal,
 }
 
 impl Segment {
-    const FREE: Self = Self { state: State::Free, live_bytes: 0, used: 0 };
+    pub(crate) const FREE: Self =
+        Self { state: State::Free, live_bytes: 0, used: 0, seal: Seal::of_life(0) };
 }
 
 /// Segments, and the records in them.
@@ -68,26 +97,92 @@ pub(crate) struct Log {
     open: [Option<SegmentId>; 2],
     /// Segments that may hold memory at once.
     resident_max: u32,
+    /// Of the segment opened last.
     sequence: u64,
+    /// What the shard's page says, in an arena that outlives the process.
+    state: page::State,
+    /// Whether the arena does.
+    is_durable: bool,
     shard: u32,
     segment_shift: u32,
 }
 
 impl Log {
+    /// A log without a record. What an arena that outlives the process may hold is wiped.
     pub(crate) fn new(arena: Box<dyn Arena>, shard: u32) -> Self {
+        let mut log = Self::over(arena, shard);
+        if log.is_durable {
+            let was_blank = log.arena.page().is_some_and(|page| page.iter().all(|&byte| byte == 0));
+            if !was_blank {
+                log.wipe_all();
+            }
+            log.write_state();
+        }
+        let count = log.arena.segment_count();
+        // The room of a file is reserved as a whole: its segments hold memory from the start.
+        let ids = (0..count).rev().map(SegmentId);
+        match log.is_durable {
+            true => log.free_resident = ids.collect(),
+            false => log.free_released = ids.collect(),
+        }
+        log
+    }
+
+    /// A log that does not know yet what its segments hold: none of them is free.
+    pub(crate) fn over(arena: Box<dyn Arena>, shard: u32) -> Self {
         let count = arena.segment_count();
         let segment_shift = arena.segment_bytes().trailing_zeros();
         Self {
             segments: vec![Segment::FREE; count as usize],
             free_resident: Vec::new(),
-            free_released: (0..count).rev().map(SegmentId).collect(),
+            free_released: Vec::new(),
             open: [None, None],
             resident_max: count,
             sequence: 0,
+            state: page::State::default(),
+            is_durable: arena.page().is_some(),
             shard,
             segment_shift,
             arena,
         }
+    }
+
+    fn wipe_all(&mut self) {
+        for segment in (0..self.arena.segment_count()).map(SegmentId) {
+            if !self.arena.is_blank(segment) {
+                segment::wipe(self.arena.segment_mut(segment));
+            }
+        }
+    }
+
+    /// Whether the records outlive the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    fn write_state(&mut self) {
+        let state = self.state;
+        if let Some(page) = self.arena.page_mut() {
+            state.write(page);
+        }
+    }
+
+    /// Reserves sequence numbers of writes beyond `sequence`, and returns the first that is not.
+    /// `entries` is noted for the next start.
+    pub(crate) fn reserve_write_sequences(&mut self, sequence: u64, entries: u64) -> u64 {
+        if !self.is_durable {
+            return u64::MAX;
+        }
+        self.state.write_sequences = sequence.saturating_add(WRITE_SEQUENCES_STEP);
+        self.state.entries = entries;
+        self.write_state();
+        self.state.write_sequences
+    }
+
+    /// Notes when everything is to be forgotten, so that it is even if the process ends before.
+    pub(crate) fn set_flush_at(&mut self, at: Option<Timestamp>) {
+        self.state.flush_at = at;
+        self.write_state();
     }
 
     /// Size of a segment in bytes.
@@ -165,33 +260,49 @@ impl Log {
         if stream == Stream::New && self.segments_available() == 0 {
             return false;
         }
-        let Some(next) = self.free_resident.pop().or_else(|| self.free_released.pop()) else {
-            return false;
-        };
+        let Some(next) = self.take_free() else { return false };
         self.seal(stream);
         self.sequence += 1;
+        if self.is_durable && self.sequence >= self.state.segment_sequences {
+            self.state.segment_sequences = self.sequence + SEGMENT_SEQUENCES_STEP;
+            self.write_state();
+        }
         let header =
-            segment::Header { shard: self.shard, sequence: self.sequence, sealed_used: None };
-        header.write(self.arena.segment_mut(next));
-        self.segments[next.index()] =
-            Segment { state: State::Open, live_bytes: 0, used: segment::HEADER_BYTES };
+            segment::Header { shard: self.shard, stream: stream as u16, sequence: self.sequence };
+        header.open(self.arena.segment_mut(next));
+        self.segments[next.index()] = Segment {
+            state: State::Open,
+            live_bytes: 0,
+            used: segment::HEADER_BYTES,
+            seal: header.record_seal(),
+        };
         self.open[stream as usize] = Some(next);
         true
+    }
+
+    /// A free segment that can be written to without fail.
+    fn take_free(&mut self) -> Option<SegmentId> {
+        for free in [&mut self.free_resident, &mut self.free_released] {
+            if let Some(&next) = free.last()
+                && self.arena.reserve(next)
+            {
+                return free.pop();
+            }
+        }
+        None
     }
 
     fn seal(&mut self, stream: Stream) {
         let Some(segment) = self.open[stream as usize].take() else { return };
         let used = self.segments[segment.index()].used;
-        let bytes = self.arena.segment_mut(segment);
-        let sequence = segment::Header::sequence_of(bytes);
-        segment::Header { shard: self.shard, sequence, sealed_used: Some(used) }.write(bytes);
+        segment::seal(self.arena.segment_mut(segment), used);
         self.segments[segment.index()].state = State::Sealed;
         self.free_if_dead(segment);
     }
 
     /// Appends `len` bytes, a record's padded length, for which there is [`Self::room`].
     #[inline]
-    pub(crate) fn append(&mut self, stream: Stream, len: u32) -> (Location, &mut [u8]) {
+    pub(crate) fn append(&mut self, stream: Stream, len: u32) -> Place<'_> {
         assert!(len <= self.room(stream), "the caller opened a segment with room");
         let Some(segment) = self.open[stream as usize] else {
             unreachable!("room is 0 without one")
@@ -200,9 +311,12 @@ impl Log {
         let offset = state.used;
         state.used += len;
         state.live_bytes += len;
-        let location = Location((segment.0 << (self.segment_shift - 2)) + offset / 4);
         let (from, to) = (offset as usize, (offset + len) as usize);
-        (location, &mut self.arena.segment_mut(segment)[from..to])
+        Place {
+            location: Location((segment.0 << (self.segment_shift - 2)) + offset / 4),
+            seal: state.seal,
+            bytes: &mut self.arena.segment_mut(segment)[from..to],
+        }
     }
 
     #[inline]
@@ -213,6 +327,11 @@ impl Log {
     #[inline]
     fn offset_of(&self, location: Location) -> usize {
         (location.0 & ((1 << (self.segment_shift - 2)) - 1)) as usize * 4
+    }
+
+    /// What the record at a location is stored under.
+    pub(crate) fn seal_of(&self, location: Location) -> Seal {
+        self.segments[self.segment_of(location).index()].seal
     }
 
     /// The record at a location.
@@ -231,16 +350,47 @@ impl Log {
         }
     }
 
-    /// The bytes of a record and what follows it, to rewrite a field in place.
+    /// The bytes of a record and what follows it, to rewrite what a restart does not read.
     pub(crate) fn record_mut(&mut self, location: Location) -> &mut [u8] {
         let (segment, offset) = (self.segment_of(location), self.offset_of(location));
         &mut self.arena.segment_mut(segment)[offset..]
+    }
+
+    /// Rewrites `bytes` of a record in place, from its byte `at` on, as one step: after a kill either
+    /// all of them stand or none.
+    pub(crate) fn patch(&mut self, location: Location, at: usize, bytes: &[u8]) {
+        let (segment, offset) = (self.segment_of(location), self.offset_of(location) + at);
+        if self.is_durable {
+            let header = segment::Header::read(self.arena.segment(segment));
+            let patch = Patch {
+                segment: segment.0,
+                sequence: header.map_or(0, |header| header.sequence),
+                offset: u32::try_from(offset).unwrap_or(u32::MAX),
+                bytes,
+            };
+            if let Some(page) = self.arena.page_mut() {
+                patch.begin(page);
+            }
+        }
+        self.arena.segment_mut(segment)[offset..offset + bytes.len()].copy_from_slice(bytes);
+        if self.is_durable
+            && let Some(page) = self.arena.page_mut()
+        {
+            Patch::end(page);
+        }
     }
 
     /// The record at `location`, of `len` bytes, is not pointed at any more.
     #[inline]
     pub(crate) fn kill(&mut self, location: Location, len: u32) {
         let segment = self.segment_of(location);
+        if self.is_durable {
+            // What takes its place was written before, and has to stand before.
+            compiler_fence(Ordering::SeqCst);
+            let offset = self.offset_of(location);
+            record::mark_dead(&mut self.arena.segment_mut(segment)[offset..]);
+            compiler_fence(Ordering::SeqCst);
+        }
         let state = &mut self.segments[segment.index()];
         debug_assert!(state.live_bytes >= len, "a record dies once");
         state.live_bytes -= len;
@@ -257,6 +407,9 @@ impl Log {
 
     fn free(&mut self, segment: SegmentId) {
         self.segments[segment.index()] = Segment::FREE;
+        if self.is_durable {
+            segment::wipe(self.arena.segment_mut(segment));
+        }
         if self.resident_segments() > self.resident_max {
             self.arena.release(segment);
             self.free_released.push(segment);
@@ -314,9 +467,11 @@ impl Log {
         let len = self.record(from).len();
         scratch.clear();
         scratch.extend_from_slice(&self.record_mut(from)[..len as usize]);
-        let (to, bytes) = self.append(Stream::Moved, len);
-        bytes.copy_from_slice(scratch);
-        to
+        let before = self.seal_of(from);
+        let place = self.append(Stream::Moved, len);
+        record::change_seal(scratch, before, place.seal);
+        place.bytes.copy_from_slice(scratch);
+        place.location
     }
 
     /// Frees every segment.

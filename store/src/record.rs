@@ -13,7 +13,11 @@
 //!
 //! - Records start at multiples of 4 bytes. A field in brackets is there when its bit is set.
 //! - The checksum covers everything after itself except the expiry and a part's `EntryId`: these two
-//!   are rewritten in place (touch; a restart). The expiry carries a check of its own.
+//!   are rewritten in place (touch; a rebuilding of the columns). The expiry carries a check of its own.
+//! - The checksum is stored under the [`Seal`] of its segment: a record left over from the segment's
+//!   life before does not pass for one of this life.
+//! - A record that is not pointed at any more is marked dead, in its checksum, by as many bits as
+//!   keep a few flipped ones from bringing it back.
 //! - `cas` counts a shard's writes upwards, so of two records of one key the greater is the newer. A
 //!   cas that a client chose is kept apart, as `own cas`.
 
@@ -37,11 +41,54 @@ pub(crate) const PART_KEY_BYTES: u32 = 8;
 /// Of each byte written, the share set aside so that cleaning stays cheap: one tenth.
 const CLEANING_SHARE: u32 = 10;
 
+/// Where a record's deadline stands, if it has one.
+pub(crate) const EXPIRY_AT: usize = HEADER_BYTES as usize;
+/// Bytes at most of the record of a counter: every field, the longest key, twenty digits, padding.
+pub(crate) const COUNTER_BYTES_MAX: usize = 16 + 8 + 4 + 8 + 250 + 20 + 2;
+
 const EXPIRY: u8 = 1;
 const CLIENT_FLAGS: u8 = 1 << 1;
 const OWN_CAS: u8 = 1 << 2;
 const CHAIN_HEAD: u8 = 1 << 3;
 const PART: u8 = 1 << 4;
+const STALE: u8 = 1 << 5;
+
+/// What the checksum of a dead record is changed by: sixteen bits of thirty-two.
+const DEAD: u32 = 0x5a3c_c3a5;
+/// The greatest count of writes that a record can credibly carry: what is no record seldom passes.
+const SEQUENCE_MAX: u64 = 1 << 48;
+
+/// Ties a record to one life of its segment: what its checksum is stored under.
+///
+/// Two lives of one segment have different seals, unless 2^32 lives lie between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seal(u32);
+
+impl Seal {
+    /// The seal of a segment's life, by its sequence number.
+    ///
+    /// The steps are invertible, so different numbers give different seals; the multiplication makes
+    /// neighbours differ in many bits (the finalizer of MurmurHash3, by Appleby).
+    pub(crate) const fn of_life(sequence: u64) -> Self {
+        let mut seal = (sequence & 0xffff_ffff) as u32;
+        seal ^= seal >> 16;
+        seal = seal.wrapping_mul(0x85eb_ca6b);
+        seal ^= seal >> 13;
+        seal = seal.wrapping_mul(0xc2b2_ae35);
+        Self(seal ^ seal >> 16)
+    }
+}
+
+/// What the checksum says of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Written in this life of its segment, and not marked.
+    Alive,
+    /// Written in this life of its segment, and marked dead since.
+    Dead,
+    /// Damaged, of another life, or no record.
+    Broken,
+}
 
 /// What an item costs of a shard's memory, everything included, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,9 +135,9 @@ impl Shape {
     }
 
     /// Bytes of the item as its limit counts them: key, value, and the record's header, but not the
-    /// deadline, which an item may be given later.
+    /// deadline, which an item may be given later, nor a cas kept apart, which may come with it.
     pub fn item_bytes(self) -> u64 {
-        Self { expires: false, ..self }.record_bytes()
+        Self { expires: false, has_own_cas: false, ..self }.record_bytes()
     }
 
     /// Bytes of the item in one piece, before padding.
@@ -128,6 +175,8 @@ pub(crate) struct Header {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) client_flags: u32,
     pub(crate) own_cas: Option<u64>,
+    /// Whether a client marked the item stale.
+    pub(crate) stale: bool,
     pub(crate) chain: Chain,
 }
 
@@ -153,6 +202,9 @@ impl Header {
         }
         if self.own_cas.is_some() {
             bits |= OWN_CAS;
+        }
+        if self.stale {
+            bits |= STALE;
         }
         match self.chain {
             Chain::Whole => {}
@@ -196,6 +248,7 @@ pub(crate) fn padded(bytes: u32) -> u32 {
 /// Writes a record into `to`, whose length is the record's padded length; the value comes in pieces.
 pub(crate) fn write<'v>(
     to: &mut [u8],
+    seal: Seal,
     header: &Header,
     key: &[u8],
     value: impl Iterator<Item = &'v [u8]>,
@@ -235,7 +288,43 @@ pub(crate) fn write<'v>(
     debug_assert!(to.len() - at < 4, "the room given is the record's padded length");
     let lengths = pack_lengths(value_bytes, key.len(), bits);
     to[4..8].copy_from_slice(&lengths.to_le_bytes());
-    seal(to);
+    write_checksum(to, seal);
+}
+
+/// Bytes that a record of nothing takes at least, and at most, to fill a gap with.
+pub(crate) const FILLER_BYTES: std::ops::RangeInclusive<u32> = 20..=(1 << 15);
+
+/// Writes a dead record of no item into `to`, whose length is among [`FILLER_BYTES`] and a multiple
+/// of 4.
+pub(crate) fn write_filler(to: &mut [u8], seal: Seal) {
+    let header = Header {
+        cas: 0,
+        deadline: None,
+        client_flags: 0,
+        own_cas: None,
+        stale: false,
+        chain: Chain::Whole,
+    };
+    let value_bytes = to.len() - HEADER_BYTES as usize - 1;
+    to.fill(0);
+    let lengths = pack_lengths(value_bytes, 1, header.bits());
+    to[4..8].copy_from_slice(&lengths.to_le_bytes());
+    write_checksum(to, seal);
+    mark_dead(to);
+}
+
+/// Marks a record dead. It must be alive.
+#[inline]
+pub(crate) fn mark_dead(record: &mut [u8]) {
+    let stored = u32::from_le_bytes(array(&record[0..4])) ^ DEAD;
+    record[0..4].copy_from_slice(&stored.to_le_bytes());
+}
+
+/// Gives a record that was copied into another segment that segment's seal. What was damaged stays
+/// damaged.
+pub(crate) fn change_seal(record: &mut [u8], from: Seal, to: Seal) {
+    let stored = u32::from_le_bytes(array(&record[0..4])) ^ from.0 ^ to.0;
+    record[0..4].copy_from_slice(&stored.to_le_bytes());
 }
 
 fn pack_lengths(value_bytes: usize, key_bytes: usize, bits: u8) -> u32 {
@@ -246,13 +335,13 @@ fn pack_lengths(value_bytes: usize, key_bytes: usize, bits: u8) -> u32 {
 }
 
 /// Computes the checksum of a record whose other bytes stand, and writes it.
-fn seal(record: &mut [u8]) {
-    let crc = View::of(record).checksum();
+fn write_checksum(record: &mut [u8], seal: Seal) {
+    let crc = View::of(record).checksum() ^ seal.0;
     record[0..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// A deadline with a check of its own, since it is rewritten in place.
-fn pack_expiry(deadline: Deadline) -> u64 {
+pub(crate) fn pack_expiry(deadline: Deadline) -> u64 {
     let millis = deadline.timestamp().map_or(Deadline::MILLIS_MAX, |at| at.0);
     millis | expiry_check(millis) << 42
 }
@@ -285,6 +374,27 @@ impl<'a> View<'a> {
         let mut view = Self { bytes: from, lengths };
         view.bytes = &from[..view.len() as usize];
         view
+    }
+
+    /// What `from` begins with, if that can be a record: lengths, fields and count of writes are such
+    /// as a record has, and it ends within `from`.
+    pub(crate) fn plausible(from: &'a [u8]) -> Option<Self> {
+        if from.len() < *FILLER_BYTES.start() as usize {
+            return None;
+        }
+        let lengths = u32::from_le_bytes(array(&from[4..8]));
+        let view = Self { bytes: from, lengths };
+        let key_fits = match view.is_part() {
+            true => view.key_bytes() == PART_KEY_BYTES && view.bits() & !PART == 0,
+            false => (1..=250).contains(&view.key_bytes()),
+        };
+        let fits = key_fits && view.len() as usize <= from.len() && view.sequence() < SEQUENCE_MAX;
+        fits.then(|| Self::of(from))
+    }
+
+    /// The record's bytes, padding included.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// Length in the log, padding included.
@@ -339,6 +449,11 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn is_chain_head(&self) -> bool {
         self.bits() & CHAIN_HEAD != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_stale(&self) -> bool {
+        self.bits() & STALE != 0
     }
 
     /// The item's deadline; never, when the record has no such field or it is damaged.
@@ -421,6 +536,7 @@ impl<'a> View<'a> {
             deadline: (self.bits() & EXPIRY != 0).then(|| self.deadline()),
             client_flags: self.client_flags(),
             own_cas: (self.bits() & OWN_CAS != 0).then(|| self.cas()),
+            stale: self.is_stale(),
             chain: self.chain(),
         }
     }
@@ -448,9 +564,20 @@ impl<'a> View<'a> {
         crc32c::crc32c_append(crc, &self.bytes[at..])
     }
 
-    /// Whether the bytes are the ones that were written.
-    pub(crate) fn is_intact(&self) -> bool {
-        u32::from_le_bytes(array(&self.bytes[0..4])) == self.checksum()
+    /// What the checksum says of the record, in a segment of this seal.
+    pub(crate) fn standing(&self, seal: Seal) -> Standing {
+        let stored = u32::from_le_bytes(array(&self.bytes[0..4]));
+        match stored ^ seal.0 ^ self.checksum() {
+            0 if self.has_sound_expiry() => Standing::Alive,
+            DEAD => Standing::Dead,
+            _ => Standing::Broken,
+        }
+    }
+
+    /// Whether the deadline, which the checksum leaves out, passes the check of its own.
+    fn has_sound_expiry(&self) -> bool {
+        self.bits() & EXPIRY == 0
+            || unpack_expiry(u64::from_le_bytes(array(&self.bytes[16..24]))).is_some()
     }
 }
 
@@ -468,15 +595,15 @@ pub(crate) fn set_part_entry(record: &mut [u8], entry: u32) {
     record[at..at + 4].copy_from_slice(&entry.to_le_bytes());
 }
 
-/// Rewrites a value of unchanged length, and the cas, in place.
-pub(crate) fn rewrite(record: &mut [u8], cas: u64, value: &[u8]) {
+/// Rewrites a value of unchanged length, and the cas.
+pub(crate) fn rewrite(record: &mut [u8], seal: Seal, cas: u64, value: &[u8]) {
     let view = View::of(record);
     let (at, len) = (view.value_offset(), view.len() as usize);
     debug_assert_eq!(view.value().len(), value.len());
     let record = &mut record[..len];
     record[8..16].copy_from_slice(&cas.to_le_bytes());
     record[at..at + value.len()].copy_from_slice(value);
-    seal(record);
+    write_checksum(record, seal);
 }
 
 #[inline]
@@ -492,10 +619,12 @@ mod tests {
 
     use super::*;
 
+    const SEAL: Seal = Seal(0x1234_5678);
+
     fn record(header: &Header, key: &[u8], value: &[u8]) -> Vec<u8> {
         let bytes = header.bytes() as usize + key.len() + value.len();
         let mut to = vec![0xee; bytes.next_multiple_of(4)];
-        write(&mut to, header, key, std::iter::once(value));
+        write(&mut to, SEAL, header, key, std::iter::once(value));
         to
     }
 
@@ -513,10 +642,11 @@ mod tests {
             deadline in prop::option::of(0..Deadline::MILLIS_MAX),
             client_flags in any::<u32>(),
             own_cas in any::<Option<u64>>(),
+            stale in any::<bool>(),
             chain in chain(),
         ) -> Header {
             let deadline = deadline.map(|at| Deadline::at(Timestamp(at)));
-            Header { cas, deadline, client_flags, own_cas, chain }
+            Header { cas, deadline, client_flags, own_cas, stale, chain }
         }
     }
 
@@ -529,7 +659,8 @@ mod tests {
         ) {
             let bytes = record(&header, &key, &value);
             let view = View::of(&bytes);
-            prop_assert!(view.is_intact());
+            prop_assert_eq!(view.standing(SEAL), Standing::Alive);
+            prop_assert_eq!(view.standing(Seal::of_life(7)), Standing::Broken);
             prop_assert_eq!(view.header(), header);
             prop_assert_eq!(view.key(), &key[..]);
             prop_assert_eq!(view.value(), &value[..]);
@@ -545,12 +676,53 @@ mod tests {
             let byte = bit / 8;
             // A damaged length may point outside; the walk of a segment checks that first.
             prop_assume!(!(4..8).contains(&byte));
-            let before = (View::of(&bytes).deadline(), View::of(&bytes).chain());
-            bytes[byte] ^= 1 << (bit % 8);
-            let view = View::of(&bytes);
-            let rewritable = header.deadline.is_some() && (16..24).contains(&byte)
-                || matches!(header.chain, Chain::Part { .. }) && before.1 != view.chain();
-            prop_assert!(rewritable || !view.is_intact());
+            let chain_at = View::of(&bytes).key_offset() as usize - 8;
+            let is_part_entry = matches!(header.chain, Chain::Part { .. })
+                && (chain_at..chain_at + 4).contains(&byte);
+            for dead in [false, true] {
+                let mut bytes = bytes.clone();
+                if dead {
+                    mark_dead(&mut bytes);
+                }
+                let sound = View::of(&bytes).standing(SEAL);
+                bytes[byte] ^= 1 << (bit % 8);
+                let view = View::of(&bytes);
+                let rewritable = dead && header.deadline.is_some() && (16..24).contains(&byte)
+                    || is_part_entry;
+                let expected = if rewritable { sound } else { Standing::Broken };
+                prop_assert_eq!(view.standing(SEAL), expected);
+            }
+        }
+
+        #[test]
+        fn a_record_is_alive_until_it_is_marked_and_moves_under_another_seal(header in header()) {
+            let mut bytes = record(&header, b"some key", b"some value");
+            let there = Seal::of_life(9);
+            change_seal(&mut bytes, SEAL, there);
+            prop_assert_eq!(View::of(&bytes).standing(SEAL), Standing::Broken);
+            prop_assert_eq!(View::of(&bytes).standing(there), Standing::Alive);
+            mark_dead(&mut bytes);
+            prop_assert_eq!(View::of(&bytes).standing(there), Standing::Dead);
+        }
+
+        #[test]
+        fn what_is_no_record_never_reads_beyond_its_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            if let Some(view) = View::plausible(&bytes) {
+                prop_assert!(view.len() as usize <= bytes.len());
+                view.standing(SEAL);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_is_filled_with_a_dead_record_of_just_its_length() {
+        for len in [20, 24, 400, *FILLER_BYTES.end() as usize] {
+            let mut bytes = vec![0xee; len];
+            write_filler(&mut bytes, SEAL);
+            let view = View::plausible(&bytes).unwrap();
+            assert_eq!((view.len() as usize, view.standing(SEAL)), (len, Standing::Dead));
         }
     }
 

@@ -21,12 +21,12 @@ use crate::counters::Counters;
 use crate::entries::{Entries, Expiry, state};
 use crate::hash::{key_hash, tag_of};
 use crate::index::Index;
-use crate::log::{Location, Log, Stream};
+use crate::log::{Location, Log, Place, Stream};
 use crate::prefetch::prefetch_address;
 use crate::put::{NewItem, Precondition, PutOutcome};
 use crate::record::{
-    self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Shape,
-    VALUE_BYTES_MAX, entry_bytes, footprint, padded,
+    self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Seal,
+    Shape, Standing, VALUE_BYTES_MAX, entry_bytes, footprint, padded,
 };
 use crate::time::{Deadline, Timestamp};
 
@@ -133,7 +133,9 @@ pub(crate) struct Fields {
     pub(crate) client_flags: u32,
     pub(crate) deadline: Deadline,
     pub(crate) own_cas: Option<u64>,
-    /// The shard's count of writes at which the item got its cas.
+    /// Whether a client marked the item stale.
+    pub(crate) stale: bool,
+    /// The shard's count of writes at which the record is written; the item's cas if it has no own.
     pub(crate) sequence: u64,
 }
 
@@ -164,6 +166,9 @@ pub struct Shard {
     counters: Counters,
     /// The count of writes; the next item's cas.
     sequence: u64,
+    /// No number from here on has been handed out, whatever a kill leaves of the records.
+    sequences_reserved: u64,
+    columns_generation: u64,
     /// Everything present at this time is to go.
     flush_at: Option<Timestamp>,
     /// Where the expiry sweep goes on.
@@ -195,6 +200,8 @@ impl Shard {
             cleaner: Cleaner::default(),
             counters: Counters::default(),
             sequence: 0,
+            sequences_reserved: 0,
+            columns_generation: 0,
             flush_at: None,
             sweep_at: 0,
             scratch: Vec::new(),
@@ -259,9 +266,10 @@ impl Shard {
             client_flags: new.client_flags,
             deadline: new.deadline,
             own_cas: new.own_cas,
+            stale: false,
             sequence: 0,
         };
-        let mut stale = 0;
+        let mut marks = 0;
         match (precondition, old) {
             (Precondition::None, _)
             | (Precondition::Absent, None)
@@ -287,7 +295,8 @@ impl Shard {
                 }
                 if expected < cas {
                     fields.deadline = self.record(old).deadline();
-                    stale = state::STALE | self.entries.state(old) & state::WIN_SENT;
+                    fields.stale = true;
+                    marks = self.entries.state(old) & state::WIN_SENT;
                 }
             }
         }
@@ -303,7 +312,7 @@ impl Shard {
         }
         match self.store(key, old, fields, new.value, now) {
             Ok(id) => {
-                self.entries.set_state(id, stale);
+                self.add_marks(id, marks);
                 self.counters.items_stored += 1;
                 PutOutcome::Stored { cas }
             }
@@ -327,6 +336,7 @@ impl Shard {
     /// earlier one that has not come due.
     pub fn flush_all(&mut self, at: Timestamp, now: Timestamp) {
         self.flush_at = Some(at);
+        self.log.set_flush_at(self.flush_at);
         self.flush_if_due(now);
     }
 
@@ -452,15 +462,29 @@ impl Shard {
 
     pub(crate) fn next_sequence(&mut self) -> u64 {
         self.sequence += 1;
+        if self.sequence >= self.sequences_reserved {
+            let items = self.budget.items();
+            self.sequences_reserved = self.log.reserve_write_sequences(self.sequence, items);
+        }
         self.sequence
+    }
+
+    /// How often ids were handed out anew: a walk over them that meets another number starts again.
+    pub(crate) fn columns_generation(&self) -> u64 {
+        self.columns_generation
     }
 
     pub(crate) fn record(&self, id: EntryId) -> record::View<'_> {
         self.log.record(self.entries.location(id))
     }
 
-    pub(crate) fn record_mut(&mut self, id: EntryId) -> &mut [u8] {
-        self.log.record_mut(self.entries.location(id))
+    pub(crate) fn seal_of(&self, id: EntryId) -> Seal {
+        self.log.seal_of(self.entries.location(id))
+    }
+
+    /// Rewrites bytes of a record in place.
+    pub(crate) fn patch_record(&mut self, id: EntryId, at: usize, bytes: &[u8]) {
+        self.log.patch(self.entries.location(id), at, bytes);
     }
 
     pub(crate) fn entries(&mut self) -> &mut Entries {
@@ -507,8 +531,10 @@ impl Shard {
     #[inline]
     pub(crate) fn flush_if_due(&mut self, now: Timestamp) {
         if self.flush_at.is_some_and(|at| at <= now) {
-            self.flush_at = None;
             self.clear();
+            // Last: a kill before this flushes what is left.
+            self.flush_at = None;
+            self.log.set_flush_at(None);
         }
     }
 
@@ -523,6 +549,7 @@ impl Shard {
         self.budget.clear();
         self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max(&self.config));
         self.sweep_at = 0;
+        self.columns_generation += 1;
     }
 
     /// A use of an entry that is not a write. Returns how it stood before.
@@ -600,15 +627,17 @@ impl Shard {
         }
     }
 
-    /// The records of an entry, all its parts included, are dead.
+    /// The records of an entry, all its parts included, are dead: the head first, so that no head
+    /// ever stands without its parts.
     fn kill_records(&mut self, id: EntryId) {
-        if self.record(id).is_chain_head() {
+        let is_chain_head = self.record(id).is_chain_head();
+        self.kill_record(id);
+        if is_chain_head {
             for part in self.chains.remove(id) {
                 self.kill_record(part);
                 self.entries.release(part);
             }
         }
-        self.kill_record(id);
     }
 
     fn kill_record(&mut self, id: EntryId) {
@@ -649,6 +678,7 @@ impl Shard {
                 self.kill_records(id);
                 self.entries.set_location(id, location);
                 self.entries.set_state(id, 0);
+                self.add_marks(id, if fields.stale { state::STALE } else { 0 });
                 self.budget.replace(before, footprint);
                 self.policy.on_update(id, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
@@ -656,6 +686,7 @@ impl Shard {
             }
             None => {
                 let id = self.entries.allocate(key.tag, location);
+                self.add_marks(id, if fields.stale { state::STALE } else { 0 });
                 let entries = &self.entries;
                 self.index.insert(key.tag, id, |id| entries.tag(id));
                 self.budget.insert(footprint);
@@ -664,6 +695,10 @@ impl Shard {
                 Ok(id)
             }
         }
+    }
+
+    fn add_marks(&mut self, id: EntryId, marks: u32) {
+        self.entries.set_state(id, self.entries.state(id) | marks);
     }
 
     fn link(
@@ -740,6 +775,7 @@ impl Shard {
             deadline: shape.expires.then_some(fields.deadline),
             client_flags: fields.client_flags,
             own_cas: fields.own_cas,
+            stale: fields.stale,
             chain: Chain::Whole,
         };
         let part_bytes_max = self.config.geometry.part_bytes_max().min(VALUE_BYTES_MAX);
@@ -747,8 +783,8 @@ impl Shard {
         if u64::from(whole) + u64::from(shape.value_bytes) <= u64::from(part_bytes_max) {
             let len = padded(whole + shape.value_bytes);
             self.make_room_in_log(len, now)?;
-            let (location, bytes) = self.log.append(Stream::New, len);
-            record::write(bytes, &header, key.bytes, value.iter().copied());
+            let Place { location, seal, bytes } = self.log.append(Stream::New, len);
+            record::write(bytes, seal, &header, key.bytes, value.iter().copied());
             self.after_append(len);
             return Ok(Written { location, parts: None });
         }
@@ -760,8 +796,9 @@ impl Shard {
             self.discard_parts(&parts);
             return Err(no_room);
         }
-        let (location, bytes) = self.log.append(Stream::New, padded(fixed + first));
-        record::write(bytes, &header, key.bytes, range(value, 0, first as usize));
+        let place = self.log.append(Stream::New, padded(fixed + first));
+        let Place { location, seal, bytes } = place;
+        record::write(bytes, seal, &header, key.bytes, range(value, 0, first as usize));
         self.after_append(fixed + first);
         Ok(Written { location, parts: Some(parts) })
     }
@@ -783,6 +820,7 @@ impl Shard {
             deadline: None,
             client_flags: 0,
             own_cas: None,
+            stale: false,
             chain: Chain::Part { entry, number },
         };
         let fixed = chain(0, 0).bytes() + PART_KEY_BYTES;
@@ -798,12 +836,13 @@ impl Shard {
                 return Err(no_room);
             }
             let bytes = (len - fixed).min(value_bytes - at);
-            let (location, to) = self.log.append(Stream::New, padded(fixed + bytes));
+            let Place { location, seal, bytes: to } =
+                self.log.append(Stream::New, padded(fixed + bytes));
             let entry = self.entries.allocate(0, location);
             parts.push(entry);
             let number = u32::try_from(parts.len()).map_err(|_| NoRoom::TooLarge)?;
             let piece = range(value, at as usize, bytes as usize);
-            record::write(to, &chain(entry.0, number), &sequence.to_le_bytes(), piece);
+            record::write(to, seal, &chain(entry.0, number), &sequence.to_le_bytes(), piece);
             self.after_append(padded(fixed + bytes));
             at += bytes;
         }
@@ -887,6 +926,7 @@ impl Shard {
             Budget::new(self.config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
         self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max);
         self.sweep_at = 0;
+        self.columns_generation += 1;
         for before in order {
             let id = self.entries.take_over(&old, before);
             let entries = &self.entries;
@@ -941,7 +981,8 @@ impl Shard {
                 continue;
             }
             let record = self.log.record(location);
-            assert!(record.is_intact(), "the record of {id:?} is what was written");
+            let standing = record.standing(self.log.seal_of(location));
+            assert_eq!(standing, Standing::Alive, "the record of {id:?} is what was written");
             live_bytes += u64::from(record.len());
             if record.is_part() {
                 continue;

@@ -96,6 +96,7 @@ impl Shard {
         let mut fields = self.fields(id);
         fields.sequence = self.next_sequence();
         fields.own_cas = own_cas;
+        fields.stale = false;
         let old = self.take_value(id);
         let pieces: [&[u8]; 2] = match end {
             End::Back => [&old, bytes],
@@ -145,10 +146,7 @@ impl Shard {
         let cas = own_cas.unwrap_or(fields.sequence);
         let keeps_place = in_place && deadline.is_none_or(|to| self.can_touch_in_place(id, to));
         if keeps_place {
-            record::rewrite(self.record_mut(id), fields.sequence, digits);
-            if let Some(deadline) = deadline {
-                self.touch_in_place(id, deadline);
-            }
+            self.rewrite_number(id, fields.sequence, digits, deadline);
             self.mark_used(id, now);
             return DeltaOutcome::Changed { value, cas };
         }
@@ -216,6 +214,7 @@ impl Shard {
         let mut marks = self.entries().state(id);
         if change.mark_stale {
             marks = marks & !state::WIN_SENT | state::STALE;
+            fields.stale = true;
         }
         let mut value = self.take_value(id);
         if change.drop_value {
@@ -251,6 +250,7 @@ impl Shard {
             client_flags: header.client_flags,
             deadline: header.deadline.unwrap_or(Deadline::NEVER),
             own_cas: header.own_cas,
+            stale: header.stale,
             sequence: header.cas,
         }
     }
@@ -262,14 +262,35 @@ impl Shard {
 
     fn touch_in_place(&mut self, id: EntryId, deadline: Deadline) {
         if self.record(id).has_expiry_field() {
-            record::set_deadline(self.record_mut(id), deadline);
+            self.patch_record(id, record::EXPIRY_AT, &record::pack_expiry(deadline).to_le_bytes());
         }
         self.entries().set_deadline(id, deadline);
     }
 
+    /// Rewrites a counter, and perhaps its deadline, in one step.
+    fn rewrite_number(&mut self, id: EntryId, cas: u64, digits: &[u8], deadline: Option<Deadline>) {
+        let mut image = [0; record::COUNTER_BYTES_MAX];
+        let bytes = self.record(id).bytes();
+        let image = &mut image[..bytes.len()];
+        image.copy_from_slice(bytes);
+        if let Some(deadline) = deadline {
+            if self.record(id).has_expiry_field() {
+                record::set_deadline(image, deadline);
+            }
+            self.entries().set_deadline(id, deadline);
+        }
+        record::rewrite(image, self.seal_of(id), cas, digits);
+        self.patch_record(id, 0, image);
+    }
+
     /// Writes an item's record again with other fields; value, cas and marks stay.
+    ///
+    /// No two records of a shard have the same sequence number, so the cas that clients know is kept
+    /// apart.
     fn store_again(&mut self, key: &Key<'_>, id: EntryId, fields: Fields, now: Timestamp) -> bool {
         let marks = self.entries().state(id);
+        let own_cas = Some(fields.own_cas.unwrap_or(fields.sequence));
+        let fields = Fields { own_cas, sequence: self.next_sequence(), ..fields };
         let value = self.take_value(id);
         let stored = self.store(key, Some(id), fields, &[&value], now);
         self.give_scratch(value);
