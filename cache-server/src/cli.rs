@@ -6,17 +6,18 @@
 //! difference is on purpose: without `-l` only this machine is served. See memcached.c, `main`.
 
 use std::ffi::OsString;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::config::{
-    Config, EVICTION_DEFAULT, ITEM_BYTES_CEILING, ITEM_BYTES_FLOOR, Listen, ProcessConfig,
-    UnixSocket,
+    BackupConfig, Config, EVICTION_DEFAULT, ITEM_BYTES_CEILING, ITEM_BYTES_FLOOR, Listen,
+    ProcessConfig, UnixSocket,
 };
 use crate::process::EX_USAGE;
 
@@ -140,6 +141,15 @@ struct Flags {
     /// Largest item: bytes, or with k, m or g
     #[arg(short = 'I', long, value_name = "SIZE", default_value = "1m", value_parser = parse_item_bytes)]
     max_item_size: usize,
+
+    /// Write a backup to FILE now and then, in the place of the one before
+    #[arg(long, value_name = "FILE", value_parser = parse_path)]
+    backup_file: Option<PathBuf>,
+
+    /// Time between backups
+    #[arg(long, value_name = "SECS", default_value = "3600", value_parser = parse_number::<NonZeroU64>)]
+    #[arg(requires = "backup_file")]
+    backup_interval: NonZeroU64,
 }
 
 impl Flags {
@@ -173,6 +183,11 @@ impl Flags {
             connections_max: self.conn_limit,
             threads: self.threads,
             requests_per_turn: self.max_reqs_per_event,
+            backup: self.backup_file.map(|file| BackupConfig {
+                // The background changes the working directory.
+                file: std::path::absolute(&file).unwrap_or(file),
+                interval: Duration::from_secs(self.backup_interval.get()),
+            }),
             verbosity: self.verbose,
             process: ProcessConfig {
                 user: self.user,
@@ -286,7 +301,7 @@ fn parse_listen(text: &str, port_default: u16) -> Result<Listen, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::PORT_DEFAULT;
+    use crate::config::{BACKUP_INTERVAL_DEFAULT, PORT_DEFAULT};
 
     fn config(arguments: &[&str]) -> Config {
         try_config(arguments).unwrap_or_else(|answer| panic!("{arguments:?}: {}", answer.0))
@@ -465,6 +480,18 @@ mod tests {
             assert!(answer.0.to_string().contains(reason), "{text}: {}", answer.0);
             assert_eq!(answer.exit_code(), 64, "{text}");
         }
+    }
+
+    #[test]
+    fn a_backup_has_a_file_and_an_interval() {
+        let parsed = config(&["--backup-file", "/var/backups/cache", "--backup-interval=60"]);
+        let (file, interval) = ("/var/backups/cache".into(), Duration::from_secs(60));
+        assert_eq!(parsed.backup, Some(BackupConfig { file, interval }));
+        let parsed = config(&["--backup-file=cache.backup"]).backup.unwrap();
+        assert_eq!(parsed.interval, BACKUP_INTERVAL_DEFAULT);
+        assert!(parsed.file.is_absolute());
+        assert_eq!(exit_code(&["--backup-interval=60"]), 64);
+        assert_eq!(exit_code(&["--backup-file=f", "--backup-interval=0"]), 64);
     }
 
     #[test]

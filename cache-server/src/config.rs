@@ -51,6 +51,8 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// Requests one connection may have answered before the others get their turn (`-R`).
     pub requests_per_turn: NonZeroU32,
+    /// A backup written now and then.
+    pub backup: Option<BackupConfig>,
     /// How often `-v` was given.
     pub verbosity: u8,
     /// Bounds on what connections may hold.
@@ -73,6 +75,7 @@ impl Default for Config {
             connections_max: const { NonZeroU32::new(1024).unwrap() },
             threads: const { NonZeroUsize::new(4).unwrap() },
             requests_per_turn: const { NonZeroU32::new(20).unwrap() },
+            backup: None,
             verbosity: 0,
             limits: Limits::default(),
             process: ProcessConfig::default(),
@@ -129,6 +132,18 @@ pub struct UnixSocket {
     /// Its access mode, such as `0o700`.
     pub mode: u32,
 }
+
+/// A backup that the server writes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// The file (`--backup-file`). Each backup takes the place of the one before.
+    pub file: PathBuf,
+    /// The time from the end of one backup to the start of the next (`--backup-interval`).
+    pub interval: Duration,
+}
+
+/// The interval between backups when `--backup-interval` is not given.
+pub const BACKUP_INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Bounds on what connections may hold. None of them is met in ordinary use.
 #[derive(Clone, Debug)]

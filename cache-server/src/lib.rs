@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -25,6 +26,7 @@ pub mod maintenance;
 pub mod net;
 pub mod pid_file;
 pub mod process;
+pub mod scheduled_backup;
 pub mod server;
 pub mod service;
 pub mod shards;

@@ -10,12 +10,14 @@ use crossbeam_utils::CachePadded;
 use store::Timestamp;
 use tokio::sync::watch;
 
+use crate::backup::{Backups, fresh_cache_id};
 use crate::clock::{Clock, Now};
 use crate::commands::CommandCounters;
 use crate::config::Config;
 use crate::maintenance::Maintenance;
 use crate::net::listener::{ListenError, Listeners};
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
+use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
 use crate::service::CacheService;
 use crate::shards::Shards;
 use crate::stats::Statistics;
@@ -39,6 +41,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     maintenance: Option<Maintenance>,
+    backup: Option<ScheduledBackup>,
     unix_path: Option<PathBuf>,
 }
 
@@ -79,10 +82,14 @@ impl Server {
             .iter()
             .map(|_| Arc::new(CachePadded::new(CommandCounters::default())))
             .collect();
+        let backups = Arc::new(Backups::new(Arc::clone(&shards), fresh_cache_id()));
+        let backup_record = Arc::new(BackupRecord::default());
         let statistics = Arc::new(Statistics::new(
             Arc::clone(&shards),
             Arc::clone(&network),
             commands.clone(),
+            Arc::clone(&backups),
+            Arc::clone(&backup_record),
             config.clone(),
             clock.now(),
         ));
@@ -96,6 +103,7 @@ impl Server {
             stop,
             workers: Vec::with_capacity(listeners.len()),
             maintenance: Some(maintenance),
+            backup: None,
             unix_path,
         };
         let (started, starts) = mpsc::channel();
@@ -106,6 +114,7 @@ impl Server {
                     Arc::clone(&shards),
                     Arc::clone(&commands[index]),
                     Arc::clone(&statistics),
+                    Arc::clone(&backups),
                 ),
                 listeners,
                 network: Arc::clone(&network),
@@ -134,6 +143,10 @@ impl Server {
         // Whoever asked for the server hears of a worker that cannot serve, and not its clients.
         for start in starts.iter().take(server.workers.len()) {
             start.map_err(StartError::Thread)?;
+        }
+        if let Some(config) = config.backup.clone() {
+            let backup = ScheduledBackup::start(config, backups, clock, backup_record);
+            server.backup = Some(backup.map_err(StartError::Thread)?);
         }
         for address in network.listening() {
             tracing::info!("listening on {address}");
@@ -174,6 +187,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        self.backup = None;
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a worker ended by a bug in the server, please report it");

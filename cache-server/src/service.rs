@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
+use protocol::backup::encode_records_line;
 use protocol::meta::request::{
     KeyScratch, MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet,
 };
@@ -20,6 +21,7 @@ use store::{
     Precondition, PutOutcome, Shard, Timestamp,
 };
 
+use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::CommandCounters;
 use crate::config::PROTOCOL_VERSION;
@@ -39,6 +41,7 @@ pub struct CacheService {
     shards: Arc<Shards>,
     counters: Arc<CachePadded<CommandCounters>>,
     statistics: Arc<Statistics>,
+    backups: Arc<Backups>,
 }
 
 impl CacheService {
@@ -47,8 +50,9 @@ impl CacheService {
         shards: Arc<Shards>,
         counters: Arc<CachePadded<CommandCounters>>,
         statistics: Arc<Statistics>,
+        backups: Arc<Backups>,
     ) -> Self {
-        Self { shards, counters, statistics }
+        Self { shards, counters, statistics, backups }
     }
 }
 
@@ -72,6 +76,10 @@ impl Service for CacheService {
             }
             Request::Version => {
                 Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
+            }
+            Request::Backup(backup) => self.backup(backup, now, out),
+            Request::Restore(restore) => {
+                Response::Restored(self.backups.restore(restore, now)).encode(out);
             }
             Request::Quit => return Flow::Close,
             Request::MetaGet(get) => self.meta_get(get, now, out),
@@ -233,6 +241,18 @@ impl CacheService {
         }
         self.counters.cmd_flush.add(1);
         answer(out, flush.noreply, &Response::Ok);
+    }
+
+    fn backup(&self, backup: &protocol::backup::Backup<'_>, now: Timestamp, out: &mut Vec<u8>) {
+        let start = out.len();
+        let Some(slice) = self.backups.slice(backup.cursor, backup.prefix, now, out) else {
+            return Response::End.encode(out);
+        };
+        // How long the slice is shows when it is there.
+        let mut line = Vec::new();
+        encode_records_line(&mut line, slice.next, out.len() - start);
+        out.splice(start..start, line);
+        out.extend_from_slice(LINE_END);
     }
 
     fn meta_get(&self, get: &MetaGet<'_>, now: Timestamp, out: &mut Vec<u8>) {

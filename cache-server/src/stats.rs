@@ -15,11 +15,13 @@ use protocol::text::response::encode_stat;
 use protocol::token::Tokens;
 use store::{Counters, Segments, Timestamp};
 
+use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::{Config, PROTOCOL_VERSION};
 use crate::net::registry::ConnectionState;
 use crate::net::{ListeningAddress, Network};
+use crate::scheduled_backup::BackupRecord;
 use crate::shards::Shards;
 
 /// Sizes are told in steps of so many bytes, as memcached does.
@@ -32,6 +34,8 @@ pub struct Statistics {
     shards: Arc<Shards>,
     network: Arc<Network>,
     commands: Box<[Arc<CachePadded<CommandCounters>>]>,
+    backups: Arc<Backups>,
+    backup_record: Arc<BackupRecord>,
     config: Config,
     started: Now,
 }
@@ -52,10 +56,12 @@ impl Statistics {
         shards: Arc<Shards>,
         network: Arc<Network>,
         commands: Box<[Arc<CachePadded<CommandCounters>>]>,
+        backups: Arc<Backups>,
+        backup_record: Arc<BackupRecord>,
         config: Config,
         started: Now,
     ) -> Self {
-        Self { shards, network, commands, config, started }
+        Self { shards, network, commands, backups, backup_record, config, started }
     }
 
     /// Answers `stats`, with the words after it.
@@ -205,6 +211,27 @@ impl Statistics {
         stats.add("moves_within_lru", 0);
         stats.add("direct_reclaims", 0);
         stats.add("lru_bumps_dropped", 0);
+        if self.config.backup.is_some() {
+            self.backup(stats);
+        }
+    }
+
+    /// What became of the scheduled backups.
+    fn backup(&self, stats: &mut Lines<'_>) {
+        let report = self.backup_record.report();
+        stats.add("backup_running", u32::from(report.is_running));
+        stats.add("backup_written", report.written);
+        stats.add("backup_failed", report.failed);
+        let Some(last) = report.last else {
+            return stats.add("backup_last_result", "none");
+        };
+        let result = if last.totals.is_some() { "ok" } else { "failed" };
+        let totals = last.totals.unwrap_or_default();
+        stats.add("backup_last_result", result);
+        stats.add("backup_last_time", last.ended_unix_s);
+        stats.add("backup_last_ms", last.duration_ms);
+        stats.add("backup_last_items", totals.items);
+        stats.add("backup_last_bytes", totals.bytes);
     }
 
     fn settings(&self, stats: &mut Lines<'_>) {
@@ -246,6 +273,14 @@ impl Statistics {
         stats.add("idle_timeout", 0);
         stats.add("ssl_enabled", "no");
         stats.add("memory_file", "(null)");
+        let backup = config.backup.as_ref();
+        stats.add(
+            "backup_file",
+            backup.map_or_else(|| "(null)".into(), |backup| backup.file.to_string_lossy()),
+        );
+        stats.add("backup_interval", backup.map_or(0, |backup| backup.interval.as_secs()));
+        stats.add("cache_id", self.backups.cache_id());
+        stats.add("server_version", env!("CARGO_PKG_VERSION"));
         stats.add("eviction_policy", config.eviction);
         stats.add("shards", self.shards.geometry().shard_count);
         stats.add("shard_bytes", self.shards.geometry().shard_bytes);

@@ -397,6 +397,8 @@ impl Shape {
             Request::MemoryLimit(_) => ("cache_memlimit", 0),
             Request::Stats { .. } => ("stats", 0),
             Request::Version => ("version", 0),
+            Request::Backup(_) => ("backup", 0),
+            Request::Restore(_) => ("restore", 0),
             Request::Quit => ("quit", 0),
             Request::MetaGet(get) => ("mg", get.key.written().len()),
             Request::MetaSet(set) => ("ms", set.key.written().len()),
