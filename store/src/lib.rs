@@ -26,7 +26,6 @@
 
 pub mod arena;
 mod backup;
-mod backup;
 pub mod budget;
 mod chunks;
 mod cleaner;
@@ -47,7 +46,6 @@ pub mod superblock;
 mod time;
 mod update;
 
-pub use backup::{BackedUpItem, Resident, RestoreOutcome, WalkPlace};
 pub use backup::{BackedUpItem, Resident, RestoreOutcome, WalkPlace};
 pub use budget::Budget;
 pub use chunks::Value;
