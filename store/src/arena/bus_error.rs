@@ -100,7 +100,8 @@ impl Entry {
         let from = mapping.as_ptr().addr() / UNIT_BYTES;
         let to = (mapping.as_ptr().addr() + mapping.len()).div_ceil(UNIT_BYTES);
         let (start, len) = (u64::try_from(from).ok()?, u64::try_from(to - from).ok()?);
-        let fits = start >> (u64::BITS - LEN_BITS) == 0 && len >> LEN_BITS == 0 && len > 0;
+        let fits =
+            start >> (u64::BITS - LEN_BITS) == 0 && len >> LEN_BITS == 0 && !mapping.is_empty();
         fits.then_some(Self(start << LEN_BITS | len))
     }
 
@@ -190,5 +191,43 @@ fn restore_action() {
     if let Some(before) = ACTION_BEFORE.get() {
         // SAFETY: `before` was filled by the system and is never changed.
         unsafe { libc::sigaction(libc::SIGBUS, before, ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    #[test]
+    fn the_table_has_every_mapping_from_its_entry_to_its_leaving() {
+        let memory = vec![0_u8; 64 * PAGE];
+        let is_in = |bytes: &[u8]| is_mapped(bytes.as_ptr().cast_mut().cast());
+        thread::scope(|scope| {
+            // An entry covers whole pages: the gaps keep one thread's from touching another's.
+            for run in memory.chunks_exact(8 * PAGE).map(|run| &run[PAGE..3 * PAGE]) {
+                scope.spawn(move || {
+                    for _ in 0..if cfg!(miri) { 2 } else { 500 } {
+                        let registration = Registration::of(run).unwrap();
+                        assert!(is_in(run) && is_in(&run[2 * PAGE - 1..]));
+                        drop(registration);
+                        assert!(!is_in(run) && !is_in(&run[2 * PAGE - 1..]));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn an_entry_ends_where_its_mapping_does() {
+        assert!(Entry::of(&[]).is_none());
+        let end = 0x7fff_ffff_f000_u64;
+        let entry = Entry((end / 4096 - (8 << 18)) << LEN_BITS | 8 << 18);
+        assert!(entry.contains(end - 1) && entry.contains(end - (8 << 30)));
+        assert!(!entry.contains(end) && !entry.contains(end - (8 << 30) - 1));
+        assert!(!Entry(0).contains(0), "an empty slot has nothing");
     }
 }

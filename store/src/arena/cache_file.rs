@@ -52,7 +52,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It holds something else, or a superblock that this build cannot read. It was left untouched.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Superblock {
         /// The file.
         path: PathBuf,
@@ -141,9 +141,7 @@ impl CacheFile {
         existing: Existing,
     ) -> Result<Self, OpenError> {
         let path = file_path(path);
-        let Some((file, path)) = locked(&path, true)? else {
-            return Err(OpenError::InUse { path });
-        };
+        let (file, path) = made(&path)?;
         refuse_to_overwrite(&file, &path, existing)?;
         Self::fill(file, &path, path.clone(), superblock, false)
     }
@@ -152,9 +150,7 @@ impl CacheFile {
     /// [`Self::replace_with`] gets it.
     pub fn create_successor(&self, superblock: Superblock) -> Result<Self, OpenError> {
         let path = self.successor_path();
-        let Some((file, path)) = locked(&path, true)? else {
-            return Err(OpenError::InUse { path });
-        };
+        let (file, path) = made(&path)?;
         refuse_to_overwrite(&file, &path, Existing::Overwrite)?;
         Self::fill(file, &path, self.path().to_owned(), superblock, true)
     }
@@ -433,6 +429,11 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Open
     move |source| OpenError::Io { action, path, source }
 }
 
+/// The file at `path`, made where there is none, as [`locked`] gives it.
+fn made(path: &Path) -> Result<(File, PathBuf), OpenError> {
+    locked(path, true)?.ok_or_else(|| io_error("make", path)(io::ErrorKind::NotFound.into()))
+}
+
 /// The file at `path`, locked, and its name with links followed. `None` if there is none and none is
 /// to be made.
 fn locked(path: &Path, make: bool) -> Result<Option<(File, PathBuf)>, OpenError> {
@@ -539,6 +540,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 #[cfg(not(miri))]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use tempfile::TempDir;
 
     use super::*;
@@ -637,6 +640,270 @@ mod tests {
     }
 
     #[test]
+    fn a_file_has_its_room_and_belongs_to_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        let metadata = fs::metadata(file.path()).unwrap();
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+        assert_eq!(metadata.len(), superblock().file_bytes());
+        assert!(metadata.blocks() * 512 >= 3 * 4096 + 8 * u64::from(SEGMENT_BYTES));
+    }
+
+    #[test]
+    fn a_directory_gets_a_file_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = CacheFile::create(directory.path(), superblock(), Existing::Keep).unwrap();
+        assert!(file.path().ends_with("cache.arena"));
+        assert!(file.snapshot_path().ends_with("cache.arena.snapshot"));
+        drop(file);
+        assert!(CacheFile::open(directory.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_link_leads_to_the_same_file_and_the_same_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, target) = (directory.path().join("link"), directory.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let file = CacheFile::create(&link, superblock(), Existing::Keep).unwrap();
+        assert!(matches!(CacheFile::open(&target), Err(OpenError::InUse { .. })));
+        assert_eq!(file.snapshot_path().file_name().unwrap(), "target.snapshot");
+    }
+
+    #[test]
+    fn absent_empty_and_unfinished_files_are_none_and_can_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        assert!(CacheFile::open(&path).unwrap().is_none());
+        assert!(!path.exists(), "looking makes no file");
+        for content in [&b""[..], &MAGIC_UNFINISHED, &[&MAGIC_UNFINISHED[..], &[0; 9999]].concat()]
+        {
+            fs::write(&path, content).unwrap();
+            assert!(CacheFile::open(&path).unwrap().is_none());
+            assert_eq!(fs::read(&path).unwrap(), content);
+            drop(CacheFile::create(&path, superblock(), Existing::Keep).unwrap());
+            assert_eq!(reopened(&directory).superblock(), superblock());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_cache_file_is_refused_and_left_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        for content in [&b"all my letters"[..], &[0; 8192], &superblock().encode()[1..]] {
+            fs::write(&path, content).unwrap();
+            let opened = CacheFile::open(&path).map(drop);
+            let created = CacheFile::create(&path, superblock(), Existing::Overwrite).map(drop);
+            for error in [opened, created] {
+                assert!(matches!(
+                    error,
+                    Err(OpenError::Superblock { source: SuperblockError::NotACacheFile, .. })
+                ));
+            }
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        let error = CacheFile::create(Path::new("/dev/null"), superblock(), Existing::Overwrite);
+        assert!(matches!(error, Err(OpenError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_cache_file_is_overwritten_only_when_the_caller_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        file.arena(0).unwrap().segment_mut(SegmentId(3)).fill(7);
+        let path = file.path().to_owned();
+        drop(file);
+        let error = CacheFile::create(&path, superblock(), Existing::Keep);
+        assert!(matches!(error, Err(OpenError::Exists { .. })));
+        assert_eq!(reopened(&directory).arena(0).unwrap().segment(SegmentId(3))[0], 7);
+
+        let other = Superblock { cache_id: 5, ..superblock() };
+        let file = CacheFile::create(&path, other.clone(), Existing::Overwrite).unwrap();
+        assert_eq!(file.arena(0).unwrap().segment(SegmentId(3))[0], 0);
+        drop(file);
+        assert_eq!(reopened(&directory).superblock(), other);
+    }
+
+    #[test]
+    fn a_damaged_superblock_is_an_error_and_may_be_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = created(&directory).path().to_owned();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        for copy in [0, COPY_BYTES] {
+            file.write_all_at(&[0xff], copy as u64 + 100).unwrap();
+        }
+        let error = CacheFile::open(&path).map(drop);
+        assert!(matches!(
+            error,
+            Err(OpenError::Superblock { source: SuperblockError::Damaged, .. })
+        ));
+        assert!(CacheFile::create(&path, superblock(), Existing::Overwrite).is_ok());
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_extended_by_zeros_and_keeps_what_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        let path = file.path().to_owned();
+        for shard in 0..2 {
+            let mut arena = file.arena(shard).unwrap();
+            arena.page_mut().unwrap().fill(1);
+            (0..4).for_each(|segment| arena.segment_mut(SegmentId(segment)).fill(1));
+        }
+        drop(file);
+        let whole = fs::read(&path).unwrap();
+        let zeros = vec![0; whole.len()];
+        // From its end to its beginning, so that what is below the cut is still as it was written.
+        for len in (0..whole.len()).step_by(4096).rev() {
+            OpenOptions::new().write(true).open(&path).unwrap().set_len(len as u64).unwrap();
+            let Some(file) = CacheFile::open(&path).unwrap() else {
+                assert_eq!(len, 0);
+                continue;
+            };
+            assert_eq!(file.truncated_bytes(), (whole.len() - len) as u64);
+            assert_eq!(file.superblock(), superblock());
+            let read = fs::read(&path).unwrap();
+            assert_eq!(read.len(), whole.len(), "cut at {len}");
+            assert!(read[..len] == whole[..len] && read[len..] == zeros[len..], "cut at {len}");
+            file.arena(1).unwrap().segment_mut(SegmentId(3))[SEGMENT_BYTES as usize - 1] = 2;
+        }
+    }
+
+    #[test]
+    fn an_update_is_there_after_reopening_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        for (durability, id) in [(Durability::Process, 7), (Durability::Power, 8)] {
+            file.update(durability, |it| it.clean = Some(id)).unwrap();
+        }
+        file.sync().unwrap();
+        drop(file);
+        let read = reopened(&directory).superblock();
+        assert_eq!((read.clean, read.generation), (Some(8), 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "not cut anew")]
+    fn an_update_does_not_cut_the_file_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let _outcome = created(&directory).update(Durability::Process, |it| it.shard_count = 3);
+    }
+
+    #[test]
+    fn a_shard_has_one_arena_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        let arena = file.arena(0).unwrap();
+        assert!(file.arena(0).is_err(), "it has one");
+        assert!(file.arena(2).is_err(), "there is no such shard");
+        drop(arena);
+        assert!(file.arena(0).is_ok());
+    }
+
+    #[test]
+    fn a_file_has_at_most_64_extents() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = created(&directory);
+        assert!(file.grow(0).is_err(), "an extent is not empty");
+        (1..EXTENTS_MAX).for_each(|_| file.grow(1).unwrap());
+        assert_eq!(file.grow(1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        drop(file);
+        assert_eq!(reopened(&directory).superblock().extents.len(), EXTENTS_MAX);
+    }
+
+    #[test]
+    fn what_an_unfinished_growth_left_behind_is_not_taken_for_zeros() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = created(&directory).path().to_owned();
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        let end = superblock().file_bytes();
+        file.write_all_at(&[9; 4 << 20], end).unwrap();
+        let file = reopened(&directory);
+        assert_eq!(file.truncated_bytes(), 0);
+        file.grow(2).unwrap();
+        let arena = file.arena(0).unwrap();
+        assert!(arena.segment(SegmentId(5)).iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_file_system_is_an_error_and_leaves_no_half_file() {
+        let Some(disk) = SmallDisk::of_mib(4) else { return };
+        let path = disk.path().join("a");
+        let fits = Superblock { extents: vec![64], ..superblock() };
+        let too_large = Superblock { extents: vec![1024], ..superblock() };
+
+        let error = CacheFile::create(&path, too_large.clone(), Existing::Keep).unwrap_err();
+        assert!(matches!(error, OpenError::Reserve { .. }), "{error:?}");
+        assert!(!path.exists());
+
+        let file = CacheFile::create(&path, fits.clone(), Existing::Keep).unwrap();
+        assert!(matches!(file.create_successor(too_large), Err(OpenError::Reserve { .. })));
+        assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 1);
+
+        let error = file.grow(1024).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.superblock(), fits);
+        assert_eq!(fs::metadata(&path).unwrap().len(), fits.file_bytes());
+        file.grow(1).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn room_that_is_gone_is_refused_until_it_is_back() {
+        let Some(disk) = SmallDisk::of_mib(4) else { return };
+        let geometry = Superblock { extents: vec![64], ..superblock() };
+        let file = CacheFile::create(&disk.path().join("a"), geometry, Existing::Keep).unwrap();
+        let mut arena = file.arena(1).unwrap();
+        (0..64).for_each(|segment| arena.release(SegmentId(segment)));
+        let filler = disk.path().join("filler");
+        let _until_full = fs::write(&filler, vec![1; 8 << 20]);
+
+        assert!(!arena.reserve(SegmentId(5)));
+        drop((file, arena));
+        let file = CacheFile::open(&disk.path().join("a")).unwrap().unwrap();
+        let mut arena = file.arena(1).unwrap();
+        assert!(arena.is_blank(SegmentId(5)));
+        assert!(!arena.reserve(SegmentId(5)), "a later process finds out as well");
+
+        fs::remove_file(filler).unwrap();
+        assert!(arena.reserve(SegmentId(5)));
+        arena.segment_mut(SegmentId(5)).fill(3);
+        assert!(!arena.is_blank(SegmentId(5)));
+    }
+
+    /// A tmpfs of its own, mounted as long as this lives.
+    #[cfg(target_os = "linux")]
+    struct SmallDisk(TempDir);
+
+    #[cfg(target_os = "linux")]
+    impl SmallDisk {
+        /// `None`, with a word on it, where the test may not mount.
+        #[expect(clippy::print_stderr, reason = "a test says why it does nothing")]
+        fn of_mib(mib: u32) -> Option<Self> {
+            let directory = tempfile::tempdir().unwrap();
+            let (kind, size) = (Some("tmpfs"), format!("size={mib}m"));
+            let mounted = mount(kind, directory.path(), kind, MsFlags::empty(), Some(&*size));
+            if mounted.is_ok() {
+                return Some(Self(directory));
+            }
+            eprintln!("skipped: a full file system needs the right to mount one");
+            None
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            // Lazily: files of the test may be open still.
+            let _unmounted = umount2(self.path(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
     fn a_successor_takes_the_name_or_goes() {
         let directory = tempfile::tempdir().unwrap();
         let file = created(&directory);
@@ -646,5 +913,18 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         drop((file, new));
         assert_eq!(reopened(&directory).superblock().cache_id, 9);
+    }
+
+    #[test]
+    fn the_successor_of_a_conversion_that_was_killed_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = created(&directory).path().to_owned();
+        let stray = appended(&path, ".new");
+        fs::copy(&path, &stray).unwrap();
+        drop(reopened(&directory));
+        assert!(!stray.exists());
+        fs::write(&stray, "somebody's draft").unwrap();
+        drop(reopened(&directory));
+        assert!(stray.exists(), "what is not ours is left alone");
     }
 }

@@ -256,3 +256,112 @@ impl Mapping {
         Ok(Self { _registration: registration, bytes, file_offset })
     }
 }
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::arena::Existing;
+    use crate::superblock::{PolicyName, Superblock};
+
+    const SEGMENT_BYTES: u32 = 64 << 10;
+
+    fn file_of(segments: u32) -> (TempDir, CacheFile) {
+        let directory = tempfile::tempdir().unwrap();
+        let superblock = Superblock {
+            generation: 0,
+            cache_id: 1,
+            cluster_id: 0,
+            boot_id: 2,
+            shard_count: 3,
+            segment_bytes: SEGMENT_BYTES,
+            shard_bytes: 1 << 20,
+            item_bytes_max: 1 << 20,
+            policy: PolicyName::new("lru").unwrap(),
+            extents: vec![segments],
+            clean: None,
+            seen_unix_ms: 0,
+        };
+        let file = CacheFile::create(directory.path(), superblock, Existing::Keep).unwrap();
+        (directory, file)
+    }
+
+    fn blocks(file: &CacheFile) -> u64 {
+        file.sync().unwrap();
+        file.file().metadata().unwrap().blocks()
+    }
+
+    #[test]
+    fn a_released_segment_gives_its_room_back_and_reads_as_zeros() {
+        let (_directory, file) = file_of(8);
+        let mut arena = file.arena(1).unwrap();
+        (0..8).for_each(|segment| arena.segment_mut(SegmentId(segment)).fill(7));
+        let before = blocks(&file);
+        arena.release(SegmentId(2));
+        if cfg!(target_os = "linux") {
+            let given_back = before - blocks(&file);
+            // Less what the file system needs to note that the file has a hole.
+            assert!(given_back >= u64::from(SEGMENT_BYTES) / 512 - 16, "{given_back} blocks");
+            assert!(arena.is_blank(SegmentId(2)) && !arena.is_blank(SegmentId(3)));
+        }
+        for segment in 0..8 {
+            let expected = if segment == 2 { 0 } else { 7 };
+            assert!(arena.segment(SegmentId(segment)).iter().all(|&byte| byte == expected));
+        }
+        assert!(arena.reserve(SegmentId(2)));
+        assert!(blocks(&file) >= before);
+        arena.segment_mut(SegmentId(2)).fill(9);
+        assert_eq!(arena.segment(SegmentId(2))[0], 9);
+    }
+
+    #[test]
+    fn reserving_keeps_what_a_segment_holds() {
+        let (directory, file) = file_of(2);
+        file.arena(0).unwrap().segment_mut(SegmentId(1)).fill(7);
+        drop(file);
+        let file = CacheFile::open(directory.path()).unwrap().unwrap();
+        let mut arena = file.arena(0).unwrap();
+        for _ in 0..2 {
+            assert!(arena.reserve(SegmentId(1)));
+            assert!(arena.segment(SegmentId(1)).iter().all(|&byte| byte == 7));
+        }
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "was released and is written to")]
+    fn writing_to_a_released_segment_without_asking_for_its_room_is_our_own_bug() {
+        let (_directory, file) = file_of(2);
+        let mut arena = file.arena(0).unwrap();
+        arena.release(SegmentId(1));
+        arena.segment_mut(SegmentId(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "segment 2 of 2 is asked for")]
+    fn a_segment_that_does_not_exist_is_not_read() {
+        let (_directory, file) = file_of(2);
+        let arena = file.arena(0).unwrap();
+        arena.segment(SegmentId(2));
+    }
+
+    #[test]
+    fn shards_do_not_touch_each_other() {
+        let (_directory, file) = file_of(3);
+        let mut arenas: Vec<MappedArena> = (0..3).map(|it| file.arena(it).unwrap()).collect();
+        for (value, arena) in (1..).zip(&mut arenas) {
+            (0..3).for_each(|segment| arena.segment_mut(SegmentId(segment)).fill(value));
+            arena.page_mut().unwrap().fill(value);
+        }
+        for (value, arena) in (1..).zip(&arenas) {
+            let pages = std::iter::once(arena.page().unwrap());
+            for bytes in pages.chain((0..3).map(|it| arena.segment(SegmentId(it)))) {
+                assert!(bytes.iter().all(|&byte| byte == value));
+            }
+        }
+    }
+}
