@@ -284,13 +284,13 @@ impl Policy for Arc {
         self.is_frequent.load(rows, &mut from)?;
         from.finish()?;
 
+        self.links.check([recent, frequent], |entry| self.is_frequent[entry].into())?;
         let mut sides = [recent, frequent].map(|recency| Side { recency, len: 0, weight: 0 });
-        self.links.check([recent, frequent], |entry| {
-            let side = usize::from(self.is_frequent[entry]);
-            sides[side].len += 1;
-            sides[side].weight += u64::from(self.weights[entry]);
-            side
-        })?;
+        for entry in self.links.entries() {
+            let side = &mut sides[usize::from(self.is_frequent[entry])];
+            side.len += 1;
+            side.weight += u64::from(self.weights[entry]);
+        }
         [self.recent, self.frequent] = sides;
         check((0.0..=self.capacity as f64).contains(&self.recent_target), "target of ARC")?;
         check((self.len()..=rows).contains(&self.len_max), "greatest number of entries")?;

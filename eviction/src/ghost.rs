@@ -277,17 +277,18 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         let lists = self.orders.map(|order| order.list);
         self.links.check(lists.into_iter().chain([self.free]), |slot| match self.lists[slot] {
             FREE => LISTS,
-            list => {
-                let list = usize::from(list);
-                if let Some(order) = self.orders.get_mut(list) {
-                    order.len += 1;
-                    order.weight += u64::from(self.weights[slot]);
-                }
-                // The number behind the last order is that of the free slots.
-                if list < LISTS { list } else { usize::MAX }
-            }
+            // The number behind the last order is that of the free slots.
+            list if usize::from(list) < LISTS => list.into(),
+            _ => usize::MAX,
         })?;
         check(self.links.standing() == slots, "ghost in no list")?;
+        for (&list, &weight) in self.lists.rows().iter().zip(self.weights.rows()) {
+            if list != FREE {
+                let order = &mut self.orders[usize::from(list)];
+                order.len += 1;
+                order.weight += u64::from(weight);
+            }
+        }
         check(slots <= CELLS_MAX / 2, "number of ghosts")?;
         self.slots = u32::try_from(slots)
             .map_err(|_| SnapshotError::Impossible { what: "number of ghosts" })?;

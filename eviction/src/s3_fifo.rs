@@ -247,12 +247,11 @@ impl Policy for S3Fifo {
         self.marks.load(rows, &mut from)?;
         from.finish()?;
 
+        self.links.check([small, main], |entry| self.marks[entry].in_main.into())?;
         let mut weights = [0; 2];
-        self.links.check([small, main], |entry| {
-            let queue = usize::from(self.marks[entry].in_main);
-            weights[queue] += u64::from(self.weights[entry]);
-            queue
-        })?;
+        for entry in self.links.entries() {
+            weights[usize::from(self.marks[entry].in_main)] += u64::from(self.weights[entry]);
+        }
         self.small = Queue { entries: small, weight: weights[0], ..self.small };
         self.main = Queue { entries: main, weight: weights[1], ..self.main };
         self.len = self.links.standing();

@@ -351,13 +351,14 @@ impl Policy for WTinyLfu {
         self.residents.load(rows, &mut from)?;
         from.finish()?;
 
+        // Apart from keys and weights: eight times as many in a cache line.
+        let places: Vec<u8> = self.residents.rows().iter().map(|row| row.place() as u8).collect();
+        self.links.check(lists, |entry| places[entry.index()].into())?;
         let mut segments = lists.map(|recency| Segment { recency, weight: 0 });
-        self.links.check(lists, |entry| {
+        for entry in self.links.entries() {
             let resident = self.residents[entry];
-            let segment = resident.place() as usize;
-            segments[segment].weight += u64::from(resident.weight());
-            segment
-        })?;
+            segments[resident.place() as usize].weight += u64::from(resident.weight());
+        }
         [self.window, self.probation, self.protected] = segments;
         self.len = self.links.standing();
         check(self.len as u64 <= self.sketch.residents(), "length of the sketch")
