@@ -411,6 +411,22 @@ fn seasoned_owner(kind: Kind) -> Owner {
 }
 
 #[test]
+fn a_restart_in_the_middle_costs_no_hit() {
+    for kind in Kind::ALL {
+        let (mut one, mut other) = (owner(kind, 300), owner(kind, 300));
+        for (at, key) in requests().enumerate() {
+            if at % 2_500 == 1_700 {
+                other = other.restarted(kind, &other.saved()).unwrap();
+            }
+            one.get(key, 1);
+            other.get(key, 1);
+        }
+        assert_eq!(one.hits, other.hits, "{kind}");
+        assert_eq!(one.victims, other.victims, "{kind}");
+    }
+}
+
+#[test]
 fn a_snapshot_with_any_bit_flipped_is_refused_or_does_no_harm() {
     for kind in Kind::ALL {
         let owner = seasoned_owner(kind);

@@ -297,8 +297,9 @@ impl<const LISTS: usize> GhostLists<LISTS> {
 
     /// Makes the table that the slots would have.
     fn rebuild_table(&mut self) -> Result<(), SnapshotError> {
-        let mut cells = 0;
-        while self.slots as usize * 4 > cells * 3 {
+        let slots = self.slots as usize;
+        let (mut cells, mut steps) = (0, 0);
+        while slots * 4 > cells * 3 {
             cells = longer(cells);
         }
         self.empty_table(cells);
@@ -307,12 +308,19 @@ impl<const LISTS: usize> GhostLists<LISTS> {
                 let key = self.keys[slot];
                 let cell = self.search(key);
                 check(self.table[cell] == EMPTY, "ghost that is there twice")?;
+                let home = self.home(key);
+                steps += if cell < home { cell + cells - home } else { cell - home };
+                check(steps <= slots * STEPS_MAX, "crowd of ghosts")?;
                 self.table[cell] = self.tag(key) | slot.0;
             }
         }
         Ok(())
     }
 }
+
+/// Steps from a key's home to its cell, in the mean over a snapshot: hashes give two or three, only
+/// keys made to collide as many as this.
+const STEPS_MAX: usize = 32;
 
 /// What a table of so many cells grows to.
 fn longer(cells: usize) -> usize {
@@ -417,6 +425,19 @@ mod tests {
                 assert_eq!(other.len(), ghosts.len());
             }
         }
+    }
+
+    #[test]
+    fn keys_made_to_collide_are_refused_before_they_cost_much() {
+        let ghosts_of = |key: fn(u64) -> u64| {
+            let mut ghosts = GhostLists::<1>::new();
+            (0..1_000).for_each(|number| ghosts.push(0, KeyHash(key(number)), 1));
+            loaded::<1>(&saved(&ghosts)).map(|ghosts| ghosts.len())
+        };
+        // By the inverse of the factor that spreads them, all have the first cell as their home.
+        let error = SnapshotError::Impossible { what: "crowd of ghosts" };
+        assert_eq!(ghosts_of(|number| number.wrapping_mul(0xF1DE_83E1_9937_733D)), Err(error));
+        assert_eq!(ghosts_of(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15)), Ok(1_000));
     }
 
     #[test]
