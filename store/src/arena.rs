@@ -47,7 +47,7 @@ pub trait Arena: Send {
         true
     }
     /// Whether the segment is known to hold nothing but zeros without reading it. A walk over all
-    /// segments passes by those: reading one may take memory.
+    /// segments passes by those: on tmpfs reading a segment that was released takes memory.
     fn is_blank(&self, _segment: SegmentId) -> bool {
         false
     }

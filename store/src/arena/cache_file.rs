@@ -545,6 +545,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::arena::bus_error::{bus_errors, install};
     use crate::arena::{Arena, SegmentId};
     use crate::superblock::PolicyName;
 
@@ -827,7 +829,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_file_system_is_an_error_and_leaves_no_half_file() {
-        let Some(disk) = SmallDisk::of_mib(4) else { return };
+        let Some(disk) = Mounted::new("tmpfs", Some("size=4m")) else { return };
         let path = disk.path().join("a");
         let fits = Superblock { extents: vec![64], ..superblock() };
         let too_large = Superblock { extents: vec![1024], ..superblock() };
@@ -850,7 +852,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn room_that_is_gone_is_refused_until_it_is_back() {
-        let Some(disk) = SmallDisk::of_mib(4) else { return };
+        let Some(disk) = Mounted::new("tmpfs", Some("size=4m")) else { return };
         let geometry = Superblock { extents: vec![64], ..superblock() };
         let file = CacheFile::create(&disk.path().join("a"), geometry, Existing::Keep).unwrap();
         let mut arena = file.arena(1).unwrap();
@@ -871,23 +873,60 @@ mod tests {
         assert!(!arena.is_blank(SegmentId(5)));
     }
 
-    /// A tmpfs of its own, mounted as long as this lives.
+    #[test]
     #[cfg(target_os = "linux")]
-    struct SmallDisk(TempDir);
+    fn a_released_segment_reads_as_zeros_although_there_is_no_room_for_them() {
+        let Some(disk) = Mounted::new("tmpfs", Some("size=4m")) else { return };
+        let file = CacheFile::create(disk.path(), superblock(), Existing::Keep).unwrap();
+        let mut arena = file.arena(1).unwrap();
+        arena.segment_mut(SegmentId(2)).fill(7);
+        arena.release(SegmentId(2));
+        let _until_full = fs::write(disk.path().join("filler"), vec![1; 8 << 20]);
+        // Here a hole takes room when it is read.
+        install().unwrap();
+        assert!(arena.segment(SegmentId(2)).iter().all(|&byte| byte == 0));
+        assert!(bus_errors() > 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn where_nothing_can_be_reserved_zeros_take_the_room() {
+        let Some(disk) = Mounted::new("ramfs", None) else { return };
+        let file = CacheFile::create(disk.path(), superblock(), Existing::Keep).unwrap();
+        let room = |file: &CacheFile| file.file().metadata().unwrap().blocks() * 512;
+        let reserved = room(&file);
+        assert!(reserved >= 3 * 4096 + 8 * u64::from(SEGMENT_BYTES));
+
+        let mut arena = file.arena(1).unwrap();
+        (0..4).for_each(|segment| arena.segment_mut(SegmentId(segment)).fill(7));
+        arena.release(SegmentId(2));
+        assert_eq!(room(&file), reserved, "nothing can be given back");
+        assert!(arena.segment(SegmentId(2)).iter().all(|&byte| byte == 0), "what it held is gone");
+        drop((file, arena));
+
+        let file = CacheFile::open(disk.path()).unwrap().unwrap();
+        let mut arena = file.arena(1).unwrap();
+        assert!((0..4).all(|segment| arena.reserve(SegmentId(segment))));
+        assert!(arena.segment(SegmentId(3)).iter().all(|&byte| byte == 7));
+    }
+
+    /// A file system of its own, mounted as long as this lives.
+    #[cfg(target_os = "linux")]
+    struct Mounted(TempDir);
 
     #[cfg(target_os = "linux")]
-    impl SmallDisk {
+    impl Mounted {
         /// `None`, with a word on it, where the test may not mount.
         #[expect(clippy::print_stderr, reason = "a test says why it does nothing")]
-        fn of_mib(mib: u32) -> Option<Self> {
+        fn new(kind: &str, options: Option<&str>) -> Option<Self> {
             let directory = tempfile::tempdir().unwrap();
-            let (kind, size) = (Some("tmpfs"), format!("size={mib}m"));
-            let mounted = mount(kind, directory.path(), kind, MsFlags::empty(), Some(&*size));
-            if mounted.is_ok() {
-                return Some(Self(directory));
+            match mount(Some(kind), directory.path(), Some(kind), MsFlags::empty(), options) {
+                Ok(()) => Some(Self(directory)),
+                Err(error) => {
+                    eprintln!("skipped: cannot mount a {kind} of its own: {error}");
+                    None
+                }
             }
-            eprintln!("skipped: a full file system needs the right to mount one");
-            None
         }
 
         fn path(&self) -> &Path {
@@ -896,7 +935,7 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    impl Drop for SmallDisk {
+    impl Drop for Mounted {
         fn drop(&mut self) {
             // Lazily: files of the test may be open still.
             let _unmounted = umount2(self.path(), MntFlags::MNT_DETACH);

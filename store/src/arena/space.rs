@@ -1,7 +1,9 @@
 //! Room in a file: reserved so that a later write cannot fail for want of it, and given back.
 //!
-//! Where the system or the file system cannot reserve, zeros are written instead, which takes the
-//! room as well; and what cannot be given back is overwritten with zeros by the caller.
+//! - Where the system or the file system cannot reserve, zeros are written instead, which takes the
+//!   room as well; and what cannot be given back is overwritten with zeros by the caller.
+//! - A file system that copies on write (btrfs, ZFS) keeps the promise for the first write to a
+//!   place only: the next one takes room elsewhere. There a bus error remains possible.
 
 use std::fs::File;
 use std::io;
