@@ -21,6 +21,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -54,7 +55,8 @@ impl MappedArena {
     pub(super) fn new(file: &CacheFile, shard: u32) -> io::Result<Self> {
         let superblock = file.superblock();
         let claim = file.claim(shard).ok_or_else(|| {
-            let reason = format!("shard {shard} of {} has an arena", superblock.shard_count);
+            let count = superblock.shard_count;
+            let reason = format!("shard {shard} of {count} has an arena already, or is none");
             io::Error::new(io::ErrorKind::ResourceBusy, reason)
         })?;
         let mut arena = Self {
@@ -101,13 +103,13 @@ impl MappedArena {
         self.room.extend(room.into_iter().skip(before));
     }
 
-    fn range(&self, segment: SegmentId) -> std::ops::Range<usize> {
+    fn range(&self, segment: SegmentId) -> Range<usize> {
         let from = segment.index() << self.segment_shift;
         from..from + (1 << self.segment_shift)
     }
 
     /// The mapping and the range in it of a segment, whichever extent it is in.
-    fn locate(&self, segment: SegmentId) -> (usize, std::ops::Range<usize>) {
+    fn locate(&self, segment: SegmentId) -> (usize, Range<usize>) {
         let mut range = self.range(segment);
         for (index, mapping) in self.mappings().enumerate() {
             let len = mapping.bytes.len();
