@@ -1,6 +1,6 @@
 //! The meta commands.
 
-mod base64;
+pub mod base64;
 pub mod flags;
 pub mod request;
 pub mod response;

@@ -52,7 +52,7 @@ fn bytes_of(quad: [u8; 4]) -> Option<[u8; 3]> {
 }
 
 /// Appends `bytes` in base64.
-pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+pub fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     let digit = |value: u8| ALPHABET[usize::from(value & 63)];
     for group in bytes.chunks(3) {
         let [a, b, c] = std::array::from_fn(|index| group.get(index).copied().unwrap_or(0));
