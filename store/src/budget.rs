@@ -8,6 +8,7 @@
 //!   charged as idle.
 
 use crate::record::Footprint;
+use crate::snapshot::{Reader, Writer};
 
 /// What a shard's items may take, and what they take now.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +105,21 @@ impl Budget {
     #[inline]
     pub fn replace(&mut self, old: Footprint, new: Footprint) {
         self.used_bytes = self.used_bytes - old.bytes() + new.bytes();
+    }
+
+    /// Writes what is used to a snapshot.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        for number in [self.used_bytes, self.entries, self.entries_high] {
+            to.u64(number);
+        }
+    }
+
+    /// Takes what is used from a snapshot.
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Option<()> {
+        for number in [&mut self.used_bytes, &mut self.entries, &mut self.entries_high] {
+            *number = from.u64()?;
+        }
+        Some(())
     }
 
     /// Forgets all items and the high-water mark, as when the columns are built anew.

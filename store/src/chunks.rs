@@ -17,6 +17,7 @@ use eviction::EntryId;
 
 use crate::entries::Entries;
 use crate::log::Log;
+use crate::snapshot::{Reader, Writer};
 
 /// The parts of the large items, by their heads.
 #[derive(Default)]
@@ -36,6 +37,30 @@ impl Chains {
 
     pub(crate) fn remove(&mut self, head: EntryId) -> Box<[EntryId]> {
         self.parts.remove(&head).unwrap_or_default()
+    }
+
+    /// Writes the chains to a snapshot.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        to.u64(self.parts.len() as u64);
+        for (head, parts) in &self.parts {
+            to.u32(head.0);
+            to.column(parts, |part| part.0.to_le_bytes());
+        }
+    }
+
+    /// The chains of a snapshot; `None` when they cannot be ones of entries below `entries_high`.
+    pub(crate) fn load(from: &mut Reader<'_>, entries_high: u32) -> Option<Self> {
+        let mut chains = Self::default();
+        for _ in 0..from.u64()? {
+            let head = EntryId(from.u32()?);
+            let parts = from.column::<4>()?.iter().map(|id| EntryId(u32::from_le_bytes(*id)));
+            let parts: Box<[EntryId]> = parts.collect();
+            if head.0 >= entries_high || parts.iter().any(|part| part.0 >= entries_high) {
+                return None;
+            }
+            chains.insert(head, parts);
+        }
+        Some(chains)
     }
 
     /// How many entries are parts.

@@ -12,6 +12,7 @@ use crate::index::Index;
 use crate::log::{Location, Log, Stream};
 use crate::record::Chain;
 use crate::segment;
+use crate::snapshot::{Reader, Writer};
 
 /// What a step of cleaning came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,20 @@ impl Cleaner {
 
     pub(crate) fn reset_moved_bytes(&mut self) {
         self.moved_bytes = 0;
+    }
+
+    /// Writes how far cleaning has come to a snapshot.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        let (segment, offset) = self.victim.map_or((u32::MAX, 0), |(it, offset)| (it.0, offset));
+        to.u32(segment);
+        to.u32(offset);
+    }
+
+    /// The cleaner of a snapshot.
+    pub(crate) fn load(from: &mut Reader<'_>, moved_bytes: u64) -> Option<Self> {
+        let (segment, offset) = (from.u32()?, from.u32()?);
+        let victim = (segment != u32::MAX).then_some((SegmentId(segment), offset));
+        Some(Self { victim, moved_bytes, scratch: Vec::new() })
     }
 
     /// Forgets the segment being cleaned: all segments are free.

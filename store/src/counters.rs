@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use crate::snapshot::{Reader, Writer};
+
 /// What happened in a shard since it was built, or since the counters were reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -35,6 +37,45 @@ pub struct Counters {
     pub written_bytes: u64,
     /// Bytes of records that the cleaner moved.
     pub moved_bytes: u64,
+}
+
+impl Counters {
+    /// Every counter, in the order in which a snapshot has them.
+    fn each_mut(&mut self) -> [&mut u64; 15] {
+        [
+            &mut self.items_stored,
+            &mut self.evicted,
+            &mut self.evicted_unfetched,
+            &mut self.evicted_active,
+            &mut self.evicted_with_deadline,
+            &mut self.evicted_by_log,
+            &mut self.evicted_idle_secs,
+            &mut self.expired,
+            &mut self.expired_unfetched,
+            &mut self.read_expired,
+            &mut self.swept,
+            &mut self.swept_expired,
+            &mut self.out_of_memory,
+            &mut self.written_bytes,
+            &mut self.moved_bytes,
+        ]
+    }
+
+    /// Writes the counters to a snapshot.
+    pub(crate) fn save(mut self, to: &mut Writer<'_>) {
+        for counter in self.each_mut() {
+            to.u64(*counter);
+        }
+    }
+
+    /// The counters of a snapshot.
+    pub(crate) fn load(from: &mut Reader<'_>) -> Option<Self> {
+        let mut counters = Self::default();
+        for counter in counters.each_mut() {
+            *counter = from.u64()?;
+        }
+        Some(counters)
+    }
 }
 
 impl AddAssign for Counters {

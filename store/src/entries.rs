@@ -19,6 +19,7 @@ use eviction::EntryId;
 
 use crate::log::Location;
 use crate::prefetch::prefetch;
+use crate::snapshot::{Reader, Writer};
 use crate::time::{Deadline, Timestamp};
 
 /// State bits of an entry, kept beside its tag.
@@ -105,6 +106,49 @@ impl Entries {
         }
         self.rows[new.index()].accessed = from.rows[id.index()].accessed;
         new
+    }
+
+    /// Writes the columns of a snapshot.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        to.u32(self.free.map_or(NO_ID, |id| id.0));
+        to.u32(self.free_count);
+        to.column(&self.rows, |row| {
+            let mut bytes = [0; 12];
+            bytes[0..4].copy_from_slice(&row.location.0.to_le_bytes());
+            bytes[4..8].copy_from_slice(&row.tag.to_le_bytes());
+            bytes[8..12].copy_from_slice(&row.accessed.to_le_bytes());
+            bytes
+        });
+        let deadline = &self.deadline[..self.rows.len()];
+        // A column of zeros was never written, and need not be.
+        let expires = deadline.iter().any(|&secs| secs != 0);
+        to.column(if expires { deadline } else { &[] }, |secs| secs.to_le_bytes());
+    }
+
+    /// The columns of a snapshot; `None` when they cannot be what was written.
+    pub(crate) fn load(from: &mut Reader<'_>, entries_max: usize) -> Option<Self> {
+        let (free, free_count) = (from.u32()?, from.u32()?);
+        let rows = from.column::<12>()?;
+        let deadline = from.column::<4>()?;
+        let mut entries = Self::new(entries_max.max(rows.len()));
+        entries.rows.extend(rows.iter().map(|row| {
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = *row;
+            Row {
+                location: Location(u32::from_le_bytes([a, b, c, d])),
+                tag: u32::from_le_bytes([e, f, g, h]),
+                accessed: u32::from_le_bytes([i, j, k, l]),
+            }
+        }));
+        for (to, secs) in entries.deadline.iter_mut().zip(deadline) {
+            *to = u32::from_le_bytes(*secs);
+        }
+        entries.high = u32::try_from(rows.len()).ok()?;
+        entries.free = (free != NO_ID).then_some(EntryId(free));
+        entries.free_count = free_count;
+        let is_sound = (deadline.is_empty() || deadline.len() == rows.len())
+            && entries.free.is_none_or(|id| id.0 < entries.high)
+            && free_count <= entries.high;
+        is_sound.then_some(entries)
     }
 
     /// Ids that are free now.

@@ -16,6 +16,7 @@ use eviction::EntryId;
 
 use crate::hash::fast_range;
 use crate::prefetch::prefetch;
+use crate::snapshot::{Reader, Writer};
 
 const SLOTS: usize = 12;
 /// Grows when more than this many of a bucket's slots are taken on average.
@@ -134,6 +135,15 @@ impl Index {
         self.len += 1;
     }
 
+    /// Makes room in an empty table for about so many entries, so that it need not grow on the way.
+    pub(crate) fn reserve(&mut self, entries: u64) {
+        debug_assert!(self.is_empty());
+        let buckets = usize::try_from(entries).unwrap_or(0) / LOAD_MAX + 1;
+        if buckets > self.buckets.len() {
+            self.buckets = vec![EMPTY_BUCKET; buckets];
+        }
+    }
+
     fn place(&mut self, hash: u32, id: EntryId) {
         let mut at = self.bucket_of(hash);
         loop {
@@ -191,6 +201,45 @@ impl Index {
             self.buckets[at].spill -= 1;
             at = self.next(at);
         }
+    }
+
+    /// Writes the table to a snapshot.
+    pub(crate) fn save(&self, to: &mut Writer<'_>) {
+        to.u64(self.len as u64);
+        to.column(&self.buckets, |bucket| {
+            let mut bytes = [0; 64];
+            bytes[..SLOTS].copy_from_slice(&bucket.tags);
+            bytes[SLOTS..SLOTS + 4].copy_from_slice(&bucket.spill.to_le_bytes());
+            let (ids, _) = bytes[SLOTS + 4..].as_chunks_mut::<4>();
+            for (to, id) in ids.iter_mut().zip(bucket.ids) {
+                *to = id.0.to_le_bytes();
+            }
+            bytes
+        });
+    }
+
+    /// The table of a snapshot; `None` when it cannot be one of entries below `entries_high`.
+    pub(crate) fn load(from: &mut Reader<'_>, entries_high: u32) -> Option<Self> {
+        let len = usize::try_from(from.u64()?).ok()?;
+        let rows = from.column::<64>()?;
+        let (mut id_max, mut taken) = (0, 0);
+        let mut buckets = Vec::with_capacity(rows.len());
+        buckets.extend(rows.iter().map(|row| {
+            let mut bucket = EMPTY_BUCKET;
+            bucket.tags.copy_from_slice(&row[..SLOTS]);
+            let (words, _) = row[SLOTS..].as_chunks::<4>();
+            bucket.spill = u32::from_le_bytes(words[0]);
+            for (slot, word) in words[1..].iter().enumerate() {
+                bucket.ids[slot] = EntryId(u32::from_le_bytes(*word));
+                let is_taken = bucket.tags[slot] != EMPTY;
+                taken += usize::from(is_taken);
+                id_max = id_max.max(if is_taken { bucket.ids[slot].0 } else { 0 });
+            }
+            bucket
+        }));
+        let is_sound =
+            rows.len() >= BUCKETS_MIN && taken == len && (id_max < entries_high || taken == 0);
+        is_sound.then_some(Self { buckets, len })
     }
 
     /// Memory of the table in bytes.

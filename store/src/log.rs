@@ -14,6 +14,9 @@
 //!   header, and what is rewritten in place is noted first: at every instant the bytes alone say what
 //!   the shard holds. `docs/file-format.md` has the argument.
 
+mod reopen;
+mod saved;
+
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::arena::{Arena, SegmentId};
@@ -22,6 +25,9 @@ use crate::prefetch::prefetch_lines;
 use crate::record::{self, Seal, View};
 use crate::segment;
 use crate::time::Timestamp;
+
+pub(crate) use reopen::Reopening;
+pub(crate) use saved::Unusable;
 
 /// Cache lines of a record fetched ahead: header, key and a short value.
 const PREFETCHED_LINES: usize = 3;
@@ -60,6 +66,11 @@ pub(crate) enum State {
     Open,
     Sealed,
     Cleaning,
+}
+
+impl State {
+    /// Every state.
+    const ALL: [Self; 4] = [Self::Free, Self::Open, Self::Sealed, Self::Cleaning];
 }
 
 /// Room in an open segment for one record.
@@ -147,17 +158,17 @@ impl Log {
         }
     }
 
+    /// The arena, with all that it holds.
+    pub(crate) fn into_arena(self) -> Box<dyn Arena> {
+        self.arena
+    }
+
     fn wipe_all(&mut self) {
         for segment in (0..self.arena.segment_count()).map(SegmentId) {
             if !self.arena.is_blank(segment) {
                 segment::wipe(self.arena.segment_mut(segment));
             }
         }
-    }
-
-    /// Whether the records outlive the process.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.is_durable
     }
 
     fn write_state(&mut self) {

@@ -19,9 +19,6 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::time::Timestamp;
 
-/// Bytes of a shard's page.
-pub(crate) const PAGE_BYTES: usize = 4096;
-
 const STATE_BYTES: usize = 64;
 const PATCH_AT: usize = 128;
 const PATCH_HEADER_BYTES: usize = 24;
@@ -146,6 +143,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::superblock::PAGE_BYTES;
 
     const STATE: State = State {
         segment_sequences: 7,

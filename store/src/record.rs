@@ -14,7 +14,7 @@
 //! - Records start at multiples of 4 bytes. A field in brackets is there when its bit is set.
 //! - The checksum covers everything after itself except the expiry and a part's `EntryId`: these two
 //!   are rewritten in place (touch; a rebuilding of the columns). The expiry carries a check of its own.
-//! - The checksum is stored under the [`Seal`] of its segment: a record left over from the segment's
+//! - The checksum is stored under the `Seal` of its segment: a record left over from the segment's
 //!   life before does not pass for one of this life.
 //! - A record that is not pointed at any more is marked dead, in its checksum, by as many bits as
 //!   keep a few flipped ones from bringing it back.
@@ -68,7 +68,7 @@ impl Seal {
     /// The seal of a segment's life, by its sequence number.
     ///
     /// The steps are invertible, so different numbers give different seals; the multiplication makes
-    /// neighbours differ in many bits (the finalizer of MurmurHash3, by Appleby).
+    /// neighbours differ in many bits (the finalizer of Appleby's `MurmurHash3`).
     pub(crate) const fn of_life(sequence: u64) -> Self {
         let mut seal = (sequence & 0xffff_ffff) as u32;
         seal ^= seal >> 16;
@@ -409,7 +409,7 @@ impl<'a> View<'a> {
     }
 
     #[inline]
-    fn value_bytes(&self) -> u32 {
+    pub(crate) fn value_bytes(&self) -> u32 {
         self.lengths & VALUE_BYTES_MAX
     }
 
@@ -671,7 +671,7 @@ mod tests {
         fn every_flipped_bit_outside_the_rewritable_fields_is_noticed(
             header in header(), bit in any::<prop::sample::Index>(),
         ) {
-            let mut bytes = record(&header, b"some key", b"some value");
+            let bytes = record(&header, b"some key", b"some value");
             let bit = bit.index(bytes.len() * 8);
             let byte = bit / 8;
             // A damaged length may point outside; the walk of a segment checks that first.

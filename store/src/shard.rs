@@ -28,6 +28,7 @@ use crate::record::{
     self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Seal,
     Shape, Standing, VALUE_BYTES_MAX, entry_bytes, footprint, padded,
 };
+use crate::snapshot::{Reader, Writer};
 use crate::time::{Deadline, Timestamp};
 
 /// Free segments that only the cleaner may open: it needs somewhere to move records to.
@@ -185,13 +186,20 @@ impl Shard {
         Self::with_arena(config, Box::new(arena))
     }
 
-    /// An empty shard over the segments of `arena`.
+    /// An empty shard over the segments of `arena`, whatever they hold.
     pub fn with_arena(config: Config, arena: Box<dyn Arena>) -> Self {
+        let mut shard = Self::over(config, Log::new(arena, config.shard));
+        shard.limit_segments();
+        shard
+    }
+
+    /// A shard over a log, without an entry.
+    pub(crate) fn over(config: Config, log: Log) -> Self {
         let policy_bytes = config.policy.entry_bytes();
         let budget = Budget::new(config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
         let entries_max = entries_max(&config);
         Self {
-            log: Log::new(arena, config.shard),
+            log,
             index: Index::new(),
             entries: Entries::new(entries_max),
             chains: Chains::default(),
@@ -393,7 +401,7 @@ impl Shard {
 
     /// Evicts what the budget has no room for any more. What leaves gives its columns back only with
     /// the next building of them, so they are built once more.
-    fn evict_beyond_budget(&mut self, now: Timestamp) {
+    pub(crate) fn evict_beyond_budget(&mut self, now: Timestamp) {
         let mut evicted = false;
         while self.budget.used_bytes() > self.budget.bytes_max() {
             let Some(victim) = self.policy.evict() else { break };
@@ -485,6 +493,110 @@ impl Shard {
     /// Rewrites bytes of a record in place.
     pub(crate) fn patch_record(&mut self, id: EntryId, at: usize, bytes: &[u8]) {
         self.log.patch(self.entries.location(id), at, bytes);
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    pub(crate) fn into_arena(self) -> Box<dyn Arena> {
+        self.log.into_arena()
+    }
+
+    /// The shard's number.
+    pub(crate) fn number(&self) -> u32 {
+        self.config.shard
+    }
+
+    /// Writes all that a snapshot holds of the shard.
+    pub(crate) fn save_parts(&self, to: &mut Writer<'_>) {
+        self.log.save(to);
+        to.u64(self.sequence);
+        to.u64(self.flush_at.map_or(u64::MAX, |at| at.0));
+        to.u32(self.sweep_at);
+        self.counters().save(to);
+        self.budget.save(to);
+        self.cleaner.save(to);
+        self.entries.save(to);
+        self.chains.save(to);
+        self.index.save(to);
+        self.policy.save(to.0);
+    }
+
+    /// Takes all but log and policy from a snapshot; `None` when that cannot be.
+    pub(crate) fn load_parts(&mut self, from: &mut Reader<'_>) -> Option<()> {
+        self.sequence = from.u64()?;
+        self.flush_at = Some(from.u64()?).filter(|&at| at != u64::MAX).map(Timestamp);
+        self.sweep_at = from.u32()?;
+        self.counters = Counters::load(from)?;
+        self.budget.load(from)?;
+        self.cleaner = Cleaner::load(from, self.counters.moved_bytes)?;
+        self.entries = Entries::load(from, entries_max(&self.config))?;
+        let high = self.entries.high();
+        self.chains = Chains::load(from, high)?;
+        self.index = Index::load(from, high)?;
+        Some(())
+    }
+
+    /// Takes the policy's order from a snapshot.
+    pub(crate) fn load_policy(&mut self, from: &[u8]) -> Result<(), eviction::SnapshotError> {
+        self.policy.load(from)
+    }
+
+    pub(crate) fn index_mut(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    pub(crate) fn location_of(&self, id: EntryId) -> Location {
+        self.entries.location(id)
+    }
+
+    /// The entry of the key of a record.
+    pub(crate) fn find_record(&self, location: Location, tag: u32) -> Option<EntryId> {
+        let (log, entries) = (&self.log, &self.entries);
+        let key = log.record(location).key();
+        self.index
+            .find(tag, |id| entries.tag(id) == tag && log.record(entries.location(id)).key() == key)
+    }
+
+    /// Makes a record that was found the item of its key, which has none. A large item has no parts
+    /// yet.
+    pub(crate) fn insert_found(
+        &mut self,
+        location: Location,
+        hash: KeyHash,
+        now: Timestamp,
+    ) -> EntryId {
+        let record = self.log.record(location);
+        let (len, shape, deadline) = (record.len(), record.shape(), record.deadline());
+        let marks = if record.is_stale() { state::STALE } else { 0 };
+        self.log.revive(location, len);
+        let tag = tag_of(hash);
+        let id = self.entries.allocate(tag, location);
+        let entries = &self.entries;
+        self.index.insert(tag, id, |id| entries.tag(id));
+        let footprint = self.footprint(shape);
+        self.budget.insert(footprint);
+        self.policy.before_insert(hash, footprint.weight());
+        self.policy.on_insert(id, hash, footprint.weight());
+        self.add_marks(id, marks);
+        self.link(id, deadline, None, now);
+        id
+    }
+
+    pub(crate) fn insert_chain(&mut self, head: EntryId, parts: Box<[EntryId]>) {
+        self.chains.insert(head, parts);
+    }
+
+    /// Goes on with the write of sequence number `sequence`, and with a flush still to come.
+    pub(crate) fn go_on_after(&mut self, sequence: u64, flush_at: Option<Timestamp>) {
+        self.sequence = sequence;
+        self.flush_at = flush_at;
+        self.columns_generation += 1;
     }
 
     pub(crate) fn entries(&mut self) -> &mut Entries {
@@ -895,7 +1007,7 @@ impl Shard {
     }
 
     /// What index and columns take, the segments may not.
-    fn limit_segments(&mut self) {
+    pub(crate) fn limit_segments(&mut self) {
         let bytes = self.config.geometry.shard_bytes.saturating_sub(self.metadata_bytes());
         let segments = bytes / u64::from(self.log.segment_bytes());
         self.log.set_resident_max(u32::try_from(segments).unwrap_or(u32::MAX));

@@ -40,6 +40,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Steps, with the end of the process now and then.
+fn op_or_end() -> impl Strategy<Value = Op> {
+    prop_oneof![20 => op(), 1 => Just(Op::Kill), 1 => Just(Op::Restart)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -49,6 +54,31 @@ proptest! {
         for op in &ops {
             pair.apply(op);
         }
+        pair.check();
+    }
+
+    #[test]
+    fn a_shard_in_a_file_outlives_its_process(
+        ops in vec(op_or_end(), 0..300), kind in prop::sample::select(&Kind::ALL[..]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pair = Pair::in_file(&folder.path().join("cache"), 16 << 20, kind, false);
+        for op in &ops {
+            pair.apply(op);
+        }
+        pair.apply(&Op::Kill);
+    }
+
+    #[test]
+    fn a_full_shard_in_a_file_outlives_its_process(
+        ops in vec(op_or_end(), 0..600), kind in prop::sample::select(&Kind::ALL[..]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pair = Pair::in_file(&folder.path().join("cache"), 640 << 10, kind, true);
+        for op in &ops {
+            pair.apply(op);
+        }
+        pair.apply(&Op::Kill);
         pair.check();
     }
 

@@ -5,8 +5,11 @@
 //! an item, but never answer with a wrong one; what it forgot, the map forgets before the next step.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use eviction::Kind;
+use store::arena::{CacheFile, Existing};
+use store::superblock::{PolicyName, Superblock};
 use store::{
     Config, Deadline, DeleteOutcome, Delta, DeltaOutcome, End, Geometry, Invalidation, Key,
     NewItem, Precondition, PutOutcome, Shard, Timestamp,
@@ -71,6 +74,10 @@ pub(crate) enum Op {
         in_ms: u64,
     },
     SetPolicy(Kind),
+    /// The process ends between two steps, and another takes over its arena.
+    Kill,
+    /// The shard is saved, and another goes on from that.
+    Restart,
 }
 
 /// What must hold for a write.
@@ -90,7 +97,8 @@ pub(crate) struct Pair {
     now: Timestamp,
     may_forget: bool,
     step: u64,
-    memory_bytes: u64,
+    config: Config,
+    file: Option<CacheFile>,
 }
 
 impl Pair {
@@ -99,15 +107,66 @@ impl Pair {
         let geometry =
             Geometry { shard_count: 1, ..Geometry::new(memory_bytes, item_bytes_max, 1) };
         let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
-        let shard = Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 });
+        let config = Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 };
         Self {
-            shard,
+            shard: Shard::new(config),
             model: HashMap::new(),
             flush_at: None,
             now: START,
             may_forget,
             step: 0,
-            memory_bytes,
+            config,
+            file: None,
+        }
+    }
+
+    /// As [`Pair::new`], over a cache file at `path`.
+    #[allow(dead_code, reason = "the fuzzer, which shares this file, has no files")]
+    pub(crate) fn in_file(path: &Path, memory_bytes: u64, policy: Kind, may_forget: bool) -> Self {
+        let pair = Self::new(memory_bytes, policy, may_forget);
+        let geometry = pair.config.geometry;
+        let superblock = Superblock {
+            generation: 0,
+            cache_id: 1,
+            cluster_id: 0,
+            boot_id: 1,
+            shard_count: 1,
+            segment_bytes: geometry.segment_bytes,
+            shard_bytes: geometry.shard_bytes,
+            item_bytes_max: pair.config.item_bytes_max,
+            policy: PolicyName::new(policy.name()).unwrap(),
+            extents: vec![geometry.segment_count()],
+            clean: None,
+            seen_unix_ms: 0,
+        };
+        let file = CacheFile::create(path, superblock, Existing::Keep).unwrap();
+        let shard = Shard::with_arena(pair.config, Box::new(file.arena(0).unwrap()));
+        Self { shard, file: Some(file), ..pair }
+    }
+
+    /// Another shard over the same arena: from what the first saved, or from its segments alone.
+    fn reopen(&mut self, saved: Option<&[u8]>) {
+        let Some(file) = &self.file else { return };
+        drop(std::mem::replace(&mut self.shard, Shard::new(self.config)));
+        let arena = Box::new(file.arena(0).unwrap());
+        self.shard = match saved {
+            Some(section) => match Shard::reopen_from(self.config, arena, section) {
+                Ok(shard) => shard,
+                Err((error, _)) => panic!("{error}"),
+            },
+            None => {
+                let (shard, restored) = Shard::reopen(self.config, arena, self.now);
+                assert_eq!((restored.dropped_records, restored.damaged_bytes), (0, 0));
+                shard
+            }
+        };
+    }
+
+    /// Both forget what is due, the model also what the shard has evicted; then they agree, exactly.
+    fn settle_all(&mut self) {
+        let keys: Vec<Vec<u8>> = self.model.keys().cloned().collect();
+        for key in keys {
+            self.settle(&key);
         }
     }
 
@@ -177,8 +236,32 @@ impl Pair {
                 self.shard.flush_all(at, self.now);
                 self.flush_at = Some(at);
             }
-            Op::SetPolicy(kind) => self.shard.set_policy(kind, self.now),
+            Op::SetPolicy(kind) => {
+                self.config.policy = kind;
+                self.shard.set_policy(kind, self.now);
+            }
+            Op::Kill => {
+                self.settle_all();
+                self.reopen(None);
+                self.check_nothing_is_lost();
+            }
+            Op::Restart => {
+                self.settle_all();
+                let section = self.shard.save();
+                self.reopen(Some(&section));
+                assert!(self.shard.save() == section, "it goes on where it stood");
+                self.check_nothing_is_lost();
+            }
         }
+    }
+
+    fn check_nothing_is_lost(&mut self) {
+        self.shard.check();
+        let may_forget = std::mem::replace(&mut self.may_forget, false);
+        for key in 0..40 {
+            self.settle(&name(key));
+        }
+        self.may_forget = may_forget;
     }
 
     fn put(
@@ -247,9 +330,7 @@ impl Pair {
         self.settle(key);
         let delta = if up { Delta::Increment(by) } else { Delta::Decrement(by) };
         let outcome = self.shard.add_delta(&Key::new(key), delta, None, None, None, self.now);
-        let number = self.model.get(key).map(|item| {
-            std::str::from_utf8(&item.value).ok().and_then(|text| text.parse::<u64>().ok())
-        });
+        let number = self.model.get(key).map(|item| number(&item.value));
         match (outcome, number) {
             (DeltaOutcome::NotFound, None) | (DeltaOutcome::NotANumber, Some(None)) => {}
             (DeltaOutcome::Changed { value, cas }, Some(Some(before))) => {
@@ -310,6 +391,13 @@ impl Pair {
     }
 }
 
+/// A number as memcached reads it: blanks may stand before it, and after a blank anything.
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = value.trim_ascii_start().split(u8::is_ascii_whitespace).next()?;
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+}
+
 fn name(key: u8) -> Vec<u8> {
     let mut name = format!("key-{key}").into_bytes();
     name.resize(name.len() + usize::from(key) * 5, b'x');
@@ -320,6 +408,6 @@ impl Pair {
     /// Panics where the shard's books disagree, or its memory is more than it was given.
     pub(crate) fn check(&self) {
         self.shard.check();
-        assert!(self.shard.resident_bytes() <= self.memory_bytes);
+        assert!(self.shard.resident_bytes() <= self.config.geometry.shard_bytes);
     }
 }
