@@ -121,7 +121,6 @@ impl Pair {
     }
 
     /// As [`Pair::new`], over a cache file at `path`.
-    #[allow(dead_code, reason = "the fuzzer, which shares this file, has no files")]
     pub(crate) fn in_file(path: &Path, memory_bytes: u64, policy: Kind, may_forget: bool) -> Self {
         let pair = Self::new(memory_bytes, policy, may_forget);
         let geometry = pair.config.geometry;
@@ -134,13 +133,13 @@ impl Pair {
             segment_bytes: geometry.segment_bytes,
             shard_bytes: geometry.shard_bytes,
             item_bytes_max: pair.config.item_bytes_max,
-            policy: PolicyName::new(policy.name()).unwrap(),
+            policy: PolicyName::new(policy.name()).expect("short"),
             extents: vec![geometry.segment_count()],
             clean: None,
             seen_unix_ms: 0,
         };
-        let file = CacheFile::create(path, superblock, Existing::Keep).unwrap();
-        let shard = Shard::with_arena(pair.config, Box::new(file.arena(0).unwrap()));
+        let file = CacheFile::create(path, superblock, Existing::Keep).expect("a new file");
+        let shard = Shard::with_arena(pair.config, Box::new(file.arena(0).expect("its only arena")));
         Self { shard, file: Some(file), ..pair }
     }
 
@@ -148,7 +147,7 @@ impl Pair {
     fn reopen(&mut self, saved: Option<&[u8]>) {
         let Some(file) = &self.file else { return };
         drop(std::mem::replace(&mut self.shard, Shard::new(self.config)));
-        let arena = Box::new(file.arena(0).unwrap());
+        let arena = Box::new(file.arena(0).expect("its only arena"));
         self.shard = match saved {
             Some(section) => match Shard::reopen_from(self.config, arena, section) {
                 Ok(shard) => shard,
