@@ -162,21 +162,24 @@ impl Links {
             Some((first, Stretch::of(first, *link, list_of(EntryId(first)))))
         };
         let mut lanes: Vec<(u32, Stretch)> = iter::from_fn(&mut started).take(LANES).collect();
+        let mut links = [Link::NOWHERE; LANES];
         let mut ended = Vec::with_capacity(LANES);
         while !lanes.is_empty() {
-            for (lane, (_, stretch)) in lanes.iter_mut().enumerate() {
+            // Nothing but loads here, so that all of them are waited for at once.
+            for (link, (_, stretch)) in links.iter_mut().zip(&lanes) {
+                *link = rows.get(stretch.next as usize).copied().unwrap_or(Link::NOWHERE);
+            }
+            for (lane, ((_, stretch), link)) in lanes.iter_mut().zip(links).enumerate() {
                 let next = stretch.next;
-                match rows.get(next as usize) {
-                    Some(link)
-                        if link.newer == stretch.last
-                            && !starts_stretch(next)
-                            && list_of(EntryId(next)) == stretch.list =>
-                    {
-                        stretch.len += 1;
-                        stretch.last = next;
-                        stretch.next = link.older;
-                    }
-                    _ => ended.push(lane),
+                if link.newer == stretch.last
+                    && !starts_stretch(next)
+                    && list_of(EntryId(next)) == stretch.list
+                {
+                    stretch.len += 1;
+                    stretch.last = next;
+                    stretch.next = link.older;
+                } else {
+                    ended.push(lane);
                 }
             }
             // From the last, so that the one moved into its place goes on.
@@ -206,8 +209,8 @@ impl Links {
 
 /// One entry in so many starts a stretch, if it stands in a list.
 const STRETCH_IDS: usize = 128;
-/// Stretches followed side by side. More than a core waits for lines at once bring nothing.
-const LANES: usize = 32;
+/// Stretches followed side by side: somewhat more than the lines that a core waits for at once.
+const LANES: usize = 64;
 
 fn starts_stretch(entry: u32) -> bool {
     (entry as usize).is_multiple_of(STRETCH_IDS)
