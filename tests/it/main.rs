@@ -1,5 +1,6 @@
 //! What crosses a crate boundary, as one test binary.
 //!
+//! - `backup`: what one server gives out, another one takes.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
@@ -7,6 +8,8 @@
 //! - `soak`: a full server under random operations, against a model that may forget.
 
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
+#[cfg(test)]
+mod backup;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]

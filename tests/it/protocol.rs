@@ -70,6 +70,7 @@ mod ours {
     }
 
     scripts! {
+        backup
         malformed_writes
         meta_newer
         numbers

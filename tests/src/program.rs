@@ -2,7 +2,8 @@
 //!
 //! Cargo names a binary in `CARGO_BIN_EXE_…` only to the tests of its own package. A test here asks
 //! cargo to build it, which costs a moment when nothing changed and can never run a stale binary.
-//! `cargo xtask test` builds them once and names them in `CACHE_SERVER_BIN` and `CACHE_SIM_BIN`.
+//! `cargo xtask test` builds them once and names them in `CACHE_SERVER_BIN`, `CACHE_CTL_BIN` and
+//! `CACHE_SIM_BIN`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,6 +13,8 @@ use std::process::{Command, Stdio};
 pub enum Program {
     /// `cache-server`, of the package of that name.
     Server,
+    /// `cache-ctl`.
+    Ctl,
     /// `cache-sim`, of the package `sim`.
     Sim,
 }
@@ -25,6 +28,7 @@ impl Program {
     pub fn path(self) -> PathBuf {
         let (package, binary, variable) = match self {
             Self::Server => ("cache-server", "cache-server", "CACHE_SERVER_BIN"),
+            Self::Ctl => ("cache-ctl", "cache-ctl", "CACHE_CTL_BIN"),
             Self::Sim => ("sim", "cache-sim", "CACHE_SIM_BIN"),
         };
         match std::env::var_os(variable) {

@@ -100,7 +100,7 @@ fn ci(run: &mut Run) {
 /// Everything that must pass before a change is one. The README names this command.
 fn test(run: &mut Run) {
     let built = run.binaries.clone();
-    run.cargo("build", "build -p cache-server -p sim --bins");
+    run.cargo("build", "build -p cache-server -p cache-ctl -p sim --bins");
     let mut tests = if !run.has("nextest", &mut cargo("nextest --version")) {
         cargo("test --workspace --lib --bins --tests")
     } else if run.is_ci {
@@ -110,6 +110,7 @@ fn test(run: &mut Run) {
     };
     // Named, so that no test asks cargo to build what has just been built.
     tests.env("CACHE_SERVER_BIN", built.join("cache-server"));
+    tests.env("CACHE_CTL_BIN", built.join("cache-ctl"));
     tests.env("CACHE_SIM_BIN", built.join("cache-sim"));
     run.step("tests", &mut tests);
     let elsewhere = run.root.join("../shared/data");
