@@ -110,6 +110,19 @@ struct Flags {
     #[arg(long, value_name = "KIND", default_value = EVICTION_DEFAULT.name(), value_parser = parse_eviction)]
     eviction: eviction::Kind,
 
+    /// Keep items in FILE, or in a directory, so that they outlive the server
+    #[arg(short = 'e', long, value_name = "FILE", value_parser = parse_path)]
+    memory_file: Option<PathBuf>,
+
+    /// Start only if the memory file brings items back
+    #[arg(long, requires = "memory_file")]
+    require_warm: bool,
+
+    /// Write the memory file to its device every SECS seconds; 0 leaves that to the system
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = parse_number::<u64>)]
+    #[arg(requires = "memory_file")]
+    sync_interval: u64,
+
     /// Clients served at the same time
     #[arg(short, long, value_name = "NUM", default_value = "1024", value_parser = parse_number::<NonZeroU32>)]
     conn_limit: NonZeroU32,
@@ -180,6 +193,9 @@ impl Flags {
             evicts: !self.disable_evictions,
             eviction: self.eviction,
             item_bytes_max: self.max_item_size,
+            memory_file: self.memory_file,
+            require_warm: self.require_warm,
+            sync_interval: Duration::from_secs(self.sync_interval),
             connections_max: self.conn_limit,
             threads: self.threads,
             requests_per_turn: self.max_reqs_per_event,

@@ -7,6 +7,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use store::Geometry;
+
 /// The level of memcached whose protocol the server speaks: the answer to `version`.
 ///
 /// Clients read features off this number, not off the product's name: several switch to newer
@@ -45,6 +47,12 @@ pub struct Config {
     pub eviction: eviction::Kind,
     /// The largest item, key and overhead included, in bytes (`-I`).
     pub item_bytes_max: usize,
+    /// The file in which the items live (`-e`), so that they outlive the server.
+    pub memory_file: Option<PathBuf>,
+    /// Whether to start only if the memory file brings items back (`--require-warm`).
+    pub require_warm: bool,
+    /// How often the memory file is written to its device (`--sync-interval`); never, if zero.
+    pub sync_interval: Duration,
     /// Clients served at the same time (`-c`).
     pub connections_max: NonZeroU32,
     /// Worker threads (`-t`).
@@ -72,6 +80,9 @@ impl Default for Config {
             evicts: true,
             eviction: EVICTION_DEFAULT,
             item_bytes_max: MIB,
+            memory_file: None,
+            require_warm: false,
+            sync_interval: Duration::ZERO,
             connections_max: const { NonZeroU32::new(1024).unwrap() },
             threads: const { NonZeroUsize::new(4).unwrap() },
             requests_per_turn: const { NonZeroU32::new(20).unwrap() },
@@ -99,6 +110,12 @@ impl Config {
             + self.threads.get() * worker_bytes
             + self.connections_max.get() as usize * 4096
             + self.buffer_bytes_max()
+    }
+
+    /// How the memory for items is cut into shards and segments.
+    pub fn geometry(&self) -> Geometry {
+        let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
+        Geometry::new(self.memory_bytes as u64, self.item_bytes_max as u64, threads)
     }
 
     /// What the buffers of all connections may take together, in bytes.

@@ -48,6 +48,12 @@ pub trait Service {
     /// fetched from memory all at once. Changes nothing.
     fn prefetch(&self, _requests: &[Ahead<'_>]) {}
 
+    /// Whether what was answered since the last call can be sent: asked once a turn. If not, the
+    /// connection is closed without it.
+    fn is_sound(&mut self) -> bool {
+        true
+    }
+
     /// Removes an item whose replacement was refused, so that no stale value stays behind.
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now);
 }

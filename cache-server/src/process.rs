@@ -114,6 +114,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         let socket = UnixSocket { path: absolute(&socket.path), mode: socket.mode };
         listeners.bind_unix(&socket, config.backlog)?;
     }
+    let config =
+        &Config { memory_file: config.memory_file.as_deref().map(absolute), ..config.clone() };
     let pid_path = process.pid_file.as_deref().map(absolute);
     if process.daemon {
         go_into_background(config)?;

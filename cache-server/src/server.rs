@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use protocol::backup::CacheId;
 use store::Timestamp;
+use store::arena::CacheFile;
+use store::arena::bus_error::{self, bus_errors};
 use tokio::sync::watch;
 
 use crate::backup::{Backups, fresh_cache_id};
@@ -15,12 +19,17 @@ use crate::clock::{Clock, Now};
 use crate::commands::CommandCounters;
 use crate::config::Config;
 use crate::maintenance::Maintenance;
+use crate::memory_file::{MemoryFile, MemoryFileError};
 use crate::net::listener::{ListenError, Listeners};
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
+use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
 use crate::service::CacheService;
 use crate::shards::Shards;
 use crate::stats::Statistics;
+
+/// How often the memory file is told what time it is.
+const SEEN_INTERVAL_MS: u64 = 1_000;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +37,9 @@ pub enum StartError {
     /// An address cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The memory file cannot be used.
+    #[error(transparent)]
+    MemoryFile(#[from] MemoryFileError),
     /// A thread, or the event loop on it, cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -40,7 +52,10 @@ pub struct Server {
     clock: Clock,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
+    shards: Arc<Shards>,
     maintenance: Option<Maintenance>,
+    sync: Option<Maintenance>,
+    restorers: Option<Restorers>,
     backup: Option<ScheduledBackup>,
     unix_path: Option<PathBuf>,
 }
@@ -77,12 +92,12 @@ impl Server {
             addresses,
         ));
         let clock = Clock::system();
-        let shards = Arc::new(Shards::new(config));
+        let (shards, cache_id) = open_shards(config, &clock)?;
         let commands: Box<[_]> = listeners
             .iter()
             .map(|_| Arc::new(CachePadded::new(CommandCounters::default())))
             .collect();
-        let backups = Arc::new(Backups::new(Arc::clone(&shards), fresh_cache_id()));
+        let backups = Arc::new(Backups::new(Arc::clone(&shards), cache_id));
         let backup_record = Arc::new(BackupRecord::default());
         let statistics = Arc::new(Statistics::new(
             Arc::clone(&shards),
@@ -93,16 +108,20 @@ impl Server {
             config.clone(),
             clock.now(),
         ));
-        let maintained = Arc::clone(&shards);
-        let sweep = move |now: Now| maintained.sweep(Timestamp(now.unix_ms));
-        let maintenance = Maintenance::start(clock.clone(), sweep).map_err(StartError::Thread)?;
+        let maintenance = Maintenance::start(clock.clone(), maintain(&shards, clock.now()))
+            .map_err(StartError::Thread)?;
+        let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
+        let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             network: Arc::clone(&network),
             clock: clock.clone(),
             stop,
             workers: Vec::with_capacity(listeners.len()),
+            shards: Arc::clone(&shards),
             maintenance: Some(maintenance),
+            sync,
+            restorers: Some(restorers),
             backup: None,
             unix_path,
         };
@@ -184,6 +203,57 @@ impl Server {
     }
 }
 
+/// The shards, and the id of the cache whose items they hold.
+fn open_shards(config: &Config, clock: &Clock) -> Result<(Arc<Shards>, CacheId), StartError> {
+    let Some(path) = &config.memory_file else {
+        return Ok((Arc::new(Shards::new(config)), fresh_cache_id()));
+    };
+    bus_error::install().map_err(StartError::Thread)?;
+    let file = MemoryFile::open(path, config, clock.now())?;
+    let cache_id = CacheId::new(file.cache_id());
+    Ok((Arc::new(Shards::open(file, config, clock)?), cache_id))
+}
+
+/// What the maintenance thread does in a round.
+fn maintain(shards: &Arc<Shards>, start: Now) -> impl FnMut(Now) + Send + 'static {
+    let shards = Arc::clone(shards);
+    let bus_errors_before = bus_errors();
+    let mut seen = start;
+    move |now| {
+        if bus_errors() != bus_errors_before {
+            shards.abandon_file();
+        }
+        shards.sweep(Timestamp(now.unix_ms));
+        if now.unix_ms.abs_diff(seen.unix_ms) >= SEEN_INTERVAL_MS {
+            seen = now;
+            shards.note_time(now);
+        }
+    }
+}
+
+/// Starts the thread that writes the memory file to its device, if there is to be one.
+fn start_sync(
+    shards: &Arc<Shards>,
+    interval: Duration,
+    clock: &Clock,
+) -> io::Result<Option<Maintenance>> {
+    if interval.is_zero() || shards.file().is_none() {
+        return Ok(None);
+    }
+    let shards = Arc::clone(shards);
+    let mut last = clock.now();
+    let sync = move |now: Now| {
+        if u128::from(now.unix_ms.abs_diff(last.unix_ms)) < interval.as_millis() {
+            return;
+        }
+        last = now;
+        if let Some(Err(error)) = shards.file().map(CacheFile::sync) {
+            tracing::warn!("the memory file cannot be written to its device: {error}");
+        }
+    };
+    Maintenance::start(clock.clone(), sync).map(Some)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.send_replace(true);
@@ -194,6 +264,13 @@ impl Drop for Server {
             }
         }
         self.maintenance = None;
+        self.sync = None;
+        self.restorers = None;
+        if let Err(error) = self.shards.save(self.clock.now()) {
+            tracing::error!(
+                "what the memory file holds has to be searched at the next start: {error}"
+            );
+        }
         if let Some(path) = &self.unix_path {
             // Gone already, or somebody else's folder by now: either way not served any more.
             let _ = std::fs::remove_file(path);

@@ -16,6 +16,7 @@ use protocol::meta::response::{ItemFacts, MetaCommand, MetaStatus, encode_line};
 use protocol::request::{Arithmetic, Delete, Direction, FlushAll, Get, StoreMode, Touch};
 use protocol::text::response::encode_value_line;
 use protocol::{Exptime, ProtocolError, Request, Response};
+use store::arena::bus_error::bus_errors;
 use store::{
     Deadline, DeleteOutcome, Delta, DeltaOutcome, End, Invalidation, Item, Key, NewItem,
     Precondition, PutOutcome, Shard, Timestamp,
@@ -42,6 +43,8 @@ pub struct CacheService {
     counters: Arc<CachePadded<CommandCounters>>,
     statistics: Arc<Statistics>,
     backups: Arc<Backups>,
+    /// Pages of the memory file that failed so far.
+    bus_errors: u64,
 }
 
 impl CacheService {
@@ -52,7 +55,7 @@ impl CacheService {
         statistics: Arc<Statistics>,
         backups: Arc<Backups>,
     ) -> Self {
-        Self { shards, counters, statistics, backups }
+        Self { shards, counters, statistics, backups, bus_errors: bus_errors() }
     }
 }
 
@@ -68,8 +71,13 @@ impl Service for CacheService {
             Request::FlushAll(flush) => self.flush_all(flush, now, out),
             Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
             Request::MemoryLimit(limit) => {
-                self.shards.set_memory(u64::from(limit.mebibytes) << 20, now);
-                answer(out, limit.noreply, &Response::Ok);
+                match self.shards.set_memory(u64::from(limit.mebibytes) << 20, now) {
+                    Ok(()) => answer(out, limit.noreply, &Response::Ok),
+                    Err(error) => {
+                        tracing::warn!("the memory limit stays as it is: {error}");
+                        refuse(out, limit.noreply, ProtocolError::OutOfMemory);
+                    }
+                }
             }
             Request::Stats { arguments } => {
                 self.statistics.answer(arguments.clone(), call.now, out);
@@ -116,6 +124,17 @@ impl Service for CacheService {
             }
         }
         self.shards.prefetch(&keys);
+    }
+
+    fn is_sound(&mut self) -> bool {
+        let bus_errors = bus_errors();
+        if bus_errors == self.bus_errors {
+            return true;
+        }
+        // What was read from the memory file may be zeros that nobody wrote.
+        self.bus_errors = bus_errors;
+        self.shards.abandon_file();
+        false
     }
 
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now) {

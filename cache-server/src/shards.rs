@@ -4,41 +4,208 @@
 //! key, or for one bounded slice of maintenance, so with several shards for each worker two of them
 //! seldom want the same one.
 
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
+use store::arena::{Arena, CacheFile, Durability, HeapArena};
+use store::snapshot::{SnapshotName, SnapshotWriter};
 use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
 
+use crate::clock::{Clock, Now};
 use crate::config::Config;
+use crate::memory_file::{MemoryFile, MemoryFileError};
+use crate::restoring::{NoArena, Pending, Progress, convert};
 
 /// Entries that a sweep looks at under one lock: some ten microseconds.
 const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;
 
 /// All of a server's memory.
 pub struct Shards {
-    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    shards: Box<[CachePadded<Mutex<Slot>>]>,
     geometry: Geometry,
     /// Held while it is changed, so that all shards get the same.
     memory_bytes: Mutex<u64>,
+    config: store::Config,
+    threads: NonZeroUsize,
+    /// The memory file, where there is one.
+    file: Option<CacheFile>,
+    progress: Arc<Progress>,
+}
+
+impl fmt::Debug for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shards").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}
+
+/// A shard, or what it is to be brought back from.
+struct Slot {
+    shard: Shard,
+    pending: Option<Box<Pending>>,
+}
+
+impl Slot {
+    fn of(shard: Shard) -> CachePadded<Mutex<Self>> {
+        CachePadded::new(Mutex::new(Self { shard, pending: None }))
+    }
 }
 
 impl Shards {
-    /// Empty shards as `config` says.
+    /// Empty shards as `config` says, in anonymous memory.
     pub fn new(config: &Config) -> Self {
-        let item_bytes_max = config.item_bytes_max as u64;
-        let threads = u32::try_from(config.threads.get()).unwrap_or(u32::MAX);
-        let geometry = Geometry::new(config.memory_bytes as u64, item_bytes_max, threads);
+        let geometry = config.geometry();
+        let arena = || HeapArena::new(geometry.segment_bytes, geometry.segment_count());
+        let shard_config = shard_config(config, geometry);
         let shard = |shard| {
-            let policy = config.eviction;
-            let evicts = config.evicts;
-            let config = store::Config { geometry, item_bytes_max, policy, evicts, shard };
-            CachePadded::new(Mutex::new(Shard::new(config)))
+            let config = store::Config { shard, ..shard_config };
+            Slot::of(Shard::with_arena(config, Box::new(arena())))
         };
         Self {
             shards: (0..geometry.shard_count).map(shard).collect(),
             geometry,
             memory_bytes: Mutex::new(config.memory_bytes as u64),
+            config: shard_config,
+            threads: config.threads,
+            file: None,
+            progress: Arc::new(Progress::none()),
+        }
+    }
+
+    /// Shards in a memory file, with whatever it brings back: each on demand, or when
+    /// [`Restorers`](crate::restoring::Restorers) come to it. Where the file was cut differently, all
+    /// are brought back before this returns.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to map the file.
+    pub fn open(file: MemoryFile, config: &Config, clock: &Clock) -> Result<Self, MemoryFileError> {
+        let mapped = |source: io::Error| MemoryFileError::Io {
+            action: "map",
+            path: file.file.path().to_owned(),
+            source,
+        };
+        let geometry = file.geometry;
+        let is_warm = file.reason.is_warm();
+        let pending = if is_warm { file.written.geometry.shard_count } else { 0 };
+        let progress = Arc::new(Progress::of(&file, pending));
+        let shard_config = shard_config(config, geometry);
+        let target = file.successor.as_ref().unwrap_or(&file.file);
+        let slot = |shard| -> io::Result<_> {
+            let config = store::Config { shard, ..shard_config };
+            let arena: Box<dyn Arena> = Box::new(target.arena(shard)?);
+            if !is_warm || file.successor.is_some() {
+                return Ok(Slot::of(Shard::with_arena(config, arena)));
+            }
+            let pending = Pending::new(&file, arena, config, &progress, clock);
+            let shard = Shard::with_arena(config, Box::new(NoArena));
+            Ok(CachePadded::new(Mutex::new(Slot { shard, pending: Some(Box::new(pending)) })))
+        };
+        let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
+        let shards = Self {
+            shards: slots.map_err(mapped)?,
+            geometry,
+            memory_bytes: Mutex::new(config.memory_bytes as u64),
+            config: shard_config,
+            threads: config.threads,
+            file: Some(target.clone()),
+            progress,
+        };
+        if let Some(successor) = &file.successor {
+            tracing::info!(
+                shards = geometry.shard_count,
+                before = file.written.geometry.shard_count,
+                "the memory file is cut anew; this takes room for both until it is done"
+            );
+            convert(&file, &shards, &shards.progress, shard_config, config.threads, clock)
+                .map_err(mapped)?;
+            file.file.replace_with(successor)?;
+        }
+        Ok(shards)
+    }
+
+    /// How far bringing back what the memory file holds has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The memory file, where there is one and it did not fail.
+    pub fn file(&self) -> Option<&CacheFile> {
+        self.file.as_ref().filter(|_| !self.progress.is_abandoned())
+    }
+
+    /// Writes beside the memory file what the next server needs to go on at once. To be called when
+    /// no request is served any more.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written: the next server walks the segments then.
+    pub fn save(&self, now: Now) -> io::Result<()> {
+        let Some(file) = self.file() else { return Ok(()) };
+        let superblock = file.superblock();
+        let name = SnapshotName {
+            cache_id: superblock.cache_id,
+            snapshot_id: superblock.generation + 1,
+            shard_count: superblock.shard_count,
+        };
+        let writer = SnapshotWriter::create(&file.snapshot_path(), name)?;
+        let next = AtomicU32::new(0);
+        let outcomes: Vec<io::Result<()>> = thread::scope(|scope| {
+            let save = || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= self.geometry.shard_count {
+                        return Ok(());
+                    }
+                    writer.section(index, &self.lock_nth(index).save())?;
+                }
+            };
+            let threads: Vec<_> = (0..self.threads.get()).map(|_| scope.spawn(save)).collect();
+            let panicked = |_| Err(io::Error::other("a shard cannot be saved"));
+            threads.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect()
+        });
+        outcomes.into_iter().collect::<io::Result<()>>()?;
+        // The segments first, then the snapshot of them, then the word that it is theirs.
+        file.sync()?;
+        writer.finish()?;
+        file.update(Durability::Power, |superblock| {
+            superblock.clean = Some(name.snapshot_id);
+            superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
+        })
+    }
+
+    /// Notes the time in the memory file, for the next server to compare its clock with.
+    pub fn note_time(&self, now: Now) {
+        let Some(file) = self.file() else { return };
+        let noted = file.update(Durability::Process, |superblock| {
+            superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
+        });
+        if let Err(error) = noted {
+            tracing::warn!("the time cannot be noted in the memory file: {error}");
+        }
+    }
+
+    /// The memory file failed under the server: goes on in anonymous memory, with empty shards. The
+    /// next server finds in the file what is left there.
+    pub fn abandon_file(&self) {
+        if !self.progress.abandon() {
+            return;
+        }
+        tracing::error!(
+            "the memory file was truncated, or its device failed: it is given up, and the cache is \
+             empty; a restart brings back what is left of the file"
+        );
+        for (index, slot) in (0..).zip(&self.shards) {
+            let config = store::Config { shard: index, ..self.config };
+            let mut slot = slot.lock();
+            slot.pending = None;
+            slot.shard = Shard::new(config);
         }
     }
 
@@ -48,13 +215,26 @@ impl Shards {
     }
 
     /// Changes the memory for items. Keys stay in their shards; a shard that becomes smaller evicts.
-    pub fn set_memory(&self, memory_bytes: u64, now: Timestamp) {
+    ///
+    /// # Errors
+    ///
+    /// When the memory file cannot be made so large. Nothing is changed then.
+    pub fn set_memory(&self, memory_bytes: u64, now: Timestamp) -> io::Result<()> {
         let mut current = self.memory_bytes.lock();
-        *current = memory_bytes;
         let geometry = self.geometry.with_memory(memory_bytes);
+        if let Some(file) = self.file() {
+            let have: u32 = file.superblock().extents.iter().sum();
+            let wanted = geometry.segment_count();
+            if wanted > have {
+                file.grow(wanted - have)?;
+            }
+            file.update(Durability::Process, |it| it.shard_bytes = geometry.shard_bytes)?;
+        }
+        *current = memory_bytes;
         for mut shard in self.each() {
             shard.set_geometry(geometry, now);
         }
+        Ok(())
     }
 
     /// How the memory is cut, as it was at the start.
@@ -66,7 +246,7 @@ impl Shards {
     #[inline]
     pub fn lock(&self, key: &Key<'_>) -> Locked<'_> {
         let owner = self.geometry.shard_of(key.hash()) as usize;
-        Locked(self.shards[owner].lock())
+        Locked::new(&self.shards[owner])
     }
 
     /// Has the items of `keys` fetched from memory, all at once.
@@ -84,23 +264,26 @@ impl Shards {
 
     /// Locks the shard of this number, below the geometry's `shard_count`.
     pub fn lock_nth(&self, index: u32) -> Locked<'_> {
-        Locked(self.shards[index as usize].lock())
+        Locked::new(&self.shards[index as usize])
     }
 
     /// Locks one shard after the other.
     pub fn each(&self) -> impl Iterator<Item = Locked<'_>> {
-        self.shards.iter().map(|shard| Locked(shard.lock()))
+        self.shards.iter().map(|slot| Locked::new(slot))
     }
 
     /// Removes what has expired: a tenth of every shard, or a slice where that is more, so that the
     /// whole memory is swept about once a second at ten calls a second.
     pub fn sweep(&self, now: Timestamp) {
-        for shard in &self.shards {
-            let mut left = shard.lock().entries_high() / 10 + SWEEP_SLICE_ENTRIES;
+        for slot in &self.shards {
+            if slot.lock().pending.is_some() {
+                continue;
+            }
+            let mut left = Locked::new(slot).entries_high() / 10 + SWEEP_SLICE_ENTRIES;
             while left > 0 {
                 let slice = left.min(SWEEP_SLICE_ENTRIES);
                 // Unlocked between slices: a worker that waits goes first.
-                if Locked(shard.lock()).sweep(now, slice).wrapped {
+                if Locked::new(slot).sweep(now, slice).wrapped {
                     break;
                 }
                 left -= slice;
@@ -113,30 +296,61 @@ impl Shards {
 ///
 /// Unlocking while a panic unwinds empties the shard: a change was interrupted, its books may not
 /// agree, and a cache may forget but never answer wrongly.
-pub struct Locked<'a>(MutexGuard<'a, Shard>);
+pub struct Locked<'a>(MutexGuard<'a, Slot>);
+
+impl<'a> Locked<'a> {
+    /// Locks a shard, and brings it back if nobody has before.
+    #[inline]
+    fn new(slot: &'a Mutex<Slot>) -> Self {
+        let mut locked = slot.lock();
+        if locked.pending.is_some() {
+            restore(&mut locked);
+        }
+        Self(locked)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn restore(slot: &mut Slot) {
+    if let Some(pending) = slot.pending.take() {
+        slot.shard = pending.restore();
+    }
+}
+
+/// What every shard is built from.
+fn shard_config(config: &Config, geometry: Geometry) -> store::Config {
+    store::Config {
+        geometry,
+        item_bytes_max: config.item_bytes_max as u64,
+        policy: config.eviction,
+        evicts: config.evicts,
+        shard: 0,
+    }
+}
 
 impl Deref for Locked<'_> {
     type Target = Shard;
 
     #[inline]
     fn deref(&self) -> &Shard {
-        &self.0
+        &self.0.shard
     }
 }
 
 impl DerefMut for Locked<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Shard {
-        &mut self.0
+        &mut self.0.shard
     }
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             tracing::error!("a bug interrupted a change of a shard; its items are dropped");
-            self.0.clear();
+            self.0.shard.clear();
         }
     }
 }

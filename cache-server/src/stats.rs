@@ -211,9 +211,26 @@ impl Statistics {
         stats.add("moves_within_lru", 0);
         stats.add("direct_reclaims", 0);
         stats.add("lru_bumps_dropped", 0);
+        self.restore(stats);
         if self.config.backup.is_some() {
             self.backup(stats);
         }
+    }
+
+    /// What became of the memory file's items at the start.
+    fn restore(&self, stats: &mut Lines<'_>) {
+        let report = self.shards.progress().report();
+        stats.add("restoring", u32::from(report.is_restoring));
+        stats.add("restore_kind", report.kind);
+        let Some(reason) = report.reason else { return };
+        stats.add("restore_reason", reason);
+        stats.add("restore_ms", report.duration_ms);
+        stats.add("restored_items", report.restored.items);
+        stats.add("restore_expired", report.restored.expired);
+        stats.add("restore_dropped_records", report.restored.dropped_records);
+        stats.add("restore_damaged_bytes", report.restored.damaged_bytes);
+        stats.add("restore_clock_back_ms", report.clock_back_ms);
+        stats.add("memory_file_failed", u32::from(report.is_abandoned));
     }
 
     /// What became of the scheduled backups.
@@ -272,7 +289,11 @@ impl Statistics {
         stats.add("hash_algorithm", "xxh3");
         stats.add("idle_timeout", 0);
         stats.add("ssl_enabled", "no");
-        stats.add("memory_file", "(null)");
+        let memory_file = config.memory_file.as_ref();
+        stats.add(
+            "memory_file",
+            memory_file.map_or_else(|| "(null)".into(), |path| path.to_string_lossy()),
+        );
         let backup = config.backup.as_ref();
         stats.add(
             "backup_file",

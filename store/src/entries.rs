@@ -244,6 +244,10 @@ impl Entries {
         self.rows[id.index()].accessed
     }
 
+    pub(crate) fn set_accessed_secs(&mut self, id: EntryId, secs: u32) {
+        self.rows[id.index()].accessed = secs;
+    }
+
     #[inline]
     pub(crate) fn set_accessed(&mut self, id: EntryId, now: Timestamp) {
         self.rows[id.index()].accessed = now.as_secs();

@@ -46,6 +46,7 @@ mod shard;
 pub mod snapshot;
 pub mod superblock;
 mod time;
+mod transfer;
 mod update;
 
 pub use backup::{BackedUpItem, Resident, RestoreOutcome, WalkPlace};
@@ -58,4 +59,5 @@ pub use put::{NewItem, Precondition, PutOutcome};
 pub use restore::{RestoreError, Restored};
 pub use shard::{Item, Key, PrefetchDepth, Segments, Shard};
 pub use time::{Deadline, Timestamp};
+pub use transfer::Transfer;
 pub use update::{DeleteOutcome, Delta, DeltaOutcome, End, Invalidation};

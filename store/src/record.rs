@@ -41,10 +41,13 @@ pub(crate) const PART_KEY_BYTES: u32 = 8;
 /// Of each byte written, the share set aside so that cleaning stays cheap: one tenth.
 const CLEANING_SHARE: u32 = 10;
 
+/// Bytes of all optional fields together.
+pub(crate) const OPTIONAL_BYTES_MAX: usize = 8 + 4 + 8 + 8;
 /// Where a record's deadline stands, if it has one.
 pub(crate) const EXPIRY_AT: usize = HEADER_BYTES as usize;
 /// Bytes at most of the record of a counter: every field, the longest key, twenty digits, padding.
-pub(crate) const COUNTER_BYTES_MAX: usize = 16 + 8 + 4 + 8 + 250 + 20 + 2;
+pub(crate) const COUNTER_BYTES_MAX: usize =
+    HEADER_BYTES as usize + OPTIONAL_BYTES_MAX + 250 + 20 + 2;
 
 const EXPIRY: u8 = 1;
 const CLIENT_FLAGS: u8 = 1 << 1;

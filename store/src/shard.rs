@@ -495,6 +495,32 @@ impl Shard {
         self.log.patch(self.entries.location(id), at, bytes);
     }
 
+    pub(crate) fn sequence_now(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn set_sequence(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
+    /// Whether items are evicted from now on, and whether they were.
+    pub(crate) fn set_evicts(&mut self, evicts: bool) -> bool {
+        std::mem::replace(&mut self.config.evicts, evicts)
+    }
+
+    /// The entry that would be evicted next, whether or not the shard evicts.
+    pub(crate) fn victim_unasked(&mut self) -> Option<EntryId> {
+        self.policy.evict()
+    }
+
+    pub(crate) fn accessed_secs(&self, id: EntryId) -> u32 {
+        self.entries.accessed_secs(id)
+    }
+
+    pub(crate) fn part_bytes_max(&self) -> u32 {
+        self.config.geometry.part_bytes_max()
+    }
+
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
@@ -768,17 +794,35 @@ impl Shard {
         value: &[&[u8]],
         now: Timestamp,
     ) -> Result<EntryId, NoRoom> {
-        let value_bytes: usize = value.iter().map(|piece| piece.len()).sum();
-        let shape = Shape {
-            key_bytes: u32::try_from(key.bytes.len()).map_err(|_| NoRoom::TooLarge)?,
-            value_bytes: u32::try_from(value_bytes).map_err(|_| NoRoom::TooLarge)?,
-            expires: fields.deadline != Deadline::NEVER,
-            has_client_flags: fields.client_flags != 0,
-            has_own_cas: fields.own_cas.is_some(),
-        };
+        let shape = shape_of(key, fields, value)?;
         if shape.item_bytes() > self.config.item_bytes_max {
             return Err(NoRoom::TooLarge);
         }
+        self.store_shaped(key, old, fields, value, shape, now)
+    }
+
+    /// The same for an item that was accepted when larger ones were.
+    pub(crate) fn store_of_any_size(
+        &mut self,
+        key: &Key<'_>,
+        old: Option<EntryId>,
+        fields: Fields,
+        value: &[&[u8]],
+        now: Timestamp,
+    ) -> Result<EntryId, NoRoom> {
+        let shape = shape_of(key, fields, value)?;
+        self.store_shaped(key, old, fields, value, shape, now)
+    }
+
+    fn store_shaped(
+        &mut self,
+        key: &Key<'_>,
+        old: Option<EntryId>,
+        fields: Fields,
+        value: &[&[u8]],
+        shape: Shape,
+        now: Timestamp,
+    ) -> Result<EntryId, NoRoom> {
         let footprint = self.footprint(shape);
         self.make_room_in_budget(key, old, footprint, now)?;
         let Written { location, parts } = self.write_records(key, fields, value, shape, now)?;
@@ -1117,6 +1161,17 @@ impl Shard {
         let resident = u64::from(self.entries.high() - self.entries.free_count());
         assert_eq!(resident, items + parts, "every id is free, an item or a part");
     }
+}
+
+fn shape_of(key: &Key<'_>, fields: Fields, value: &[&[u8]]) -> Result<Shape, NoRoom> {
+    let value_bytes: usize = value.iter().map(|piece| piece.len()).sum();
+    Ok(Shape {
+        key_bytes: u32::try_from(key.bytes.len()).map_err(|_| NoRoom::TooLarge)?,
+        value_bytes: u32::try_from(value_bytes).map_err(|_| NoRoom::TooLarge)?,
+        expires: fields.deadline != Deadline::NEVER,
+        has_client_flags: fields.client_flags != 0,
+        has_own_cas: fields.own_cas.is_some(),
+    })
 }
 
 /// How an entry stood before it was used.

@@ -139,7 +139,8 @@ impl Pair {
             seen_unix_ms: 0,
         };
         let file = CacheFile::create(path, superblock, Existing::Keep).expect("a new file");
-        let shard = Shard::with_arena(pair.config, Box::new(file.arena(0).expect("its only arena")));
+        let shard =
+            Shard::with_arena(pair.config, Box::new(file.arena(0).expect("its only arena")));
         Self { shard, file: Some(file), ..pair }
     }
 

@@ -399,6 +399,9 @@ impl<S: Service + 'static> Client<S> {
         if tally.values_refused > 0 {
             counters.values_refused_for_memory.add(tally.values_refused.into());
         }
+        if !worker.service.borrow_mut().is_sound() {
+            return Err(Ending::Crashed);
+        }
         turn.map_err(|_| {
             let shape = catch_unwind(AssertUnwindSafe(|| connection.shape())).ok();
             tracing::error!(

@@ -1,0 +1,372 @@
+//! Shards that an earlier server left in the memory file, on their way back.
+//!
+//! A shard is pending until somebody needs it: a request for one of its keys, or the threads that go
+//! through all of them. Whoever it is restores it under its lock, so a request waits for one shard at
+//! most, and those that are back serve meanwhile.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use store::arena::{Arena, SegmentId};
+use store::snapshot::Snapshot;
+use store::{Config, Geometry, Key, Restored, Shard, Timestamp};
+
+use crate::clock::Clock;
+use crate::memory_file::{MemoryFile, Reason, Written};
+use crate::shards::Shards;
+
+/// How a shard came back, and what the server is told of it.
+#[derive(Debug)]
+pub struct Progress {
+    reason: Option<Reason>,
+    clock_back_ms: u64,
+    pending: AtomicU32,
+    was_converted: bool,
+    from_snapshot: AtomicU32,
+    walked: AtomicU32,
+    /// From the start until the last shard was back.
+    restored_ms: AtomicU64,
+    restored: Mutex<Restored>,
+    is_abandoned: AtomicBool,
+}
+
+/// What `stats` tells of a restart.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoreReport {
+    /// Whether shards are still pending.
+    pub is_restoring: bool,
+    /// `none` without a memory file, else `cold`, `snapshot`, `walk`, `mixed` or `converted`.
+    pub kind: &'static str,
+    /// Why the restart is what it is; none without a memory file.
+    pub reason: Option<Reason>,
+    /// From the start until all shards were back, in milliseconds.
+    pub duration_ms: u64,
+    /// By how much the clock is behind the time when the file was last in use, in milliseconds.
+    pub clock_back_ms: u64,
+    /// What came back so far.
+    pub restored: Restored,
+    /// Whether the file failed while it was in use, and was given up.
+    pub is_abandoned: bool,
+}
+
+impl Progress {
+    /// A server without a memory file: nothing to bring back.
+    pub fn none() -> Self {
+        Self::new(None, 0, 0, false)
+    }
+
+    /// `pending` shards to bring back.
+    pub fn of(file: &MemoryFile, pending: u32) -> Self {
+        Self::new(Some(file.reason), file.clock_back_ms, pending, file.successor.is_some())
+    }
+
+    fn new(reason: Option<Reason>, clock_back_ms: u64, pending: u32, was_converted: bool) -> Self {
+        Self {
+            reason,
+            clock_back_ms,
+            pending: AtomicU32::new(pending),
+            was_converted,
+            from_snapshot: AtomicU32::new(0),
+            walked: AtomicU32::new(0),
+            restored_ms: AtomicU64::new(0),
+            restored: Mutex::new(Restored::default()),
+            is_abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether shards are still pending.
+    pub fn is_restoring(&self) -> bool {
+        self.pending.load(Ordering::Acquire) > 0
+    }
+
+    /// The file failed and was given up. `true` for the first who says so.
+    pub fn abandon(&self) -> bool {
+        !self.is_abandoned.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the file failed and was given up.
+    pub fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire)
+    }
+
+    fn count(&self, source: Source, restored: Restored) {
+        match source {
+            Source::Snapshot => self.from_snapshot.fetch_add(1, Ordering::Relaxed),
+            Source::Walk => self.walked.fetch_add(1, Ordering::Relaxed),
+        };
+        *self.restored.lock() += restored;
+    }
+
+    /// One shard less is pending. Whoever brings the last one back says how long it took.
+    fn shard_is_back(&self, start: Timestamp, now: Timestamp) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.restored_ms.store(now.0.saturating_sub(start.0), Ordering::Release);
+            let report = self.report();
+            tracing::info!(
+                kind = report.kind,
+                reason = report.reason.map(tracing::field::display),
+                items = report.restored.items,
+                expired = report.restored.expired,
+                dropped_records = report.restored.dropped_records,
+                damaged_bytes = report.restored.damaged_bytes,
+                duration_ms = report.duration_ms,
+                "restored"
+            );
+        }
+    }
+
+    /// What `stats` tells.
+    pub fn report(&self) -> RestoreReport {
+        let from_snapshot = self.from_snapshot.load(Ordering::Relaxed);
+        let walked = self.walked.load(Ordering::Relaxed);
+        let kind = match (self.reason, from_snapshot, walked) {
+            (None, ..) => "none",
+            _ if self.was_converted => "converted",
+            (_, 0, 0) => "cold",
+            (_, _, 0) => "snapshot",
+            (_, 0, _) => "walk",
+            _ => "mixed",
+        };
+        RestoreReport {
+            is_restoring: self.is_restoring(),
+            kind,
+            reason: self.reason,
+            duration_ms: self.restored_ms.load(Ordering::Acquire),
+            clock_back_ms: self.clock_back_ms,
+            restored: *self.restored.lock(),
+            is_abandoned: self.is_abandoned(),
+        }
+    }
+}
+
+/// What a shard was brought back from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Snapshot,
+    Walk,
+}
+
+/// A shard that is still to be brought back.
+pub struct Pending {
+    /// As it was written.
+    config: Config,
+    /// As it is to be.
+    geometry: Geometry,
+    policy: eviction::Kind,
+    arena: Box<dyn Arena>,
+    snapshot: Option<Arc<Snapshot>>,
+    progress: Arc<Progress>,
+    clock: Clock,
+    start: Timestamp,
+}
+
+impl Pending {
+    /// The shard of `file` with this number. `wanted` is what it is to become.
+    pub fn new(
+        file: &MemoryFile,
+        arena: Box<dyn Arena>,
+        wanted: Config,
+        progress: &Arc<Progress>,
+        clock: &Clock,
+    ) -> Self {
+        Self {
+            config: Config {
+                geometry: file.written.geometry,
+                policy: file.written.policy,
+                ..wanted
+            },
+            geometry: wanted.geometry,
+            policy: wanted.policy,
+            arena,
+            snapshot: file.snapshot.clone(),
+            progress: Arc::clone(progress),
+            clock: clock.clone(),
+            start: Timestamp(clock.now().unix_ms),
+        }
+    }
+
+    /// Brings the shard back: from the snapshot, or else from its segments.
+    pub fn restore(self) -> Shard {
+        let now = || Timestamp(self.clock.now().unix_ms);
+        let (mut shard, source, restored) =
+            reopen(self.config, self.arena, self.snapshot.as_deref(), now());
+        if self.policy != self.config.policy {
+            shard.set_policy(self.policy, now());
+        }
+        if self.geometry != self.config.geometry {
+            shard.set_geometry(self.geometry, now());
+        }
+        self.progress.count(source, restored);
+        self.progress.shard_is_back(self.start, now());
+        shard
+    }
+}
+
+fn reopen(
+    config: Config,
+    mut arena: Box<dyn Arena>,
+    snapshot: Option<&Snapshot>,
+    now: Timestamp,
+) -> (Shard, Source, Restored) {
+    if let Some(snapshot) = snapshot {
+        let error = match snapshot.section(config.shard) {
+            Ok(section) => match Shard::reopen_from(config, arena, &section) {
+                Ok(shard) => {
+                    let restored = Restored { items: shard.items(), ..Restored::default() };
+                    return (shard, Source::Snapshot, restored);
+                }
+                Err((error, given_back)) => {
+                    arena = given_back;
+                    anyhow::Error::new(error)
+                }
+            },
+            Err(error) => anyhow::Error::new(error),
+        };
+        tracing::warn!(shard = config.shard, "a shard's segments are walked: {error:#}");
+    }
+    let (shard, restored) = Shard::reopen(config, arena, now);
+    if restored.dropped_records > 0 {
+        tracing::warn!(
+            shard = config.shard,
+            dropped_records = restored.dropped_records,
+            damaged_bytes = restored.damaged_bytes,
+            "a shard was damaged; what could not be trusted is dropped"
+        );
+    }
+    (shard, Source::Walk, restored)
+}
+
+/// Moves the items of the file's shards to `shards`, which lie in its successor, on `threads` threads.
+pub fn convert(
+    file: &MemoryFile,
+    shards: &Shards,
+    progress: &Arc<Progress>,
+    config: Config,
+    threads: NonZeroUsize,
+    clock: &Clock,
+) -> std::io::Result<()> {
+    let count = file.written.geometry.shard_count;
+    let arenas: Vec<Mutex<Option<Box<dyn Arena>>>> = (0..count)
+        .map(|shard| Ok(Mutex::new(Some(Box::new(file.file.arena(shard)?) as Box<dyn Arena>))))
+        .collect::<std::io::Result<_>>()?;
+    let next = AtomicU32::new(0);
+    // Numbers that clients may know are not handed out again, whichever shard counted them.
+    let opened: Mutex<Vec<Shard>> = Mutex::new(Vec::new());
+    let now = Timestamp(clock.now().unix_ms);
+    let on_all_threads = |work: &(dyn Fn(u32) + Sync)| {
+        next.store(0, Ordering::Relaxed);
+        thread::scope(|scope| {
+            for _ in 0..threads.get().min(count as usize) {
+                scope.spawn(|| {
+                    loop {
+                        let shard = next.fetch_add(1, Ordering::Relaxed);
+                        if shard >= count {
+                            break;
+                        }
+                        work(shard);
+                    }
+                });
+            }
+        });
+    };
+    on_all_threads(&|shard| {
+        let Some(arena) = arenas[shard as usize].lock().take() else { return };
+        let Written { geometry, policy } = file.written;
+        let config = Config { geometry, policy, shard, ..config };
+        let (shard, source, restored) = reopen(config, arena, file.snapshot.as_deref(), now);
+        progress.count(source, restored);
+        opened.lock().push(shard);
+    });
+    let sequence = opened.lock().iter().map(Shard::sequence).max().unwrap_or(0);
+    for mut shard in shards.each() {
+        shard.count_on_after(sequence);
+    }
+    on_all_threads(&|_| {
+        let Some(shard) = opened.lock().pop() else { return };
+        shard.give_up(now, |key, transfer| {
+            let key = Key::new(key);
+            shards.lock(&key).adopt(&key, &transfer, now);
+        });
+        progress.shard_is_back(now, Timestamp(clock.now().unix_ms));
+    });
+    Ok(())
+}
+
+/// Memory for a shard that is not there yet: none.
+pub(crate) struct NoArena;
+
+impl Arena for NoArena {
+    fn segment_bytes(&self) -> u32 {
+        1 << 14
+    }
+
+    fn segment_count(&self) -> u32 {
+        0
+    }
+
+    fn segment(&self, _segment: SegmentId) -> &[u8] {
+        &[]
+    }
+
+    fn segment_mut(&mut self, _segment: SegmentId) -> &mut [u8] {
+        &mut []
+    }
+
+    fn grow(&mut self, _segment_count: u32) {}
+
+    fn release(&mut self, _segment: SegmentId) {}
+}
+
+/// The threads that go through the shards that are pending.
+#[derive(Debug)]
+pub struct Restorers {
+    threads: Vec<thread::JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Restorers {
+    /// Starts up to `threads` threads, no more than the machine has cores.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system has no thread to give; the shards come back on demand then.
+    pub fn start(shards: &Arc<Shards>, threads: NonZeroUsize) -> std::io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let stop = Arc::new(AtomicBool::new(false));
+        let next = Arc::new(AtomicU32::new(0));
+        let mut restorers = Self { threads: Vec::new(), stop: Arc::clone(&stop) };
+        if !shards.progress().is_restoring() {
+            return Ok(restorers);
+        }
+        for index in 0..threads.get().min(cores) {
+            let (shards, next, stop) = (Arc::clone(shards), Arc::clone(&next), Arc::clone(&stop));
+            let work = move || {
+                let count = shards.geometry().shard_count;
+                while !stop.load(Ordering::Relaxed) {
+                    let shard = next.fetch_add(1, Ordering::Relaxed);
+                    if shard >= count {
+                        break;
+                    }
+                    drop(shards.lock_nth(shard));
+                }
+            };
+            let name = format!("restore-{index}");
+            restorers.threads.push(thread::Builder::new().name(name).spawn(work)?);
+        }
+        Ok(restorers)
+    }
+}
+
+impl Drop for Restorers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("restoring ended by a bug in the server, please report it");
+            }
+        }
+    }
+}
