@@ -26,7 +26,7 @@ use crate::value::Values;
 use crate::wire::Dialect;
 use crate::workload::Workload;
 
-const KEY_BYTES: usize = 24;
+pub(crate) const KEY_BYTES: usize = 24;
 const VALUE_BYTES: usize = 100;
 
 /// A workload in which the servers' speed is compared.
@@ -57,7 +57,7 @@ impl Contest {
     pub const ALL: [Self; 5] =
         [Self::GET, Self::GET_PIPELINE, Self::MULTI_GET, Self::SET, Self::MIXED];
 
-    fn workload(self, keyspace: Keyspace) -> Workload {
+    pub(crate) fn workload(self, keyspace: Keyspace) -> Workload {
         let exponent = Popularity::ZIPF_EXPONENT_DEFAULT;
         Workload {
             keyspace,
@@ -237,7 +237,7 @@ pub fn speed(
     Ok(results)
 }
 
-fn plan(server: &ServerProcess, rules: &Rules, depth: usize) -> Plan {
+pub(crate) fn plan(server: &ServerProcess, rules: &Rules, depth: usize) -> Plan {
     Plan {
         server: server.address(),
         connections: rules.connections,

@@ -4,7 +4,7 @@
 //! keyspace, value ──> workload ──> connection ──> load ──> tally ──> report
 //!                                    (wire)         ^ schedule (open loop)
 //! trace ──────────────────────────> session ──> replay
-//! server_process ──────────────────────────────> compare
+//! server_process ──────────────────────────────> compare, backup
 //! ```
 //!
 //! - Keys and values are functions of a number, so any reply can be checked without remembering
@@ -23,6 +23,7 @@
 //! assert!(!values.matches(b"k43", &value));
 //! ```
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod compare;
