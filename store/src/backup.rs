@@ -21,6 +21,10 @@ use crate::shard::{Item, Key, Shard};
 use crate::time::{Deadline, Timestamp};
 use crate::update::Invalidation;
 
+/// The shard counts its writes on from a restored cas below this. A greater one was chosen by a client;
+/// no shard writes so often, and counting on from it would use the numbers up.
+const CAS_COUNTED_MAX: u64 = 1 << 47;
+
 /// Where a walk over a shard's items stands. It begins at the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalkPlace {
@@ -123,6 +127,11 @@ impl Shard {
             (Some(cas), Resident::StaysIfNewer) if cas < item.cas => Precondition::Present,
             (Some(_), Resident::StaysIfNewer | Resident::Stays) => return RestoreOutcome::Kept,
         };
+        // Whatever is written from now on has a greater cas: also where the item is of a cache that
+        // was written more often, its cas is never given to another value of the key.
+        if item.cas < CAS_COUNTED_MAX {
+            self.count_on_after(item.cas);
+        }
         let new = NewItem {
             client_flags: item.client_flags,
             deadline: item.deadline,
@@ -325,6 +334,15 @@ mod tests {
         assert_eq!(value_of(&mut shard, "k").as_deref(), Some(&b"now"[..]));
         assert_eq!(shard.restore(&key, &older, Resident::Yields, NOW), RestoreOutcome::Stored);
         assert_eq!(value_of(&mut shard, "k").as_deref(), Some(&b"older"[..]));
+    }
+
+    #[test]
+    fn what_is_written_over_a_restored_item_is_newer() {
+        let mut shard = shard();
+        restore(&mut shard, "k", &item(1_000_000, b"of a busier cache"));
+        assert!(put(&mut shard, "k", b"since") > 1_000_000);
+        restore(&mut shard, "chosen", &item(u64::MAX, b"by a client"));
+        assert!(put(&mut shard, "chosen", b"since") < 2_000_000, "numbers are not used up");
     }
 
     #[test]
