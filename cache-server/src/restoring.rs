@@ -213,7 +213,7 @@ fn reopen(
 ) -> (Shard, Source, Restored) {
     if let Some(snapshot) = snapshot {
         let error = match snapshot.section(config.shard) {
-            Ok(section) => match Shard::reopen_from(config, arena, &section) {
+            Ok(section) => match Shard::reopen_from(config, arena, section) {
                 Ok(shard) => {
                     let restored = Restored { items: shard.items(), ..Restored::default() };
                     return (shard, Source::Snapshot, restored);

@@ -85,6 +85,11 @@ pub trait Policy: Send {
     fn hit_addresses(&self, _entry: EntryId) -> [*const u8; 2] {
         [std::ptr::null(); 2]
     }
+    /// Where in memory the insertion of `key` will look first; otherwise as
+    /// [`hit_addresses`](Self::hit_addresses).
+    fn insert_address(&self, _key: KeyHash) -> *const u8 {
+        std::ptr::null()
+    }
     /// The value of `entry` was replaced and now takes `weight`: a use like a hit.
     fn on_update(&mut self, entry: EntryId, weight: u32);
     /// `entry` left for a reason other than eviction: deleted or expired.

@@ -159,6 +159,12 @@ impl Sketch {
         }
     }
 
+    /// Where the counters of `key` are, as a hint for who prefetches.
+    pub(crate) fn address(&self, key: Fingerprint) -> *const u8 {
+        let block: *const Block = &raw const self.blocks[self.place(key).block];
+        block.cast()
+    }
+
     #[inline]
     fn place(&self, Fingerprint(key): Fingerprint) -> Place {
         let spread = u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -285,6 +285,10 @@ impl Policy for WTinyLfu {
         [self.residents.address(entry), self.links.address(entry)]
     }
 
+    fn insert_address(&self, key: KeyHash) -> *const u8 {
+        self.sketch.address(Fingerprint::of(key))
+    }
+
     fn on_update(&mut self, entry: EntryId, weight: u32) {
         let resident = self.take(entry);
         self.push(entry, resident.key, weight, resident.place());

@@ -25,7 +25,7 @@ use crate::snapshot::{Reader, SnapshotError, Writer};
 use crate::time::Timestamp;
 
 /// Records found that are looked up in the index ahead of their turn.
-const PREFETCHED: usize = 8;
+const PREFETCHED: usize = 16;
 
 /// What a shard brought back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Shard {
             }
             for at in 0..found.len() {
                 if let Some(ahead) = found.get(at + PREFETCHED) {
-                    shard.index_mut().prefetch(tag_of(ahead.hash));
+                    shard.prefetch_insert(ahead.hash);
                 }
                 shard.admit(&found[at], &mut pending, &mut restored, now);
             }

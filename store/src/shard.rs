@@ -581,6 +581,12 @@ impl Shard {
         self.entries.location(id)
     }
 
+    /// Asks the processor to fetch what the insertion of a key will touch.
+    pub(crate) fn prefetch_insert(&self, hash: KeyHash) {
+        self.index.prefetch(tag_of(hash));
+        prefetch_address(self.policy.insert_address(hash));
+    }
+
     /// The entry of the key of a record.
     pub(crate) fn find_record(&self, location: Location, tag: u32) -> Option<EntryId> {
         let (log, entries) = (&self.log, &self.entries);

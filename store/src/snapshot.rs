@@ -21,6 +21,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::arena::mapped::ReadMapping;
+
 const MAGIC: [u8; 8] = *b"CACHSNAP";
 const FORMAT: u32 = 1;
 const FIXED_BYTES: usize = 40;
@@ -172,7 +174,7 @@ impl SnapshotWriter {
 /// A snapshot to go on from.
 #[derive(Debug)]
 pub struct Snapshot {
-    file: File,
+    mapping: ReadMapping,
     rows: Vec<Row>,
 }
 
@@ -189,13 +191,13 @@ impl Snapshot {
             }
             file => file?,
         };
-        let mut header = vec![0; header_bytes(name.shard_count)];
-        file.read_exact_at(&mut header, 0).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => SnapshotError::Header,
-            _ => SnapshotError::Io(error),
-        })?;
+        if file.metadata()?.len() < header_bytes(name.shard_count) as u64 {
+            return Err(SnapshotError::Header);
+        }
+        let mapping = ReadMapping::of(&file)?;
+        let header = &mapping.bytes()[..header_bytes(name.shard_count)];
         let (body, _) = header.split_at(header.len() - 4);
-        let mut read = Reader::new(&header);
+        let mut read = Reader::new(header);
         let (Some(magic), Some(format)) = (read.take(8), read.u32()) else {
             return Err(SnapshotError::Header);
         };
@@ -217,25 +219,24 @@ impl Snapshot {
             }
             (read.u32()? == crc32c::crc32c(body)).then_some(Ok(rows))
         }();
-        Ok(Self { file, rows: rows.ok_or(SnapshotError::Header)?? })
+        let rows = rows.ok_or(SnapshotError::Header)??;
+        Ok(Self { mapping, rows })
     }
 
     /// The section of a shard.
     ///
     /// # Errors
     ///
-    /// When it cannot be read or its checksum does not hold.
-    pub fn section(&self, shard: u32) -> Result<Vec<u8>, SnapshotError> {
-        let damaged = SnapshotError::Section { shard };
-        let Some(row) = self.rows.get(shard as usize) else { return Err(damaged) };
-        // A length is believed once the file is as long.
-        let file_bytes = self.file.metadata()?.len();
-        if row.offset.checked_add(row.len).is_none_or(|end| end > file_bytes) {
-            return Err(damaged);
-        }
-        let mut bytes = vec![0; usize::try_from(row.len).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, row.offset)?;
-        if crc32c::crc32c(&bytes) == row.crc { Ok(bytes) } else { Err(damaged) }
+    /// When its checksum does not hold.
+    pub fn section(&self, shard: u32) -> Result<&[u8], SnapshotError> {
+        let section = || {
+            let row = self.rows.get(shard as usize)?;
+            let from = usize::try_from(row.offset).ok()?;
+            let to = from.checked_add(usize::try_from(row.len).ok()?)?;
+            let bytes = self.mapping.bytes().get(from..to)?;
+            (crc32c::crc32c(bytes) == row.crc).then_some(bytes)
+        };
+        section().ok_or(SnapshotError::Section { shard })
     }
 }
 

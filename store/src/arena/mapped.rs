@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::arena::bus_error::Registration;
 use crate::arena::cache_file::Claim;
@@ -221,6 +221,30 @@ impl Arena for MappedArena {
 
     fn page_mut(&mut self) -> Option<&mut [u8]> {
         Some(&mut self.page.bytes)
+    }
+}
+
+/// A whole file in memory, to read.
+#[derive(Debug)]
+pub(crate) struct ReadMapping {
+    /// Dropped before the bytes are unmapped.
+    _registration: Option<Registration>,
+    bytes: Mmap,
+}
+
+impl ReadMapping {
+    /// Maps a file that is only read from now on.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        // SAFETY: it is a snapshot, which is complete before it gets its name and is never written to
+        // again; only the owner may open it otherwise. Bytes that change all the same fail the
+        // checksum that is compared before they are believed, and bytes of which every pattern is
+        // valid are all that is read.
+        let bytes = unsafe { Mmap::map(file) }?;
+        Ok(Self { _registration: Registration::of(&bytes), bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
