@@ -4,7 +4,10 @@
 //! through all of them. Whoever it is restores it under its lock, so a request waits for one shard at
 //! most, and those that are back serve meanwhile.
 
+use std::fs;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -31,6 +34,8 @@ pub struct Progress {
     restored_ms: AtomicU64,
     restored: Mutex<Restored>,
     is_abandoned: AtomicBool,
+    /// The snapshot, which takes room for nothing once all shards are back.
+    snapshot_path: Option<PathBuf>,
 }
 
 /// What `stats` tells of a restart.
@@ -55,15 +60,23 @@ pub struct RestoreReport {
 impl Progress {
     /// A server without a memory file: nothing to bring back.
     pub fn none() -> Self {
-        Self::new(None, 0, 0, false)
+        Self::new(None, 0, 0, false, None)
     }
 
     /// `pending` shards to bring back.
     pub fn of(file: &MemoryFile, pending: u32) -> Self {
-        Self::new(Some(file.reason), file.clock_back_ms, pending, file.successor.is_some())
+        let was_converted = file.successor.is_some();
+        let snapshot_path = Some(file.file.snapshot_path());
+        Self::new(Some(file.reason), file.clock_back_ms, pending, was_converted, snapshot_path)
     }
 
-    fn new(reason: Option<Reason>, clock_back_ms: u64, pending: u32, was_converted: bool) -> Self {
+    fn new(
+        reason: Option<Reason>,
+        clock_back_ms: u64,
+        pending: u32,
+        was_converted: bool,
+        snapshot_path: Option<PathBuf>,
+    ) -> Self {
         Self {
             reason,
             clock_back_ms,
@@ -74,6 +87,7 @@ impl Progress {
             restored_ms: AtomicU64::new(0),
             restored: Mutex::new(Restored::default()),
             is_abandoned: AtomicBool::new(false),
+            snapshot_path,
         }
     }
 
@@ -103,6 +117,8 @@ impl Progress {
     /// One shard less is pending. Whoever brings the last one back says how long it took.
     fn shard_is_back(&self, start: Timestamp, now: Timestamp) {
         if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // It says nothing of the segments any more, and may not have been there.
+            let _ = self.snapshot_path.as_ref().map(fs::remove_file);
             self.restored_ms.store(now.0.saturating_sub(start.0), Ordering::Release);
             let report = self.report();
             tracing::info!(
@@ -188,8 +204,29 @@ impl Pending {
         }
     }
 
-    /// Brings the shard back: from the snapshot, or else from its segments.
+    /// What stands for the shard until it is back: one without any memory.
+    pub(crate) fn placeholder(&self) -> Shard {
+        Shard::with_arena(self.config, Box::new(NoArena))
+    }
+
+    /// Brings the shard back: from the snapshot, or else from its segments. A bug met on the way costs
+    /// the shard its items and its place in the file, and nothing else.
     pub fn restore(self) -> Shard {
+        let (geometry, policy) = (self.geometry, self.policy);
+        let config = Config { geometry, policy, ..self.config };
+        let (progress, clock, start) = (Arc::clone(&self.progress), self.clock.clone(), self.start);
+        let shard = catch_unwind(AssertUnwindSafe(|| self.reopen())).unwrap_or_else(|_| {
+            tracing::error!(
+                shard = config.shard,
+                "restoring a shard met a bug in the server, please report it; the shard is empty"
+            );
+            Shard::new(config)
+        });
+        progress.shard_is_back(start, Timestamp(clock.now().unix_ms));
+        shard
+    }
+
+    fn reopen(self) -> Shard {
         let now = || Timestamp(self.clock.now().unix_ms);
         let (mut shard, source, restored) =
             reopen(self.config, self.arena, self.snapshot.as_deref(), now());
@@ -200,7 +237,6 @@ impl Pending {
             shard.set_geometry(self.geometry, now());
         }
         self.progress.count(source, restored);
-        self.progress.shard_is_back(self.start, now());
         shard
     }
 }

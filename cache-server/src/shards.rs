@@ -9,7 +9,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use crossbeam_utils::CachePadded;
@@ -21,14 +21,14 @@ use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
 use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::memory_file::{MemoryFile, MemoryFileError};
-use crate::restoring::{NoArena, Pending, Progress, convert};
+use crate::restoring::{Pending, Progress, convert};
 
 /// Entries that a sweep looks at under one lock: some ten microseconds.
 const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;
 
 /// All of a server's memory.
 pub struct Shards {
-    shards: Box<[CachePadded<Mutex<Slot>>]>,
+    slots: Box<[CachePadded<Slot>]>,
     geometry: Geometry,
     /// Held while it is changed, so that all shards get the same.
     memory_bytes: Mutex<u64>,
@@ -45,15 +45,54 @@ impl fmt::Debug for Shards {
     }
 }
 
-/// A shard, or what it is to be brought back from.
+/// A shard behind its lock.
 struct Slot {
+    /// Whether the shard is there. While it is not, whoever locks it may wait for as long as it takes
+    /// to bring one back.
+    is_back: AtomicBool,
+    held: Mutex<Held>,
+}
+
+/// A shard, or what it is to be brought back from.
+struct Held {
     shard: Shard,
     pending: Option<Box<Pending>>,
 }
 
 impl Slot {
-    fn of(shard: Shard) -> CachePadded<Mutex<Self>> {
-        CachePadded::new(Mutex::new(Self { shard, pending: None }))
+    fn of(shard: Shard) -> CachePadded<Self> {
+        let held = Mutex::new(Held { shard, pending: None });
+        CachePadded::new(Self { is_back: AtomicBool::new(true), held })
+    }
+
+    fn pending(pending: Pending) -> CachePadded<Self> {
+        let shard = pending.placeholder();
+        let held = Mutex::new(Held { shard, pending: Some(Box::new(pending)) });
+        CachePadded::new(Self { is_back: AtomicBool::new(false), held })
+    }
+
+    /// Locks the shard, and brings it back if nobody has before.
+    #[inline]
+    fn lock(&self) -> Locked<'_> {
+        let mut held = self.held.lock();
+        if held.pending.is_some() {
+            self.bring_back(&mut held);
+        }
+        Locked(held)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bring_back(&self, held: &mut Held) {
+        if let Some(pending) = held.pending.take() {
+            held.shard = pending.restore();
+        }
+        self.is_back.store(true, Ordering::Release);
+    }
+
+    /// Locks the shard if it is there.
+    fn lock_if_back(&self) -> Option<Locked<'_>> {
+        self.is_back.load(Ordering::Acquire).then(|| self.lock())
     }
 }
 
@@ -68,7 +107,7 @@ impl Shards {
             Slot::of(Shard::with_arena(config, Box::new(arena())))
         };
         Self {
-            shards: (0..geometry.shard_count).map(shard).collect(),
+            slots: (0..geometry.shard_count).map(shard).collect(),
             geometry,
             memory_bytes: Mutex::new(config.memory_bytes as u64),
             config: shard_config,
@@ -103,13 +142,11 @@ impl Shards {
             if !is_warm || file.successor.is_some() {
                 return Ok(Slot::of(Shard::with_arena(config, arena)));
             }
-            let pending = Pending::new(&file, arena, config, &progress, clock);
-            let shard = Shard::with_arena(config, Box::new(NoArena));
-            Ok(CachePadded::new(Mutex::new(Slot { shard, pending: Some(Box::new(pending)) })))
+            Ok(Slot::pending(Pending::new(&file, arena, config, &progress, clock)))
         };
         let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
         let shards = Self {
-            shards: slots.map_err(mapped)?,
+            slots: slots.map_err(mapped)?,
             geometry,
             memory_bytes: Mutex::new(config.memory_bytes as u64),
             config: shard_config,
@@ -201,11 +238,12 @@ impl Shards {
             "the memory file was truncated, or its device failed: it is given up, and the cache is \
              empty; a restart brings back what is left of the file"
         );
-        for (index, slot) in (0..).zip(&self.shards) {
+        for (index, slot) in (0..).zip(&self.slots) {
             let config = store::Config { shard: index, ..self.config };
-            let mut slot = slot.lock();
-            slot.pending = None;
-            slot.shard = Shard::new(config);
+            let mut held = slot.held.lock();
+            held.pending = None;
+            held.shard = Shard::new(config);
+            slot.is_back.store(true, Ordering::Release);
         }
     }
 
@@ -246,7 +284,7 @@ impl Shards {
     #[inline]
     pub fn lock(&self, key: &Key<'_>) -> Locked<'_> {
         let owner = self.geometry.shard_of(key.hash()) as usize;
-        Locked::new(&self.shards[owner])
+        self.slots[owner].lock()
     }
 
     /// Has the items of `keys` fetched from memory, all at once.
@@ -264,26 +302,35 @@ impl Shards {
 
     /// Locks the shard of this number, below the geometry's `shard_count`.
     pub fn lock_nth(&self, index: u32) -> Locked<'_> {
-        Locked::new(&self.shards[index as usize])
+        self.slots[index as usize].lock()
     }
 
     /// Locks one shard after the other.
     pub fn each(&self) -> impl Iterator<Item = Locked<'_>> {
-        self.shards.iter().map(|slot| Locked::new(slot))
+        self.slots.iter().map(|slot| slot.lock())
+    }
+
+    /// Locks one shard after the other, those alone that are there: for who must not wait.
+    pub fn each_that_is_back(&self) -> impl Iterator<Item = Locked<'_>> {
+        self.slots.iter().filter_map(|slot| slot.lock_if_back())
+    }
+
+    /// Locks the shard of this number, if it is there.
+    pub fn lock_nth_if_back(&self, index: u32) -> Option<Locked<'_>> {
+        self.slots[index as usize].lock_if_back()
     }
 
     /// Removes what has expired: a tenth of every shard, or a slice where that is more, so that the
     /// whole memory is swept about once a second at ten calls a second.
     pub fn sweep(&self, now: Timestamp) {
-        for slot in &self.shards {
-            if slot.lock().pending.is_some() {
-                continue;
-            }
-            let mut left = Locked::new(slot).entries_high() / 10 + SWEEP_SLICE_ENTRIES;
+        for slot in &self.slots {
+            let Some(shard) = slot.lock_if_back() else { continue };
+            let mut left = shard.entries_high() / 10 + SWEEP_SLICE_ENTRIES;
+            drop(shard);
             while left > 0 {
                 let slice = left.min(SWEEP_SLICE_ENTRIES);
                 // Unlocked between slices: a worker that waits goes first.
-                if Locked::new(slot).sweep(now, slice).wrapped {
+                if slot.lock().sweep(now, slice).wrapped {
                     break;
                 }
                 left -= slice;
@@ -296,27 +343,7 @@ impl Shards {
 ///
 /// Unlocking while a panic unwinds empties the shard: a change was interrupted, its books may not
 /// agree, and a cache may forget but never answer wrongly.
-pub struct Locked<'a>(MutexGuard<'a, Slot>);
-
-impl<'a> Locked<'a> {
-    /// Locks a shard, and brings it back if nobody has before.
-    #[inline]
-    fn new(slot: &'a Mutex<Slot>) -> Self {
-        let mut locked = slot.lock();
-        if locked.pending.is_some() {
-            restore(&mut locked);
-        }
-        Self(locked)
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn restore(slot: &mut Slot) {
-    if let Some(pending) = slot.pending.take() {
-        slot.shard = pending.restore();
-    }
-}
+pub struct Locked<'a>(MutexGuard<'a, Held>);
 
 /// What every shard is built from.
 fn shard_config(config: &Config, geometry: Geometry) -> store::Config {

@@ -90,7 +90,7 @@ impl Statistics {
 
     fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for shard in self.shards.each() {
+        for shard in self.shards.each_that_is_back() {
             let segments = shard.segments();
             totals.counters += shard.counters();
             totals.items += shard.items();
@@ -408,7 +408,7 @@ impl Statistics {
     fn oldest_of_a_sample(&self, now: Now) -> u32 {
         let now = Timestamp(now.unix_ms);
         let mut oldest = 0;
-        for shard in self.shards.each() {
+        for shard in self.shards.each_that_is_back() {
             shard.visit(0, VISIT_SLICE_ENTRIES, now, |_, idle_secs| oldest = oldest.max(idle_secs));
         }
         oldest
@@ -425,7 +425,7 @@ impl Statistics {
             let mut from = 0;
             // The shard is locked anew for each slice.
             loop {
-                let shard = self.shards.lock_nth(index);
+                let Some(shard) = self.shards.lock_nth_if_back(index) else { break };
                 if from >= shard.entries_high() {
                     break;
                 }
