@@ -15,8 +15,8 @@ use store::{BackedUpItem, Deadline, Key, Resident, RestoreOutcome, Timestamp, Wa
 
 use crate::shards::Shards;
 
-/// Entries looked at under one lock: each may be a cache miss, some hundred nanoseconds.
-const SLICE_ENTRIES_MAX: u32 = 1024;
+/// Entries looked at under one lock: each may be a cache miss, a hundred nanoseconds or two.
+const SLICE_ENTRIES_MAX: u32 = 512;
 
 /// Where a slice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
