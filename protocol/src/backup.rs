@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The same bytes travel between server and client (`backup`, `restore`) and stand in a backup file
-//! ([`file`]). An item is all that a client can know of it: whatever a server keeps beside it (when
+//! ([`mod@file`]). An item is all that a client can know of it: whatever a server keeps beside it (when
 //! it was read last, how often, where it lies) stays behind.
 //!
 //! A backup is pulled in slices. The server keeps nothing between two of them: the request carries

@@ -31,7 +31,7 @@ pub struct Server {
 #[derive(Debug)]
 enum Running {
     /// In this process.
-    Here(cache_server::Server),
+    Here(Box<cache_server::Server>),
     /// A process this test started.
     Process(Child),
     /// Since before the test, and after it.
@@ -93,7 +93,7 @@ impl Server {
         config.listen = vec![cache_server::Listen::loopback(0)];
         let server = cache_server::Server::start(&config).expect("a server starts on any port");
         let address = server.address().expect("a server that was told to listen has an address");
-        Self { address, running: Running::Here(server) }
+        Self { address, running: Running::Here(Box::new(server)) }
     }
 
     /// Starts our server as a process of its own with `args`.
