@@ -245,6 +245,13 @@ impl MemoryFile {
             .map_err(|source| MemoryFileError::Io { action: "write to", path: path(), source })
     }
 
+    /// What the server before counted; nothing where it was killed.
+    pub fn saved_counters(&self) -> String {
+        let owner = self.written.geometry.shard_count;
+        let section = self.snapshot.as_ref().and_then(|snapshot| snapshot.section(owner).ok());
+        section.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
     /// The id of the cache whose items the file holds.
     pub fn cache_id(&self) -> u128 {
         self.file.superblock().cache_id

@@ -130,6 +130,13 @@ impl fmt::Display for ListeningAddress {
 }
 
 impl Network {
+    /// Goes on from what the counter of this name came to before.
+    pub(crate) fn go_on_from(&self, name: &str, count: u64) {
+        if let Some(worker) = self.workers.first() {
+            worker.counters.go_on_from(name, count);
+        }
+    }
+
     pub(crate) fn new(
         workers: usize,
         connections_max: u32,

@@ -1,12 +1,13 @@
 //! The server as a process of its own: limits, user, background, pid file, until a signal.
 //!
 //! ```text
-//! raise limits -> bind TCP -> become -u -> bind UNIX -> background -> lock memory -> pid file -> serve
+//! raise limits -> bind TCP -> become -u -> bind UNIX -> open -e -> background -> lock memory
+//!              -> pid file -> serve
 //! ```
 //!
 //! The order is what makes the flags work together. Limits and low ports need root, so they come
-//! before it is given up; the UNIX socket and the pid file must belong to the new user, so they come
-//! after. Everything that can fail over a wrong flag happens before the process goes into the
+//! before it is given up; the UNIX socket, the memory file and the pid file must belong to the new
+//! user, so they come after. Everything that can fail over a wrong flag happens before the process goes into the
 //! background, so that whoever started it sees the reason and the exit code. Threads do not survive
 //! the fork, so none is started before it.
 
@@ -23,7 +24,7 @@ use nix::unistd::{User, daemon, geteuid, initgroups, setgid, setuid};
 use crate::config::{Config, ProcessConfig, UnixSocket};
 use crate::net::listener::{ListenError, Listeners};
 use crate::pid_file::PidFile;
-use crate::server::{Server, StartError};
+use crate::server::{Server, StartError, Storage};
 use crate::signal::Signals;
 
 /// Descriptors that are not clients: listening sockets, runtimes, logs.
@@ -117,6 +118,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let config =
         &Config { memory_file: config.memory_file.as_deref().map(absolute), ..config.clone() };
     let pid_path = process.pid_file.as_deref().map(absolute);
+    let storage = Storage::open(config)?;
     if process.daemon {
         go_into_background(config)?;
     }
@@ -127,7 +129,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let pid_file = pid_path
         .map(|path| PidFile::write(&path).map_err(|source| RunError::PidFile { path, source }))
         .transpose()?;
-    let server = Server::start_on(listeners, config)?;
+    let server = Server::start_on(listeners, storage, config)?;
     let signal = signals.wait_for_stop().map_err(RunError::Signals)?;
     tracing::info!("{signal}: stopping");
     server.stop();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::backup::{Backups, fresh_cache_id};
 use crate::clock::{Clock, Now};
-use crate::commands::CommandCounters;
+use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::Config;
 use crate::maintenance::Maintenance;
 use crate::memory_file::{MemoryFile, MemoryFileError};
@@ -53,6 +53,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     shards: Arc<Shards>,
+    commands: Box<[Arc<CachePadded<CommandCounters>>]>,
     maintenance: Option<Maintenance>,
     sync: Option<Maintenance>,
     restorers: Option<Restorers>,
@@ -74,15 +75,19 @@ impl Server {
         if let Some(socket) = &config.unix_socket {
             listeners.bind_unix(socket, config.backlog)?;
         }
-        Self::start_on(listeners, config)
+        Self::start_on(listeners, Storage::open(config)?, config)
     }
 
-    /// Serves on sockets that are bound already, one set per worker.
+    /// Serves on sockets that are bound already, one set per worker, what `storage` holds.
     ///
     /// # Errors
     ///
     /// When a thread cannot be started; nothing is served then.
-    pub fn start_on(listeners: Listeners, config: &Config) -> Result<Self, StartError> {
+    pub fn start_on(
+        listeners: Listeners,
+        storage: Storage,
+        config: &Config,
+    ) -> Result<Self, StartError> {
         let addresses = listeners.addresses().to_vec();
         let (listeners, unix_path) = listeners.into_parts();
         let network = Arc::new(Network::new(
@@ -91,12 +96,12 @@ impl Server {
             config.buffer_bytes_max(),
             addresses,
         ));
-        let clock = Clock::system();
-        let (shards, cache_id) = open_shards(config, &clock)?;
+        let Storage { shards, cache_id, clock } = storage;
         let commands: Box<[_]> = listeners
             .iter()
             .map(|_| Arc::new(CachePadded::new(CommandCounters::default())))
             .collect();
+        go_on_counting(shards.saved_counters(), &commands[0], &network);
         let backups = Arc::new(Backups::new(Arc::clone(&shards), cache_id));
         let backup_record = Arc::new(BackupRecord::default());
         let statistics = Arc::new(Statistics::new(
@@ -119,6 +124,7 @@ impl Server {
             stop,
             workers: Vec::with_capacity(listeners.len()),
             shards: Arc::clone(&shards),
+            commands: commands.clone(),
             maintenance: Some(maintenance),
             sync,
             restorers: Some(restorers),
@@ -196,6 +202,17 @@ impl Server {
         &self.network
     }
 
+    /// What the next server goes on from, when this one has stopped.
+    fn counters(&self) -> String {
+        let mut totals = CommandTotals::default();
+        for worker in &self.commands {
+            totals.add(worker);
+        }
+        let network = self.network.counters();
+        let each = totals.each().chain(network.each());
+        each.map(|(name, count)| format!("{name} {count}\n")).collect()
+    }
+
     /// Stops in order: no client is accepted any more, what was received is answered, connections
     /// close, and threads end.
     pub fn stop(self) {
@@ -203,15 +220,43 @@ impl Server {
     }
 }
 
-/// The shards, and the id of the cache whose items they hold.
-fn open_shards(config: &Config, clock: &Clock) -> Result<(Arc<Shards>, CacheId), StartError> {
-    let Some(path) = &config.memory_file else {
-        return Ok((Arc::new(Shards::new(config)), fresh_cache_id()));
-    };
-    bus_error::install().map_err(StartError::Thread)?;
-    let file = MemoryFile::open(path, config, clock.now())?;
-    let cache_id = CacheId::new(file.cache_id());
-    Ok((Arc::new(Shards::open(file, config, clock)?), cache_id))
+/// A server's memory, before anybody is served from it.
+#[derive(Debug)]
+pub struct Storage {
+    shards: Arc<Shards>,
+    cache_id: CacheId,
+    clock: Clock,
+}
+
+impl Storage {
+    /// Empty memory as `config` says, or its memory file with whatever that brings back. No thread
+    /// outlives the call.
+    ///
+    /// # Errors
+    ///
+    /// When the memory file cannot be used.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        let Some(path) = &config.memory_file else {
+            let shards = Arc::new(Shards::new(config));
+            return Ok(Self { shards, cache_id: fresh_cache_id(), clock });
+        };
+        bus_error::install().map_err(StartError::Thread)?;
+        let file = MemoryFile::open(path, config, clock.now())?;
+        let cache_id = CacheId::new(file.cache_id());
+        let shards = Arc::new(Shards::open(file, config, &clock)?);
+        Ok(Self { shards, cache_id, clock })
+    }
+}
+
+/// Goes on from what the server before counted: a name and a number in every line.
+fn go_on_counting(saved: &str, commands: &CommandCounters, network: &Network) {
+    for line in saved.lines() {
+        let Some((name, count)) = line.split_once(' ') else { continue };
+        let Ok(count) = count.parse() else { continue };
+        commands.go_on_from(name, count);
+        network.go_on_from(name, count);
+    }
 }
 
 /// What the maintenance thread does in a round.
@@ -266,7 +311,7 @@ impl Drop for Server {
         self.maintenance = None;
         self.sync = None;
         self.restorers = None;
-        if let Err(error) = self.shards.save(self.clock.now()) {
+        if let Err(error) = self.shards.save(&self.counters(), self.clock.now()) {
             tracing::error!(
                 "what the memory file holds has to be searched at the next start: {error}"
             );

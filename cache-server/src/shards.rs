@@ -37,6 +37,7 @@ pub struct Shards {
     /// The memory file, where there is one.
     file: Option<CacheFile>,
     progress: Arc<Progress>,
+    saved_counters: String,
 }
 
 impl fmt::Debug for Shards {
@@ -114,6 +115,7 @@ impl Shards {
             threads: config.threads,
             file: None,
             progress: Arc::new(Progress::none()),
+            saved_counters: String::new(),
         }
     }
 
@@ -153,6 +155,7 @@ impl Shards {
             threads: config.threads,
             file: Some(target.clone()),
             progress,
+            saved_counters: file.saved_counters(),
         };
         if let Some(successor) = &file.successor {
             tracing::info!(
@@ -177,13 +180,18 @@ impl Shards {
         self.file.as_ref().filter(|_| !self.progress.is_abandoned())
     }
 
+    /// What the server before gave to [`Self::save`], where it stopped in order.
+    pub fn saved_counters(&self) -> &str {
+        &self.saved_counters
+    }
+
     /// Writes beside the memory file what the next server needs to go on at once. To be called when
-    /// no request is served any more.
+    /// no request is served any more. `counters` are the server's own, for [`Self::saved_counters`].
     ///
     /// # Errors
     ///
     /// When it cannot be written: the next server walks the segments then.
-    pub fn save(&self, now: Now) -> io::Result<()> {
+    pub fn save(&self, counters: &str, now: Now) -> io::Result<()> {
         let Some(file) = self.file() else { return Ok(()) };
         let superblock = file.superblock();
         let name = SnapshotName {
@@ -208,6 +216,7 @@ impl Shards {
             threads.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect()
         });
         outcomes.into_iter().collect::<io::Result<()>>()?;
+        writer.section(self.geometry.shard_count, counters.as_bytes())?;
         // The segments first, then the snapshot of them, then the word that it is theirs.
         file.sync()?;
         writer.finish()?;

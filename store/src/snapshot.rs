@@ -2,9 +2,9 @@
 //! the segments.
 //!
 //! ```text
-//! file:     | header | section of shard 0 | section of shard 1 | ... |      in any order
+//! file:     | header | section of shard 0 | section of shard 1 | ... | the owner's |      in any order
 //! header:   magic 8 | format 4 | shard_count 4 | snapshot_id 8 | cache_id 16
-//!           | per shard: offset 8, len 8, crc32c 4 | crc32c 4
+//!           | per section: offset 8, len 8, crc32c 4 | crc32c 4
 //! section:  sequence, flush, counters | segments | columns | chains | index | policy
 //! ```
 //!
@@ -69,7 +69,7 @@ pub struct SnapshotName {
     pub cache_id: u128,
     /// The number that the superblock calls it by.
     pub snapshot_id: u64,
-    /// How many sections it has.
+    /// How many shards have a section in it; one more is for what their owner wants to keep.
     pub shard_count: u32,
 }
 
@@ -81,7 +81,7 @@ struct Row {
 }
 
 fn header_bytes(shard_count: u32) -> usize {
-    FIXED_BYTES + shard_count as usize * TABLE_ROW_BYTES + 4
+    FIXED_BYTES + (shard_count as usize + 1) * TABLE_ROW_BYTES + 4
 }
 
 /// A snapshot being written, by several threads if that suits. It stands under its name only once it
@@ -120,12 +120,12 @@ impl SnapshotWriter {
         let progress = Mutex::new(Progress {
             file,
             end: header_bytes(name.shard_count) as u64,
-            rows: vec![Row::default(); name.shard_count as usize],
+            rows: vec![Row::default(); name.shard_count as usize + 1],
         });
         Ok(Self { path: path.to_owned(), unfinished, name, progress })
     }
 
-    /// Writes the section of a shard.
+    /// Writes the section of a shard, or behind the last shard's the owner's own.
     ///
     /// # Errors
     ///
@@ -213,8 +213,8 @@ impl Snapshot {
             if (SnapshotName { cache_id, snapshot_id, shard_count }) != name {
                 return Some(Err(SnapshotError::Other));
             }
-            let mut rows = Vec::with_capacity(shard_count as usize);
-            for _ in 0..shard_count {
+            let mut rows = Vec::with_capacity(shard_count as usize + 1);
+            for _ in 0..=shard_count {
                 rows.push(Row { offset: read.u64()?, len: read.u64()?, crc: read.u32()? });
             }
             (read.u32()? == crc32c::crc32c(body)).then_some(Ok(rows))
@@ -223,7 +223,7 @@ impl Snapshot {
         Ok(Self { mapping, rows })
     }
 
-    /// The section of a shard.
+    /// The section of a shard, or behind the last shard's the owner's own.
     ///
     /// # Errors
     ///
@@ -315,6 +315,7 @@ mod tests {
         let writer = SnapshotWriter::create(&path, NAME).unwrap();
         writer.section(1, b"the second shard").unwrap();
         writer.section(0, b"the first").unwrap();
+        writer.section(2, b"the owner's").unwrap();
         assert!(!path.exists(), "it does not stand before it is complete");
         writer.finish().unwrap();
         path
@@ -326,7 +327,8 @@ mod tests {
         let snapshot = Snapshot::open(&written(folder.path()), NAME).unwrap();
         assert_eq!(snapshot.section(0).unwrap(), b"the first");
         assert_eq!(snapshot.section(1).unwrap(), b"the second shard");
-        assert!(snapshot.section(2).is_err());
+        assert_eq!(snapshot.section(2).unwrap(), b"the owner's");
+        assert!(snapshot.section(3).is_err());
     }
 
     #[test]
@@ -351,7 +353,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         let is_sound = || {
             let Ok(snapshot) = Snapshot::open(&path, NAME) else { return false };
-            snapshot.section(0).is_ok() && snapshot.section(1).is_ok()
+            (0..3).all(|section| snapshot.section(section).is_ok())
         };
         assert!(is_sound());
         for bit in 0..whole.len() * 8 {

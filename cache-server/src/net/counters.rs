@@ -44,11 +44,24 @@ macro_rules! counters {
             pub(crate) fn reset(&self) {
                 $(self.$name.reset();)*
             }
+
+            /// Goes on from what the counter of this name came to; an unknown one is passed over.
+            pub(crate) fn go_on_from(&self, name: &str, count: u64) {
+                match name {
+                    $(stringify!($name) => self.$name.add(count),)*
+                    _ => {}
+                }
+            }
         }
 
         impl $Snapshot {
             pub(crate) fn add(&mut self, worker: &$Counters) {
                 $(self.$name = self.$name.wrapping_add(worker.$name.get());)*
+            }
+
+            /// Every counter with its name.
+            pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
             }
         }
     };
