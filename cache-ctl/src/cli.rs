@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(exit_code(&["backup", "f", "--server", "h:1", "--timeout", "0.5"]), 0);
         for arguments in [
             &[][..],
-            &["bakcup"],
+            &["copy"],
             &["backup"],
             &["backup", "f", "g"],
             &["backup", "f", "--prefix", ""],

@@ -255,6 +255,60 @@ fn a_backup_of_another_cache_is_never_newer() {
     assert_eq!(value_of(&to, "both").as_deref(), Some("to"));
 }
 
+/// A folder that the server may write to, who runs as another user where the test is root's.
+fn folder_for_everyone() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), everyone).unwrap();
+    folder
+}
+
+#[test]
+fn a_cache_that_was_restarted_is_the_same_and_knows_what_is_newer() {
+    let folder = folder_for_everyone();
+    let file = folder.path().join("cache.memory");
+    let start = || Server::start_process(&["-e", file.to_str().unwrap()]);
+    for signal in ["TERM", "KILL"] {
+        let server = start();
+        for key in ["written", "deleted", "untouched"] {
+            set(&server, key, "then");
+        }
+        let backup = backup_of(&server, "");
+        set(&server, "written", "before the restart");
+        assert_eq!(ask(&server, "delete deleted"), "DELETED");
+        server.stop_with(signal);
+        let server = start();
+        let restored = restore(&server, &backup, true).unwrap();
+        assert_eq!((restored.stored, restored.kept), (1, 2), "after {signal}");
+        assert_eq!(value_of(&server, "written").as_deref(), Some("before the restart"));
+        // What was restored outlives a restart as what was written does.
+        let before = items_of(&backup_of(&server, ""));
+        server.stop_with(signal);
+        assert_eq!(items_of(&backup_of(&start(), "")), before, "after {signal}");
+    }
+}
+
+#[test]
+fn a_restored_copy_outlives_the_server() {
+    let folder = folder_for_everyone();
+    let file = folder.path().join("cache.memory");
+    let start = || Server::start_process(&["-m", "128", "-e", file.to_str().unwrap()]);
+    let from = Server::start_here(&["-m", "128"]);
+    fill(&from, 0..5000, &mut StdRng::seed_from_u64(11));
+    let backup = backup_of(&from, "");
+    let mut to = start();
+    assert_eq!(restore(&to, &backup, false).unwrap().stored, 5000);
+    for signal in ["KILL", "TERM"] {
+        to.stop_with(signal);
+        to = start();
+        let (before, after) = (items_of(&backup), items_of(&backup_of(&to, "")));
+        assert_eq!(before.len(), after.len(), "after {signal}");
+        for (key, item) in before {
+            assert_eq!(after.get(&key), Some(&item), "after {signal}: {}", key.escape_ascii());
+        }
+    }
+}
+
 #[test]
 fn what_expired_in_between_stays_away() {
     let (from, to) = (Server::start_here(&[]), Server::start_here(&[]));
@@ -472,10 +526,7 @@ fn the_program_says_in_one_line_why_it_failed() {
 
 #[test]
 fn a_server_told_to_writes_a_backup_by_itself_and_leaves_at_once_when_told() {
-    let folder = tempfile::tempdir().unwrap();
-    // The server runs as another user where the test is root's.
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(folder.path(), everyone).unwrap();
+    let folder = folder_for_everyone();
     let file = folder.path().join("cache.backup");
     let arguments = ["--backup-file", file.to_str().unwrap(), "--backup-interval", "1"];
     let server = Server::start_process(&arguments);
