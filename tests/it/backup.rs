@@ -483,6 +483,16 @@ fn the_program_backs_up_restores_and_dumps() {
     }
     let dump = run(&from, &["dump", "--format", "csv"]);
     assert_eq!(String::from_utf8(dump.stdout).unwrap().lines().count(), 3);
+    let address = from.address().to_string();
+    let read_by_nobody = |arguments: &[&str]| {
+        let mut ctl = Command::new(Program::Ctl.path());
+        ctl.args(arguments).args(["--server", &address]).stdout(Stdio::piped());
+        let mut child = ctl.stderr(Stdio::null()).spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait().unwrap().code()
+    };
+    assert_eq!(read_by_nobody(&["dump", "--format", "csv"]), Some(0), "enough was seen");
+    assert_eq!(read_by_nobody(&["backup", "-"]), Some(1), "half a backup is none");
     let piped = run(&from, &["backup", "-"]);
     assert_eq!(items_of(&piped.stdout).len(), 2);
 }

@@ -6,6 +6,7 @@
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
 //! - `soak`: a full server under random operations, against a model that may forget.
+//! - `warm_restart`: a server with a memory file, killed and stopped, and what its successor holds.
 
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
 #[cfg(test)]
@@ -20,3 +21,5 @@ mod protocol;
 mod reference;
 #[cfg(test)]
 mod soak;
+#[cfg(test)]
+mod warm_restart;

@@ -5,6 +5,8 @@
 //! - [`script`] plays a dialogue with it, line by line.
 //! - [`client`] asks what the model asks, in either protocol.
 //! - [`model`] is a cache too simple to be wrong, to hold a long random run against.
+//! - [`process`] starts a server and ends it in every way, [`killer`] does so under load, and
+//!   [`ledger`] knows what must be there afterwards.
 //! - [`program`] finds the workspace's own binaries, built as the tests are.
 //! - [`wait`] is the only place where a test lets real time pass.
 //!
@@ -12,7 +14,10 @@
 
 pub mod client;
 pub mod connection;
+pub mod killer;
+pub mod ledger;
 pub mod model;
+pub mod process;
 pub mod program;
 pub mod script;
 pub mod server;

@@ -13,7 +13,20 @@ pub fn pass(duration: Duration) {
 }
 
 /// Calls `attempt` until it gives a value or `limit` has passed.
-pub fn until<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn until<T>(limit: Duration, attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    poll(limit, POLL_INTERVAL, attempt)
+}
+
+/// As [`until`], looking ten times as often.
+pub fn until_promptly<T>(limit: Duration, attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    poll(limit, POLL_INTERVAL / 10, attempt)
+}
+
+fn poll<T>(
+    limit: Duration,
+    interval: Duration,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = attempt() {
@@ -22,7 +35,7 @@ pub fn until<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Opti
         if start.elapsed() >= limit {
             return None;
         }
-        pass(POLL_INTERVAL);
+        pass(interval);
     }
 }
 
