@@ -61,7 +61,10 @@ impl<W: Write> BackupWriter<W> {
     pub fn end(mut self) -> io::Result<(W, Totals)> {
         let totals = self.encoder.end(&mut self.frame);
         self.packed.write_all(&self.frame)?;
-        Ok((self.packed.finish()?, totals))
+        let mut out = self.packed.finish()?;
+        // What is buffered when the program ends fails unheard.
+        out.flush()?;
+        Ok((out, totals))
     }
 }
 

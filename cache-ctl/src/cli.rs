@@ -129,7 +129,11 @@ impl Cli {
         match &self.command {
             Command::Backup(args) => args.run(&mut self.connect()?),
             Command::Restore(args) => args.run(&mut self.connect()?),
-            Command::Dump(args) => args.run(|| self.connect()),
+            Command::Dump(args) => match args.run(|| self.connect()) {
+                // Whoever read the output has seen enough of it.
+                Err(error) if is_broken_pipe(&error) => Ok(()),
+                outcome => outcome,
+            },
         }
     }
 
@@ -193,6 +197,11 @@ impl DumpArgs {
         bar.finish_and_clear();
         Ok(())
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(is_broken)
 }
 
 /// A file to read, with a bar as long as it.
