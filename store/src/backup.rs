@@ -174,8 +174,12 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
     fn shard() -> Shard {
+        shard_that(true)
+    }
+
+    fn shard_that(evicts: bool) -> Shard {
         let geometry = Geometry::new(8 * MIB, MIB, 1);
-        let (policy, evicts) = (Kind::Lru, true);
+        let policy = Kind::Lru;
         Shard::new(Config { geometry, item_bytes_max: MIB, policy, evicts, shard: 0 })
     }
 
@@ -360,6 +364,22 @@ mod tests {
         let value = vec![0; 2 << 20];
         assert_eq!(restore(&mut shard, "k", &item(cas + 1, &value)), RestoreOutcome::Refused);
         assert_eq!(value_of(&mut shard, "k").as_deref(), Some(&b"now"[..]));
+    }
+
+    #[test]
+    fn a_full_shard_that_evicts_nothing_refuses_and_keeps_what_is_there() {
+        let mut shard = shard_that(false);
+        put(&mut shard, "k", b"now");
+        let value = vec![0; 100_000];
+        let outcomes: Vec<_> = (0..100u64)
+            .map(|n| restore(&mut shard, &format!("key-{n}"), &item(n + 1, &value)))
+            .collect();
+        let stored = outcomes.iter().filter(|it| **it == RestoreOutcome::Stored).count();
+        let refused = outcomes.iter().filter(|it| **it == RestoreOutcome::Refused).count();
+        assert!(stored > 40 && refused > 20 && stored + refused == 100, "{outcomes:?}");
+        assert_eq!(restore(&mut shard, "k", &item(999, &value)), RestoreOutcome::Refused);
+        assert_eq!(value_of(&mut shard, "k").as_deref(), Some(&b"now"[..]));
+        shard.check();
     }
 
     #[test]
