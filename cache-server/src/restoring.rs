@@ -211,10 +211,16 @@ impl Pending {
 
     /// Brings the shard back: from the snapshot, or else from its segments. A bug met on the way costs
     /// the shard its items and its place in the file, and nothing else.
-    pub fn restore(self) -> Shard {
+    ///
+    /// What comes with the shard is to be told once the shard is where others see it.
+    pub fn restore(self) -> (Shard, Back) {
         let (geometry, policy) = (self.geometry, self.policy);
         let config = Config { geometry, policy, ..self.config };
-        let (progress, clock, start) = (Arc::clone(&self.progress), self.clock.clone(), self.start);
+        let back = Back {
+            progress: Arc::clone(&self.progress),
+            clock: self.clock.clone(),
+            start: self.start,
+        };
         let shard = catch_unwind(AssertUnwindSafe(|| self.reopen())).unwrap_or_else(|_| {
             tracing::error!(
                 shard = config.shard,
@@ -222,8 +228,7 @@ impl Pending {
             );
             Shard::new(config)
         });
-        progress.shard_is_back(start, Timestamp(clock.now().unix_ms));
-        shard
+        (shard, back)
     }
 
     fn reopen(self) -> Shard {
@@ -238,6 +243,21 @@ impl Pending {
         }
         self.progress.count(source, restored);
         shard
+    }
+}
+
+/// The news that a shard is back.
+#[must_use]
+pub struct Back {
+    progress: Arc<Progress>,
+    clock: Clock,
+    start: Timestamp,
+}
+
+impl Back {
+    /// Tells it: whoever hears that nothing is pending any more finds every shard in its place.
+    pub fn tell(self) {
+        self.progress.shard_is_back(self.start, Timestamp(self.clock.now().unix_ms));
     }
 }
 

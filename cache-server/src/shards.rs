@@ -85,10 +85,11 @@ impl Slot {
     #[cold]
     #[inline(never)]
     fn bring_back(&self, held: &mut Held) {
-        if let Some(pending) = held.pending.take() {
-            held.shard = pending.restore();
-        }
+        let Some(pending) = held.pending.take() else { return };
+        let (shard, back) = pending.restore();
+        held.shard = shard;
         self.is_back.store(true, Ordering::Release);
+        back.tell();
     }
 
     /// Locks the shard if it is there.

@@ -21,6 +21,7 @@ use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::{Config, PROTOCOL_VERSION};
 use crate::net::registry::ConnectionState;
 use crate::net::{ListeningAddress, Network};
+use crate::restoring::RestoreReport;
 use crate::scheduled_backup::BackupRecord;
 use crate::shards::Shards;
 
@@ -112,6 +113,8 @@ impl Statistics {
     }
 
     fn general(&self, now: Now, stats: &mut Lines<'_>) {
+        // Before the shards: once it says that all are back, none is left out of the totals.
+        let restore = self.shards.progress().report();
         let network = self.network.counters();
         let commands = self.commands();
         let totals = self.totals();
@@ -211,15 +214,14 @@ impl Statistics {
         stats.add("moves_within_lru", 0);
         stats.add("direct_reclaims", 0);
         stats.add("lru_bumps_dropped", 0);
-        self.restore(stats);
+        self.restore(restore, stats);
         if self.config.backup.is_some() {
             self.backup(stats);
         }
     }
 
     /// What became of the memory file's items at the start.
-    fn restore(&self, stats: &mut Lines<'_>) {
-        let report = self.shards.progress().report();
+    fn restore(&self, report: RestoreReport, stats: &mut Lines<'_>) {
         stats.add("restoring", u32::from(report.is_restoring));
         stats.add("restore_kind", report.kind);
         let Some(reason) = report.reason else { return };
