@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -98,7 +98,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Waits until it accepts connections.
+    /// Waits until it answers.
     ///
     /// # Errors
     /// What it said when it has ended before.
@@ -110,7 +110,10 @@ impl Process {
             if self.ended().is_some() {
                 return Some(false);
             }
-            TcpStream::connect(self.address).is_ok().then_some(true)
+            let mut connection = Connection::open(self.address).ok()?;
+            connection.send(b"version\r\n").ok()?;
+            let answer = connection.receive_line().ok()??;
+            answer.starts_with(b"VERSION ").then_some(true)
         });
         match serves {
             Some(true) => Ok(()),
