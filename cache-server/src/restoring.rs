@@ -21,6 +21,9 @@ use crate::clock::Clock;
 use crate::memory_file::{MemoryFile, Reason, Written};
 use crate::shards::Shards;
 
+/// Shards give their items up to others in so many steps.
+const CONVERT_STEPS: u64 = 256;
+
 /// How a shard came back, and what the server is told of it.
 #[derive(Debug)]
 pub struct Progress {
@@ -340,14 +343,22 @@ pub fn convert(
     for mut shard in shards.each() {
         shard.count_on_after(sequence);
     }
-    on_all_threads(&|_| {
-        let Some(shard) = opened.lock().pop() else { return };
-        shard.give_up(now, |key, transfer| {
-            let key = Key::new(key);
-            shards.lock(&key).adopt(&key, &transfer, now);
+    // In step: the first to leave of each come before the last to leave of any.
+    let opened: Vec<Mutex<Shard>> = opened.into_inner().into_iter().map(Mutex::new).collect();
+    for _ in 0..=CONVERT_STEPS {
+        on_all_threads(&|shard| {
+            let Some(shard) = opened.get(shard as usize) else { return };
+            let mut shard = shard.lock();
+            let items_max = shard.items() / CONVERT_STEPS + 1;
+            shard.give_up(items_max, now, |key, transfer| {
+                let key = Key::new(key);
+                shards.lock(&key).adopt(&key, &transfer, now);
+            });
         });
+    }
+    for _ in 0..count {
         progress.shard_is_back(now, Timestamp(clock.now().unix_ms));
-    });
+    }
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Items on their way from one shard to another that is cut differently.
 //!
 //! The shards that a cache file was written with are opened, whatever the server is now, and give
-//! their items up in the order in which they would evict them. The new shards take them in that order:
-//! what does not fit any more leaves as it would have left before.
+//! their items up in the order in which they would evict them, all in step. The new shards take them
+//! in that order: what does not fit any more leaves about as it would have left before.
 
 use crate::entries::state;
 use crate::record;
@@ -33,11 +33,18 @@ impl Shard {
         }
     }
 
-    /// Calls `take` with every item, the one that would be evicted first coming first. The shard is
-    /// used up; what its arena holds stays.
-    pub fn give_up(mut self, now: Timestamp, mut take: impl FnMut(&[u8], Transfer<'_>)) {
+    /// Calls `take` with up to `items_max` items that were not given up before, the one that would be
+    /// evicted first coming first. From the first call on the shard is good for nothing else; what its
+    /// arena holds stays.
+    pub fn give_up(
+        &mut self,
+        items_max: u64,
+        now: Timestamp,
+        mut take: impl FnMut(&[u8], Transfer<'_>),
+    ) {
         self.flush_if_due(now);
-        while let Some(id) = self.victim_unasked() {
+        for _ in 0..items_max {
+            let Some(id) = self.victim_unasked() else { break };
             let usage = self.usage(id, now);
             let header = self.record(id).header();
             if header.deadline.unwrap_or(Deadline::NEVER).is_due(now) {
