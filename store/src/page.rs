@@ -9,7 +9,8 @@
 //! patch: crc32c 4 | offset 4 | segment 4 | len 4 | segment's sequence 8 | bytes
 //! ```
 //!
-//! - The state is written to copy A, then to copy B: a kill in between leaves one of them whole.
+//! - The state is written to copy A, then to copy B: a kill in between leaves one of them whole. The
+//!   next start makes the other whole first, so that a second kill cannot take both.
 //! - Sequence numbers are reserved ahead in steps, so that no number is handed out twice, whatever is
 //!   left of the segments that carry them.
 //! - A rewriting in place is noted here first, done, and crossed out: after a kill it is done again,
@@ -65,16 +66,29 @@ impl State {
     /// Writes the state to both its places.
     pub(crate) fn write(&self, page: &mut [u8]) {
         let bytes = self.encode();
+        compiler_fence(Ordering::SeqCst);
         page[..STATE_BYTES].copy_from_slice(&bytes);
         compiler_fence(Ordering::SeqCst);
         page[STATE_BYTES..2 * STATE_BYTES].copy_from_slice(&bytes);
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Reads the state from the place that is whole; the first, where both are, is the newer.
-    pub(crate) fn read(page: &[u8]) -> Option<Self> {
-        Self::decode(&page[..STATE_BYTES])
-            .or_else(|| Self::decode(&page[STATE_BYTES..2 * STATE_BYTES]))
+    /// Reads the state from the place that is whole; the first, where both are, is the newer. Both are
+    /// whole afterwards.
+    pub(crate) fn read_mending(page: &mut [u8]) -> Option<Self> {
+        let (first, rest) = page.split_at_mut(STATE_BYTES);
+        let second = &mut rest[..STATE_BYTES];
+        if let Some(state) = Self::decode(first) {
+            if first != second {
+                second.copy_from_slice(first);
+                compiler_fence(Ordering::SeqCst);
+            }
+            return Some(state);
+        }
+        let state = Self::decode(second)?;
+        first.copy_from_slice(second);
+        compiler_fence(Ordering::SeqCst);
+        Some(state)
     }
 }
 
@@ -155,27 +169,41 @@ mod tests {
     #[test]
     fn a_state_survives_any_flipped_bit() {
         let mut page = vec![0; PAGE_BYTES];
-        assert_eq!(State::read(&page), None, "a page never written has none");
+        assert_eq!(State::read_mending(&mut page), None, "a page never written has none");
         STATE.write(&mut page);
+        let whole = page.clone();
         for bit in 0..2 * STATE_BYTES * 8 {
             page[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(State::read(&page), Some(STATE), "bit {bit}");
-            page[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(State::read_mending(&mut page), Some(STATE), "bit {bit}");
+            assert_eq!(page, whole, "bit {bit}");
         }
     }
 
+    /// The page after each byte on the way from what `page` holds to `state` in both places.
+    fn torn_pages(page: &[u8], state: State) -> impl Iterator<Item = Vec<u8>> {
+        let mut after = page.to_vec();
+        state.write(&mut after);
+        (0..=2 * STATE_BYTES).map(move |written| {
+            let mut torn = page.to_vec();
+            torn[..written].copy_from_slice(&after[..written]);
+            torn
+        })
+    }
+
     #[test]
-    fn a_state_torn_by_a_kill_is_the_one_before_or_the_one_after() {
-        let mut before = vec![0; PAGE_BYTES];
-        STATE.write(&mut before);
+    fn a_state_torn_by_two_kills_in_a_row_is_the_one_before_or_the_one_after() {
+        let mut page = vec![0; PAGE_BYTES];
+        STATE.write(&mut page);
+        let page = page[..2 * STATE_BYTES].to_vec();
         let next = State { segment_sequences: 8, flush_at: None, ..STATE };
-        let mut after = before.clone();
-        next.write(&mut after);
-        for written in 0..=2 * STATE_BYTES {
-            let mut page = before.clone();
-            page[..written].copy_from_slice(&after[..written]);
-            let read = State::read(&page);
-            assert!(read == Some(STATE) || read == Some(next), "after {written} bytes");
+        let last = State { segment_sequences: 9, ..next };
+        for mut torn in torn_pages(&page, next) {
+            let state = State::read_mending(&mut torn);
+            assert!(state == Some(STATE) || state == Some(next));
+            for mut torn in torn_pages(&torn, last) {
+                let read = State::read_mending(&mut torn);
+                assert!(read == state || read == Some(last));
+            }
         }
     }
 

@@ -90,6 +90,10 @@ impl Shard {
         let mut shard = Self::over(config, Log::over(arena, config.shard));
         let mut restored = Restored::default();
         let mut reopening = shard.log_mut().begin_reopening();
+        if reopening.flush_at.is_some_and(|at| at <= now) {
+            // It came due meanwhile, or a kill interrupted it: what is left need not be searched.
+            shard.log_mut().flush(&mut reopening);
+        }
         shard.index_mut().reserve(reopening.entries_hint);
         let mut pending = Pending::default();
         let mut found = Vec::new();

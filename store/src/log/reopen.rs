@@ -70,7 +70,7 @@ impl Log {
     pub(crate) fn begin_reopening(&mut self) -> Reopening {
         let mut reopening = Reopening::default();
         self.redo_patch();
-        let state = self.arena.page().and_then(page::State::read);
+        let state = self.arena.page_mut().and_then(page::State::read_mending);
         let was_blank = self.arena.page().is_none_or(|page| page.iter().all(|&byte| byte == 0));
         reopening.is_state_lost = state.is_none();
         reopening.damages += u64::from(state.is_none() && !was_blank);
@@ -130,6 +130,16 @@ impl Log {
         if let Some(page) = self.arena.page_mut() {
             Patch::end(page);
         }
+    }
+
+    /// Carries a flush out that has come due: forgets the segments before they are walked.
+    pub(crate) fn flush(&mut self, reopening: &mut Reopening) {
+        for unwalked in reopening.unwalked.drain(..) {
+            segment::wipe(self.arena.segment_mut(unwalked.segment));
+        }
+        // Last: a kill before this flushes what is left.
+        reopening.flush_at = None;
+        self.set_flush_at(None);
     }
 
     /// Walks a segment and calls `found` for every record in it that is alive.

@@ -52,7 +52,7 @@ impl Log {
     /// How many segments hold other bytes than they did; `None` when the snapshot cannot be.
     fn load_segments(&mut self, from: &mut Reader<'_>) -> Option<u32> {
         // The page is as trustworthy as the segments: it is not in use between the stop and now.
-        self.state = self.arena.page().and_then(page::State::read)?;
+        self.state = self.arena.page_mut().and_then(page::State::read_mending)?;
         self.sequence = from.u64()?;
         self.resident_max = from.u32()?;
         let count = self.arena.segment_count();
