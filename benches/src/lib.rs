@@ -4,7 +4,7 @@
 //! keyspace, value ──> workload ──> connection ──> load ──> tally ──> report
 //!                                    (wire)         ^ schedule (open loop)
 //! trace ──────────────────────────> session ──> replay
-//! server_process ──────────────────────────────> compare, backup
+//! server_process ──────────────────────────────> compare, backup, restart
 //! ```
 //!
 //! - Keys and values are functions of a number, so any reply can be checked without remembering
@@ -34,6 +34,7 @@ pub mod keyspace;
 pub mod load;
 pub mod replay;
 pub mod report;
+pub mod restart;
 pub mod schedule;
 pub mod server_process;
 pub mod session;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
@@ -21,6 +21,8 @@ use crate::{clock, cores};
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long a server may take to end in order when it has a file to write.
+const STOP_WITH_FILE_MAX: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How to start a server that takes memcached's flags.
@@ -91,6 +93,15 @@ pub struct ServerProcess {
     version: String,
 }
 
+/// A server that does not answer yet, perhaps.
+#[derive(Debug)]
+pub struct StartedAt {
+    /// The server.
+    pub server: ServerProcess,
+    /// When it was started.
+    pub at: Instant,
+}
+
 impl ServerProcess {
     /// Starts a server on a free port of loopback, one worker thread, no UDP, and waits until it
     /// answers.
@@ -98,6 +109,19 @@ impl ServerProcess {
     /// # Errors
     /// When it cannot be started, ends at once, or does not answer.
     pub fn start(launch: &Launch, interrupt: &Interrupt) -> Result<Self, LaunchError> {
+        let StartedAt { mut server, .. } = Self::spawn(launch)?;
+        let mut session = server.first_session(interrupt)?;
+        server.version = session
+            .version()
+            .map_err(|source| LaunchError::Answer { program: server.program.clone(), source })?;
+        Ok(server)
+    }
+
+    /// As [`Self::start`], but does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(launch: &Launch) -> Result<StartedAt, LaunchError> {
         let program = &launch.program;
         let failed = |source| LaunchError::Start { program: program.clone(), source };
         let address = free_address().map_err(failed)?;
@@ -116,6 +140,7 @@ impl ServerProcess {
             command.args(["-u", "nobody"]);
         }
         command.args(&launch.extra);
+        let at = clock::now();
         // The child inherits the cores of the thread that starts it, so that thread is a new one.
         let child = thread::scope(|scope| {
             scope
@@ -127,13 +152,47 @@ impl ServerProcess {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .map_err(failed)?;
-        let mut server =
-            Self { child, errors, program: program.clone(), address, version: String::new() };
-        let mut session = server.first_session(interrupt)?;
-        server.version = session
-            .version()
-            .map_err(|source| LaunchError::Answer { program: program.clone(), source })?;
-        Ok(server)
+        let (program, version) = (program.clone(), String::new());
+        Ok(StartedAt { server: Self { child, errors, program, address, version }, at })
+    }
+
+    /// Nothing, while it runs.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn is_alive(&mut self) -> Result<(), LaunchError> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => {
+                let (program, said) = (self.program.clone(), end_of(&mut self.errors));
+                Err(LaunchError::Ended { program, status, said })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends `signal`, after which it ends in order, and waits until it has: whether it did.
+    pub fn stop(mut self, signal: Signal) -> bool {
+        self.end(signal, STOP_WITH_FILE_MAX)
+    }
+
+    /// Kills it: whether it is gone.
+    pub fn kill(mut self) -> bool {
+        self.child.kill().is_ok() && self.child.wait().is_ok()
+    }
+
+    /// Sends `signal` and waits for so long at most.
+    fn end(&mut self, signal: Signal, patience: Duration) -> bool {
+        // The child has not been waited for, so its pid cannot belong to anyone else yet.
+        let asked = i32::try_from(self.child.id())
+            .is_ok_and(|pid| kill(Pid::from_raw(pid), signal).is_ok());
+        let deadline = clock::now() + patience;
+        while asked && clock::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            thread::park_timeout(LOOK_INTERVAL);
+        }
+        false
     }
 
     /// Waits until somebody accepts connections, as long as that can be the child.
@@ -141,10 +200,7 @@ impl ServerProcess {
         let deadline = clock::now() + START_MAX;
         while clock::now() < deadline {
             interrupt.check()?;
-            if let Ok(Some(status)) = self.child.try_wait() {
-                let (program, said) = (self.program.clone(), end_of(&mut self.errors));
-                return Err(LaunchError::Ended { program, status, said });
-            }
+            self.is_alive()?;
             if let Ok(session) = Session::connect(self.address) {
                 return Ok(session);
             }
@@ -173,15 +229,8 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     /// SIGTERM, and SIGKILL when that does not end it.
     fn drop(&mut self) {
-        // The child has not been waited for, so its pid cannot belong to anyone else yet.
-        let asked = i32::try_from(self.child.id())
-            .is_ok_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok());
-        let deadline = clock::now() + STOP_MAX;
-        while asked && clock::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::park_timeout(LOOK_INTERVAL);
+        if self.end(Signal::SIGTERM, STOP_MAX) {
+            return;
         }
         // Nothing is left to be done when these fail: the process is gone then.
         let _ = self.child.kill();
