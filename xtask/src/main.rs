@@ -20,7 +20,8 @@ usage: cargo xtask <chore>
   fmt [--check]        format; imports too where a nightly rustfmt is installed
   fuzz [--seconds N]   each fuzz target for N seconds (default 60)
   bench [ARGS...]      the criterion benches; ARGS go to cargo bench
-  soak [--seconds N]   a real server against a model of it, under random operations (default 3600)";
+  soak [--seconds N]   a real server against a model of it, under random operations (default 3600); then
+                       the campaigns of restarts: 200 kills, a million flipped bits";
 
 /// What `cargo xtask fmt` adds to `rustfmt.toml`: options that only a nightly rustfmt knows.
 const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity=Module";
@@ -28,6 +29,9 @@ const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity
 const ADVISORIES_LIMIT_S: &str = "60";
 /// How many commit messages are spell-checked: what a branch may add, and more.
 const COMMITS_SPELLED: &str = "500";
+
+/// How often the campaign of restarts ends the server.
+const KILLS: &str = "200";
 
 /// What a person asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +62,10 @@ fn main() -> ExitCode {
         Chore::Bench { arguments } => {
             run.step("bench", cargo("bench -p benches").args(arguments));
         }
-        Chore::Soak { seconds } => soak(&mut run, seconds),
+        Chore::Soak { seconds } => {
+            soak(&mut run, seconds);
+            restarts(&mut run);
+        }
     }
     run.report()
 }
@@ -240,13 +247,23 @@ fn fuzz(run: &mut Run, seconds: u64) {
 /// A real server against a model of it; see `tests/it/soak.rs`.
 fn soak(run: &mut Run, seconds: u64) {
     let soak = "test -p tests --test it -- --ignored soak::";
-    let listed = cargo(soak).arg("--list").stderr(Stdio::null()).output();
-    // A filter that fits nothing passes; that must not look like a soak that ran.
-    if !listed.is_ok_and(|output| output.stdout.starts_with(b"soak::")) {
-        return run.skip("soak", "the tests have no ignored test in `soak`");
+    if run.is_any_test("soak", soak, "soak::") {
+        let seconds = seconds.to_string();
+        run.step("soak", cargo(soak).arg("--nocapture").env("SOAK_SECONDS", seconds));
     }
-    let seconds = seconds.to_string();
-    run.step("soak", cargo(soak).arg("--nocapture").env("SOAK_SECONDS", seconds));
+}
+
+/// A server killed over and over, and its file damaged everywhere; see `tests/it/warm_restart.rs` and
+/// `store/tests/damage.rs`. Both have short forms among the tests.
+fn restarts(run: &mut Run) {
+    let kills = "test -p tests --test it -- warm_restart::a_killed_server";
+    if run.is_any_test("kills", kills, "warm_restart::") {
+        run.step("kills", cargo(kills).arg("--nocapture").env("KILL_COUNT", KILLS));
+    }
+    let damage = "test --release -p store --test damage -- --ignored";
+    if run.is_any_test("damage", damage, "a") {
+        run.step("damage", cargo(damage).args(["--nocapture", "--test-threads=1"]));
+    }
 }
 
 /// One call of a chore: where it runs, and what came of its steps.
@@ -314,6 +331,17 @@ impl Run {
             println!("\n==> {name}: not found here");
         }
         found
+    }
+
+    /// Whether `tests` are any at all, whose names begin with `prefix`; if not, the step is skipped. A
+    /// filter that fits nothing passes; that must not look like tests that ran.
+    fn is_any_test(&mut self, name: &str, tests: &str, prefix: &str) -> bool {
+        let listed = cargo(tests).arg("--list").stderr(Stdio::null()).output();
+        let is_any = listed.is_ok_and(|output| output.stdout.starts_with(prefix.as_bytes()));
+        if !is_any {
+            self.skip(name, &format!("`cargo {tests}` finds no test"));
+        }
+        is_any
     }
 
     /// As [`Run::has`]; without it the step `name` is skipped, and `needs` says what is missing.
