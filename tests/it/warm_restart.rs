@@ -59,7 +59,7 @@ fn seed() -> u64 {
 fn a_killed_server_with_memory_to_spare_forgets_nothing() {
     let folder = folder();
     let report = campaign(Plan {
-        arguments: words("-m 256 -t 2", &folder.path().join("cache")),
+        command_lines: vec![words("-m 256 -t 2", &folder.path().join("cache"))],
         ends: ends(),
         seed: seed(),
         forgetting: Forgetting::Nothing,
@@ -74,10 +74,30 @@ fn a_killed_server_with_memory_to_spare_forgets_nothing() {
 }
 
 #[test]
+fn a_killed_server_under_changing_command_lines_forgets_nothing() {
+    let folder = folder();
+    let file = folder.path().join("cache");
+    let lines = ["-m 256 -t 2", "-m 256 -t 1", "-m 300 -t 4 --eviction lru", "-m 200 -t 2 -I 2m"];
+    let report = campaign(Plan {
+        command_lines: lines.iter().map(|line| words(line, &file)).collect(),
+        ends: ends() / 2,
+        seed: seed(),
+        forgetting: Forgetting::Nothing,
+        clients: 4,
+        keys: 1_500,
+        large_keys: 2,
+        value_scale: 1,
+        memory_limits: None,
+    });
+    assert_eq!(report.evicted, 0, "there was memory to spare");
+    assert!(report.found > 0 && report.operations > 0);
+}
+
+#[test]
 fn a_killed_server_that_was_full_remembers_nothing_wrong() {
     let folder = folder();
     let report = campaign(Plan {
-        arguments: words("-m 16 -t 2", &folder.path().join("cache")),
+        command_lines: vec![words("-m 16 -t 2", &folder.path().join("cache"))],
         ends: ends(),
         seed: seed(),
         forgetting: Forgetting::Anything,
