@@ -127,6 +127,7 @@ impl Log {
             if !was_blank {
                 log.wipe_all();
             }
+            log.state.segment_sequences = log.sequence + 1;
             log.write_state();
         }
         let count = log.arena.segment_count();
@@ -163,12 +164,16 @@ impl Log {
         self.arena
     }
 
+    /// Forgets what an earlier process left. Its records stay in the segments until they are written
+    /// over, so their lives are not lived again.
     fn wipe_all(&mut self) {
+        self.begin_reopening();
         for segment in (0..self.arena.segment_count()).map(SegmentId) {
             if !self.arena.is_blank(segment) {
                 segment::wipe(self.arena.segment_mut(segment));
             }
         }
+        self.state = page::State::default();
     }
 
     fn write_state(&mut self) {

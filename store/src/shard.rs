@@ -469,11 +469,7 @@ impl Shard {
     }
 
     pub(crate) fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
-        if self.sequence >= self.sequences_reserved {
-            let items = self.budget.items();
-            self.sequences_reserved = self.log.reserve_write_sequences(self.sequence, items);
-        }
+        self.set_sequence(self.sequence + 1);
         self.sequence
     }
 
@@ -499,8 +495,13 @@ impl Shard {
         self.sequence
     }
 
+    /// Counts from `sequence` on, after a kill as well.
     pub(crate) fn set_sequence(&mut self, sequence: u64) {
         self.sequence = sequence;
+        if sequence >= self.sequences_reserved {
+            let items = self.budget.items();
+            self.sequences_reserved = self.log.reserve_write_sequences(sequence, items);
+        }
     }
 
     /// Whether items are evicted from now on, and whether they were.

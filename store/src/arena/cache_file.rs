@@ -157,7 +157,8 @@ impl CacheFile {
 
     /// Opens the file at `path`, or `None` if there is none, an empty one, or one whose creation was
     /// not finished. A file shorter than its superblock says is extended by zeros, see
-    /// [`Self::truncated_bytes`]. Nothing else in it changes.
+    /// [`Self::truncated_bytes`], and a copy of the superblock that was torn is written anew. Nothing
+    /// else in it changes.
     pub fn open(path: &Path) -> Result<Option<Self>, OpenError> {
         let Some((file, path)) = locked(&file_path(path), false)? else { return Ok(None) };
         let head = read_head(&file).map_err(io_error("read", &path))?;
@@ -166,6 +167,7 @@ impl CacheFile {
         }
         let superblock = Superblock::decode(&head)
             .map_err(|source| OpenError::Superblock { path: path.clone(), source })?;
+        mend_superblock(&file, &head, &superblock).map_err(io_error("write to", &path))?;
         let len = file.metadata().map_err(io_error("measure", &path))?.len();
         let truncated_bytes = superblock.file_bytes().saturating_sub(len);
         if truncated_bytes > 0 {
@@ -482,6 +484,19 @@ fn read_head(file: &File) -> io::Result<Vec<u8>> {
     }
     head.truncate(len);
     Ok(head)
+}
+
+/// Makes both copies of the superblock say what the one that counts does. An update begins with copy
+/// A: were copy B still torn by one loss of power, another could take both.
+fn mend_superblock(file: &File, head: &[u8], superblock: &Superblock) -> io::Result<()> {
+    let copy = superblock.encode_copy();
+    for offset in [0, COPY_BYTES] {
+        if head.get(offset..offset + COPY_BYTES) != Some(&copy[..]) {
+            file.write_all_at(&copy, offset as u64)?;
+            file.sync_data()?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse_to_overwrite(file: &File, path: &Path, existing: Existing) -> Result<(), OpenError> {

@@ -56,18 +56,16 @@ impl Log {
         self.sequence = from.u64()?;
         self.resident_max = from.u32()?;
         let count = self.arena.segment_count();
-        let known = |segment: u32| segment < count;
+        let exists = |segment: u32| segment < count;
         for stream in Stream::ALL {
             let segment = from.u32()?;
-            if segment != NO_SEGMENT && !known(segment) {
+            if segment != NO_SEGMENT && !exists(segment) {
                 return None;
             }
             self.open[stream as usize] = (segment != NO_SEGMENT).then_some(SegmentId(segment));
         }
         let rows = from.column::<16>()?;
-        if rows.len() != count as usize {
-            return None;
-        }
+        let known_count = u32::try_from(rows.len()).ok().filter(|&known| known <= count)?;
         let mut changed = 0;
         for (id, row) in (0..).zip(rows) {
             let word =
@@ -87,16 +85,22 @@ impl Log {
             }
             self.segments[id as usize] = segment;
         }
+        // Segments that were added since are empty, or they are not what the snapshot knows of.
+        let added = (known_count..count).map(SegmentId);
+        for segment in added.clone().filter(|&it| !self.arena.is_blank(it)) {
+            changed += u32::from(segment::Header::read(self.arena.segment(segment)).is_some());
+        }
         for free in [&mut self.free_resident, &mut self.free_released] {
             free.clear();
             for id in from.column::<4>()? {
                 let segment = u32::from_le_bytes(*id);
-                if !known(segment) {
+                if !exists(segment) {
                     return None;
                 }
                 free.push(SegmentId(segment));
             }
         }
+        self.free_released.splice(0..0, added.rev());
         Some(changed)
     }
 
