@@ -220,14 +220,7 @@ impl MemoryFile {
         let superblock = self.file.superblock();
         let have: u32 = superblock.extents.iter().sum();
         let path = || self.file.path().to_owned();
-        // Before the first write to a segment: the snapshot does not describe what comes then.
-        self.file
-            .update(Durability::Process, |superblock| {
-                superblock.clean = None;
-                superblock.boot_id = boot_id();
-                superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
-            })
-            .map_err(|source| MemoryFileError::Io { action: "write to", path: path(), source })?;
+        // First: where there is no room for it, the file and its snapshot stay as they are.
         let wanted = self.geometry.segment_count();
         if wanted > have {
             self.file.grow(wanted - have).map_err(|source| MemoryFileError::Io {
@@ -236,6 +229,19 @@ impl MemoryFile {
                 source,
             })?;
         }
+        // Before the first write to a segment, and on the device before it: the snapshot does not
+        // describe what comes then.
+        let durability = match superblock.clean {
+            Some(_) => Durability::Power,
+            None => Durability::Process,
+        };
+        self.file
+            .update(durability, |superblock| {
+                superblock.clean = None;
+                superblock.boot_id = boot_id();
+                superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
+            })
+            .map_err(|source| MemoryFileError::Io { action: "write to", path: path(), source })?;
         self.file
             .update(Durability::Process, |superblock| {
                 superblock.shard_bytes = self.geometry.shard_bytes;
