@@ -363,6 +363,10 @@ fn less_memory_costs_what_the_policy_evicts_and_no_more() {
         assert_eq!(stat(&stats, "curr_items"), kept as u64, "{line} after {signal}");
         let (bytes, limit) = (stat(&stats, "bytes"), stat(&stats, "limit_maxbytes"));
         assert!(bytes > limit * 6 / 10, "{line} after {signal}: {bytes} of {limit} bytes in use");
+        // What was used last is evicted last, whatever shards it comes from and goes to.
+        let last = &now[now.len() - kept / 2..];
+        let missing = last.iter().filter(|item| item.is_none()).count();
+        assert!(missing * 20 < last.len(), "{line} after {signal}: {missing} of {}", last.len());
     }
 }
 
