@@ -335,9 +335,12 @@ fn open_snapshot(file: &CacheFile, snapshot_id: u64) -> Option<Arc<Snapshot>> {
 /// Gives a file that is refused another name, so that nothing in it is lost.
 fn set_aside(path: &Path, reason: Reason) -> Result<(), MemoryFileError> {
     let path = if path.is_dir() { path.join(NAME_IN_DIRECTORY) } else { path.to_owned() };
-    let mut aside = path.clone().into_os_string();
-    aside.push(".refused");
-    let aside = PathBuf::from(aside);
+    let numbered = |number: u32| {
+        let mut aside = path.clone().into_os_string();
+        aside.push(if number == 0 { ".refused".into() } else { format!(".refused-{number}") });
+        PathBuf::from(aside)
+    };
+    let aside = (0..).map(numbered).find(|aside| !aside.exists()).unwrap_or_else(|| numbered(0));
     fs::rename(&path, &aside).map_err(|source| MemoryFileError::Io {
         action: "set aside",
         path: path.clone(),

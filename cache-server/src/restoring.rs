@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use store::arena::{Arena, SegmentId};
+use store::arena::{Arena, CacheFile, SegmentId};
 use store::snapshot::Snapshot;
 use store::{Config, Geometry, Key, Restored, Shard, Timestamp};
 
@@ -176,6 +176,7 @@ pub struct Pending {
     geometry: Geometry,
     policy: eviction::Kind,
     arena: Box<dyn Arena>,
+    file: CacheFile,
     snapshot: Option<Arc<Snapshot>>,
     progress: Arc<Progress>,
     clock: Clock,
@@ -200,6 +201,7 @@ impl Pending {
             geometry: wanted.geometry,
             policy: wanted.policy,
             arena,
+            file: file.file.clone(),
             snapshot: file.snapshot.clone(),
             progress: Arc::clone(progress),
             clock: clock.clone(),
@@ -213,12 +215,13 @@ impl Pending {
     }
 
     /// Brings the shard back: from the snapshot, or else from its segments. A bug met on the way costs
-    /// the shard its items and its place in the file, and nothing else.
+    /// the shard its items, and nothing else.
     ///
     /// What comes with the shard is to be told once the shard is where others see it.
     pub fn restore(self) -> (Shard, Back) {
         let (geometry, policy) = (self.geometry, self.policy);
         let config = Config { geometry, policy, ..self.config };
+        let file = self.file.clone();
         let back = Back {
             progress: Arc::clone(&self.progress),
             clock: self.clock.clone(),
@@ -229,7 +232,10 @@ impl Pending {
                 shard = config.shard,
                 "restoring a shard met a bug in the server, please report it; the shard is empty"
             );
-            Shard::new(config)
+            match file.arena(config.shard) {
+                Ok(arena) => Shard::with_arena(config, Box::new(arena)),
+                Err(_) => Shard::new(config),
+            }
         });
         (shard, back)
     }

@@ -239,15 +239,21 @@ impl Shards {
     }
 
     /// The memory file failed under the server: goes on in anonymous memory, with empty shards. The
-    /// next server finds in the file what is left there.
+    /// file is emptied: what it holds is old from now on.
     pub fn abandon_file(&self) {
         if !self.progress.abandon() {
             return;
         }
         tracing::error!(
             "the memory file was truncated, or its device failed: it is given up, and the cache is \
-             empty; a restart brings back what is left of the file"
+             empty and in anonymous memory until the server is started again"
         );
+        // First: nothing that is acknowledged from now on may be undone by the file.
+        if let Some(Err(error)) = self.file.as_ref().map(CacheFile::discard) {
+            tracing::error!(
+                "remove the memory file before the next start, it is out of date: {error}"
+            );
+        }
         for (index, slot) in (0..).zip(&self.slots) {
             let config = store::Config { shard: index, ..self.config };
             let mut held = slot.held.lock();

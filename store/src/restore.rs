@@ -121,7 +121,7 @@ impl Shard {
             }
         }
         shard.join_parts(pending, &mut restored, now);
-        shard.end_reopening(&reopening, now);
+        shard.end_reopening(&mut reopening, now);
         restored.items = shard.items();
         restored.dropped_records += reopening.damages;
         restored.damaged_bytes += reopening.damaged_bytes;
@@ -168,7 +168,7 @@ impl Shard {
         Ok(())
     }
 
-    fn end_reopening(&mut self, reopening: &Reopening, now: Timestamp) {
+    fn end_reopening(&mut self, reopening: &mut Reopening, now: Timestamp) {
         self.log_mut().end_reopening(reopening);
         self.go_on_after(reopening.write_sequences, reopening.flush_at);
         self.evict_beyond_budget(now);

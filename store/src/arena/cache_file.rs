@@ -283,6 +283,12 @@ impl CacheFile {
         self.inner.file.sync_data()
     }
 
+    /// Empties the file, and the next [`Self::open`] finds none: for who goes on without it, and must
+    /// not have what it holds come back.
+    pub fn discard(&self) -> io::Result<()> {
+        self.inner.file.set_len(0)
+    }
+
     /// Adds an extent of so many segments for each shard, at the end of the file. An arena has them
     /// after it was asked to grow. After an error nothing has changed.
     pub fn grow(&self, segments_per_shard: u32) -> io::Result<()> {

@@ -26,8 +26,11 @@ use crate::time::Timestamp;
 const SEARCHES_MAX: usize = 16;
 /// The shortest stretch of damage in bytes: a record's.
 const LEAST_GAP: usize = *FILLER_BYTES.start() as usize;
-/// Where both copies of a shard's state are lost, sequence numbers go on so much above what is found.
-const SEQUENCES_LOST: u64 = 1 << 20;
+/// Lives of segments skipped by every walk: where power was lost, or both copies of a shard's state,
+/// some may have been lived that nothing tells of.
+const LIVES_SKIPPED: u64 = 1 << 20;
+/// Writes skipped likewise.
+const WRITES_SKIPPED: u64 = 1 << 24;
 
 /// A segment with an intact header, not yet walked.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +64,6 @@ pub(crate) struct Reopening {
     pub(crate) flush_at: Option<Timestamp>,
     /// No write was given this sequence number or a greater one.
     pub(crate) write_sequences: u64,
-    /// Whether sequence numbers have to be found in the records, since the page is damaged.
-    is_state_lost: bool,
 }
 
 impl Log {
@@ -72,7 +73,6 @@ impl Log {
         self.redo_patch();
         let state = self.arena.page_mut().and_then(page::State::read_mending);
         let was_blank = self.arena.page().is_none_or(|page| page.iter().all(|&byte| byte == 0));
-        reopening.is_state_lost = state.is_none();
         reopening.damages += u64::from(state.is_none() && !was_blank);
         self.state = state.unwrap_or_default();
         reopening.entries_hint = self.state.entries;
@@ -103,10 +103,7 @@ impl Log {
             reopening.unwalked.push(Unwalked { segment, header, sealed_used });
         }
         reopening.unwalked.sort_unstable_by_key(|it| it.header.sequence);
-        self.sequence = last.max(self.state.segment_sequences);
-        if reopening.is_state_lost {
-            self.sequence += SEQUENCES_LOST;
-        }
+        self.sequence = last.max(self.state.segment_sequences) + LIVES_SKIPPED;
         reopening
     }
 
@@ -196,8 +193,7 @@ impl Log {
             reopening.damaged_bytes += (to - from) as u64;
             fill(&mut self.arena.segment_mut(segment)[from..to], seal);
         }
-        let lost = if reopening.is_state_lost { SEQUENCES_LOST } else { 1 };
-        reopening.write_sequences = reopening.write_sequences.max(sequence_max + lost);
+        reopening.write_sequences = reopening.write_sequences.max(sequence_max + 1);
         self.segments[segment.index()] = Segment {
             // Not sealed before all are walked, or the first record to die would free it.
             state: State::Cleaning,
@@ -223,7 +219,8 @@ impl Log {
     }
 
     /// Every segment was walked: goes on where the log stood, in the segments that were open.
-    pub(crate) fn end_reopening(&mut self, reopening: &Reopening) {
+    pub(crate) fn end_reopening(&mut self, reopening: &mut Reopening) {
+        reopening.write_sequences += WRITES_SKIPPED;
         for stream in Stream::ALL {
             let open = reopening.unsealed.iter().filter(|it| it.stream == stream as u16);
             self.open[stream as usize] =
