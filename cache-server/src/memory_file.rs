@@ -11,10 +11,9 @@
 //! Where there is no room for a second file the shards stay as they were cut: the items matter more
 //! than the number of shards.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use eviction::Kind;
 use store::Geometry;

@@ -4,13 +4,12 @@
 //! through all of them. Whoever it is restores it under its lock, so a request waits for one shard at
 //! most, and those that are back serve meanwhile.
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread;
+use std::{fs, thread};
 
 use parking_lot::Mutex;
 use store::arena::{Arena, CacheFile, SegmentId};

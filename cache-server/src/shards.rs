@@ -4,13 +4,11 @@
 //! key, or for one bounded slice of maintenance, so with several shards for each worker two of them
 //! seldom want the same one.
 
-use std::fmt;
-use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
+use std::{fmt, io, thread};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};

@@ -5,7 +5,10 @@
 #![no_main]
 
 #[path = "../../store/tests/pair.rs"]
-#[expect(dead_code, reason = "the steps that end a process take a file, and files are slow to fuzz")]
+#[expect(
+    dead_code,
+    reason = "the steps that end a process take a file, and files are slow to fuzz"
+)]
 mod pair;
 
 use eviction::Kind;

@@ -19,15 +19,15 @@ mod saved;
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
+pub(crate) use reopen::Reopening;
+pub(crate) use saved::Unusable;
+
 use crate::arena::{Arena, SegmentId};
 use crate::page::{self, Patch};
 use crate::prefetch::prefetch_lines;
 use crate::record::{self, Seal, View};
 use crate::segment;
 use crate::time::Timestamp;
-
-pub(crate) use reopen::Reopening;
-pub(crate) use saved::Unusable;
 
 /// Cache lines of a record fetched ahead: header, key and a short value.
 const PREFETCHED_LINES: usize = 3;

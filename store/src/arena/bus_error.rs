@@ -27,11 +27,10 @@
     reason = "a signal handler is installed, and replaces pages under a mapping"
 )]
 
-use std::io;
 use std::mem::MaybeUninit;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use std::sync::{Once, OnceLock};
+use std::{io, ptr};
 
 use libc::{c_int, c_void, siginfo_t};
 

@@ -2,10 +2,9 @@
 
 use crate::arena::SegmentId;
 use crate::log::{Log, Segment, State, Stream};
-use crate::page;
 use crate::record::Seal;
-use crate::segment;
 use crate::snapshot::{Reader, Writer};
+use crate::{page, segment};
 
 const NO_SEGMENT: u32 = u32::MAX;
 
