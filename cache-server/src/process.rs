@@ -25,7 +25,7 @@ use crate::config::{Config, ProcessConfig, UnixSocket};
 use crate::net::listener::{ListenError, Listeners};
 use crate::pid_file::PidFile;
 use crate::server::{Server, StartError, Storage};
-use crate::signal::Signals;
+use crate::signal::{Signals, block_file_size_signal};
 
 /// Descriptors that are not clients: listening sockets, runtimes, logs.
 const SPARE_FILES: rlim_t = 64;
@@ -118,6 +118,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let config =
         &Config { memory_file: config.memory_file.as_deref().map(absolute), ..config.clone() };
     let pid_path = process.pid_file.as_deref().map(absolute);
+    block_file_size_signal().map_err(RunError::Signals)?;
     let storage = Storage::open(config)?;
     if process.daemon {
         go_into_background(config)?;

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 use std::{fs, thread};
 
 use parking_lot::Mutex;
@@ -20,6 +21,10 @@ use crate::clock::Clock;
 use crate::memory_file::{MemoryFile, Reason, Written};
 use crate::shards::Shards;
 
+/// How long a thread that nobody waits for leaves the processor to requests before it looks again,
+/// and how often it does so at most after each segment, so that a busy server comes to the end of it.
+const PASS: Duration = Duration::from_millis(1);
+const PASSES_MAX: u32 = 20;
 /// Shards give their items up to others in so many steps.
 const CONVERT_STEPS: u64 = 256;
 
@@ -35,6 +40,8 @@ pub struct Progress {
     /// From the start until the last shard was back.
     restored_ms: AtomicU64,
     restored: Mutex<Restored>,
+    /// Threads that wait for a shard, or bring one back, on behalf of a request.
+    demands: AtomicU32,
     is_abandoned: AtomicBool,
     /// The snapshot, which takes room for nothing once all shards are back.
     snapshot_path: Option<PathBuf>,
@@ -88,8 +95,31 @@ impl Progress {
             walked: AtomicU32::new(0),
             restored_ms: AtomicU64::new(0),
             restored: Mutex::new(Restored::default()),
+            demands: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
             snapshot_path,
+        }
+    }
+
+    /// A request needs a shard that is not back.
+    pub(crate) fn demand(&self) {
+        self.demands.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It has it.
+    pub(crate) fn demand_is_met(&self) {
+        self.demands.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Lets requests go first: waits while any of them needs a shard, unless it is one of `own`, those
+    /// that wait for the shard in hand.
+    fn let_requests_pass(&self, own: &AtomicU32) {
+        for _ in 0..PASSES_MAX {
+            let demands = self.demands.load(Ordering::Acquire);
+            if demands == 0 || own.load(Ordering::Acquire) > 0 {
+                break;
+            }
+            thread::park_timeout(PASS);
         }
     }
 
@@ -217,7 +247,8 @@ impl Pending {
     /// the shard its items, and nothing else.
     ///
     /// What comes with the shard is to be told once the shard is where others see it.
-    pub fn restore(self) -> (Shard, Back) {
+    /// While `own`, the requests that wait for this shard, are none, all others go first.
+    pub(crate) fn restore(self, own: &AtomicU32) -> (Shard, Back) {
         let (geometry, policy) = (self.geometry, self.policy);
         let config = Config { geometry, policy, ..self.config };
         let file = self.file.clone();
@@ -226,7 +257,7 @@ impl Pending {
             clock: self.clock.clone(),
             start: self.start,
         };
-        let shard = catch_unwind(AssertUnwindSafe(|| self.reopen())).unwrap_or_else(|_| {
+        let shard = catch_unwind(AssertUnwindSafe(|| self.reopen(own))).unwrap_or_else(|_| {
             tracing::error!(
                 shard = config.shard,
                 "restoring a shard met a bug in the server, please report it; the shard is empty"
@@ -239,10 +270,12 @@ impl Pending {
         (shard, back)
     }
 
-    fn reopen(self) -> Shard {
+    fn reopen(self, own: &AtomicU32) -> Shard {
         let now = || Timestamp(self.clock.now().unix_ms);
+        let progress = Arc::clone(&self.progress);
+        let pace = &mut || progress.let_requests_pass(own);
         let (mut shard, source, restored) =
-            reopen(self.config, self.arena, self.snapshot.as_deref(), now());
+            reopen(self.config, self.arena, self.snapshot.as_deref(), now(), pace);
         if self.policy != self.config.policy {
             shard.set_policy(self.policy, now());
         }
@@ -274,10 +307,11 @@ fn reopen(
     mut arena: Box<dyn Arena>,
     snapshot: Option<&Snapshot>,
     now: Timestamp,
+    pace: &mut dyn FnMut(),
 ) -> (Shard, Source, Restored) {
     if let Some(snapshot) = snapshot {
         let error = match snapshot.section(config.shard) {
-            Ok(section) => match Shard::reopen_from(config, arena, section) {
+            Ok(section) => match Shard::reopen_from_paced(config, arena, section, pace) {
                 Ok(shard) => {
                     let restored = Restored { items: shard.items(), ..Restored::default() };
                     return (shard, Source::Snapshot, restored);
@@ -291,7 +325,7 @@ fn reopen(
         };
         tracing::warn!(shard = config.shard, "a shard's segments are walked: {error:#}");
     }
-    let (shard, restored) = Shard::reopen(config, arena, now);
+    let (shard, restored) = Shard::reopen_paced(config, arena, now, pace);
     if restored.dropped_records > 0 {
         tracing::warn!(
             shard = config.shard,
@@ -340,7 +374,8 @@ pub fn convert(
         let Some(arena) = arenas[shard as usize].lock().take() else { return };
         let Written { geometry, policy } = file.written;
         let config = Config { geometry, policy, shard, ..config };
-        let (shard, source, restored) = reopen(config, arena, file.snapshot.as_deref(), now);
+        let (shard, source, restored) =
+            reopen(config, arena, file.snapshot.as_deref(), now, &mut || {});
         progress.count(source, restored);
         opened.lock().push(shard);
     });
@@ -422,7 +457,7 @@ impl Restorers {
                     if shard >= count {
                         break;
                     }
-                    drop(shards.lock_nth(shard));
+                    shards.bring_back(shard);
                 }
             };
             let name = format!("restore-{index}");

@@ -49,6 +49,9 @@ struct Slot {
     /// Whether the shard is there. While it is not, whoever locks it may wait for as long as it takes
     /// to bring one back.
     is_back: AtomicBool,
+    /// Requests that wait for the shard to come back.
+    waiting: AtomicU32,
+    progress: Arc<Progress>,
     held: Mutex<Held>,
 }
 
@@ -59,32 +62,48 @@ struct Held {
 }
 
 impl Slot {
-    fn of(shard: Shard) -> CachePadded<Self> {
-        let held = Mutex::new(Held { shard, pending: None });
-        CachePadded::new(Self { is_back: AtomicBool::new(true), held })
+    fn of(shard: Shard, progress: &Arc<Progress>) -> CachePadded<Self> {
+        Self::holding(Held { shard, pending: None }, progress)
     }
 
-    fn pending(pending: Pending) -> CachePadded<Self> {
+    fn pending(pending: Pending, progress: &Arc<Progress>) -> CachePadded<Self> {
         let shard = pending.placeholder();
-        let held = Mutex::new(Held { shard, pending: Some(Box::new(pending)) });
-        CachePadded::new(Self { is_back: AtomicBool::new(false), held })
+        Self::holding(Held { shard, pending: Some(Box::new(pending)) }, progress)
+    }
+
+    fn holding(held: Held, progress: &Arc<Progress>) -> CachePadded<Self> {
+        CachePadded::new(Self {
+            is_back: AtomicBool::new(held.pending.is_none()),
+            waiting: AtomicU32::new(0),
+            progress: Arc::clone(progress),
+            held: Mutex::new(held),
+        })
     }
 
     /// Locks the shard, and brings it back if nobody has before.
     #[inline]
     fn lock(&self) -> Locked<'_> {
-        let mut held = self.held.lock();
-        if held.pending.is_some() {
-            self.bring_back(&mut held);
+        if !self.is_back.load(Ordering::Acquire) {
+            self.demand();
         }
-        Locked(held)
+        Locked(self.held.lock())
     }
 
+    /// Brings the shard back for a request, or waits for whoever is at it.
     #[cold]
     #[inline(never)]
-    fn bring_back(&self, held: &mut Held) {
+    fn demand(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.progress.demand();
+        self.bring_back();
+        self.progress.demand_is_met();
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn bring_back(&self) {
+        let mut held = self.held.lock();
         let Some(pending) = held.pending.take() else { return };
-        let (shard, back) = pending.restore();
+        let (shard, back) = pending.restore(&self.waiting);
         held.shard = shard;
         self.is_back.store(true, Ordering::Release);
         back.tell();
@@ -102,9 +121,10 @@ impl Shards {
         let geometry = config.geometry();
         let arena = || HeapArena::new(geometry.segment_bytes, geometry.segment_count());
         let shard_config = shard_config(config, geometry);
+        let progress = Arc::new(Progress::none());
         let shard = |shard| {
             let config = store::Config { shard, ..shard_config };
-            Slot::of(Shard::with_arena(config, Box::new(arena())))
+            Slot::of(Shard::with_arena(config, Box::new(arena())), &progress)
         };
         Self {
             slots: (0..geometry.shard_count).map(shard).collect(),
@@ -113,7 +133,7 @@ impl Shards {
             config: shard_config,
             threads: config.threads,
             file: None,
-            progress: Arc::new(Progress::none()),
+            progress,
             saved_counters: String::new(),
         }
     }
@@ -141,9 +161,9 @@ impl Shards {
             let config = store::Config { shard, ..shard_config };
             let arena: Box<dyn Arena> = Box::new(target.arena(shard)?);
             if !is_warm || file.successor.is_some() {
-                return Ok(Slot::of(Shard::with_arena(config, arena)));
+                return Ok(Slot::of(Shard::with_arena(config, arena), &progress));
             }
-            Ok(Slot::pending(Pending::new(&file, arena, config, &progress, clock)))
+            Ok(Slot::pending(Pending::new(&file, arena, config, &progress, clock), &progress))
         };
         let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
         let shards = Self {
@@ -327,6 +347,11 @@ impl Shards {
     /// Locks one shard after the other, those alone that are there: for who must not wait.
     pub fn each_that_is_back(&self) -> impl Iterator<Item = Locked<'_>> {
         self.slots.iter().filter_map(|slot| slot.lock_if_back())
+    }
+
+    /// Brings the shard of this number back, behind those that requests wait for.
+    pub(crate) fn bring_back(&self, index: u32) {
+        self.slots[index as usize].bring_back();
     }
 
     /// Locks the shard of this number, if it is there.

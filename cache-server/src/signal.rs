@@ -2,10 +2,21 @@
 //!
 //! The signals are blocked in every thread and taken up by the one that waits for them, so no code
 //! runs inside a signal handler. SIGHUP is taken up and ignored, as in memcached, so that closing a
-//! terminal does not empty a cache; SIGPIPE is ignored by Rust's runtime.
+//! terminal does not empty a cache; SIGPIPE is ignored by Rust's runtime. SIGXFSZ is blocked and left
+//! at that.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+
+/// Has what would make a file larger than the process may (`ulimit -f`) fail with an error, which can
+/// be told, instead of ending the process.
+///
+/// # Errors
+///
+/// None that is known; the operating system's, passed on.
+pub fn block_file_size_signal() -> Result<(), Errno> {
+    SigSet::from(Signal::SIGXFSZ).thread_block()
+}
 
 /// The signals that this process waits for.
 #[derive(Debug)]

@@ -87,6 +87,17 @@ impl Shard {
     ///
     /// Nothing is believed but what a checksum confirms; what fails is dropped and counted.
     pub fn reopen(config: Config, arena: Box<dyn Arena>, now: Timestamp) -> (Self, Restored) {
+        Self::reopen_paced(config, arena, now, &mut || {})
+    }
+
+    /// As [`Self::reopen`], with a call of `pace` after every segment: who has something more urgent
+    /// to do can do it there.
+    pub fn reopen_paced(
+        config: Config,
+        arena: Box<dyn Arena>,
+        now: Timestamp,
+        pace: &mut dyn FnMut(),
+    ) -> (Self, Restored) {
         let mut shard = Self::over(config, Log::over(arena, config.shard));
         let mut restored = Restored::default();
         let mut reopening = shard.log_mut().begin_reopening();
@@ -98,6 +109,7 @@ impl Shard {
         let mut pending = Pending::default();
         let mut found = Vec::new();
         for segment in std::mem::take(&mut reopening.unwalked) {
+            pace();
             found.clear();
             let mut twins = Vec::new();
             shard.log_mut().walk(&segment, &mut reopening, |location, record| {
@@ -139,8 +151,22 @@ impl Shard {
         arena: Box<dyn Arena>,
         section: &[u8],
     ) -> Result<Self, (RestoreError, Box<dyn Arena>)> {
+        Self::reopen_from_paced(config, arena, section, &mut || {})
+    }
+
+    /// As [`Self::reopen_from`], with a call of `pace` after every segment and every column.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reopen_from`].
+    pub fn reopen_from_paced(
+        config: Config,
+        arena: Box<dyn Arena>,
+        section: &[u8],
+        pace: &mut dyn FnMut(),
+    ) -> Result<Self, (RestoreError, Box<dyn Arena>)> {
         let mut shard = Self::over(config, Log::over(arena, config.shard));
-        match shard.load(section) {
+        match shard.load(section, pace) {
             Ok(()) => Ok(shard),
             Err(error) => Err((error, shard.into_arena())),
         }
@@ -154,16 +180,17 @@ impl Shard {
         bytes
     }
 
-    fn load(&mut self, section: &[u8]) -> Result<(), RestoreError> {
+    fn load(&mut self, section: &[u8], pace: &mut dyn FnMut()) -> Result<(), RestoreError> {
         let damaged = || SnapshotError::Section { shard: self.number() };
         let damaged = damaged();
         let mut from = Reader::new(section);
-        match self.log_mut().load(&mut from) {
+        match self.log_mut().load(&mut from, pace) {
             Ok(()) => {}
             Err(Unusable::Snapshot) => return Err(damaged.into()),
             Err(Unusable::Changed { segments }) => return Err(RestoreError::Segments { segments }),
         }
-        self.load_parts(&mut from).ok_or(damaged)?;
+        self.load_parts(&mut from, pace).ok_or(damaged)?;
+        pace();
         self.load_policy(from.rest()).map_err(SnapshotError::from)?;
         Ok(())
     }

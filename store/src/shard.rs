@@ -555,7 +555,11 @@ impl Shard {
     }
 
     /// Takes all but log and policy from a snapshot; `None` when that cannot be.
-    pub(crate) fn load_parts(&mut self, from: &mut Reader<'_>) -> Option<()> {
+    pub(crate) fn load_parts(
+        &mut self,
+        from: &mut Reader<'_>,
+        pace: &mut dyn FnMut(),
+    ) -> Option<()> {
         self.sequence = from.u64()?;
         self.flush_at = Some(from.u64()?).filter(|&at| at != u64::MAX).map(Timestamp);
         self.sweep_at = from.u32()?;
@@ -565,6 +569,7 @@ impl Shard {
         self.entries = Entries::load(from, entries_max(&self.config))?;
         let high = self.entries.high();
         self.chains = Chains::load(from, high)?;
+        pace();
         self.index = Index::load(from, high)?;
         Some(())
     }

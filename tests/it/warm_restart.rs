@@ -19,6 +19,7 @@ use tests::connection::Connection;
 use tests::killer::{self, Plan, Report, stat, stats, text};
 use tests::ledger::Forgetting;
 use tests::process::{Launcher, Process};
+use tests::program::Program;
 use tests::wait;
 
 /// A folder that costs no disk, where there is one.
@@ -730,4 +731,19 @@ fn a_file_cut_under_a_running_server_does_not_end_it() {
     for (again, after) in again.iter().zip(&after) {
         assert!(after.is_none() || again == after);
     }
+}
+
+#[test]
+fn a_limit_of_file_size_is_told_at_the_start() {
+    let folder = folder();
+    let file = folder.path().join("cache");
+    // In blocks of 512 bytes: 4 MiB.
+    let line = r#"ulimit -f 8192 && exec "$0" -u root -l 127.0.0.1 -p 0 -m 64 -e "$1""#;
+    let mut limited = Command::new("sh");
+    limited.args(["-c", line]).arg(Program::Server.path()).arg(&file);
+    let output = limited.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code != 0), "{:?}: {said}", output.status);
+    assert!(said.contains("File too large"), "{said}");
+    assert!(!file.exists(), "nothing is left behind");
 }

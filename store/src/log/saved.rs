@@ -40,8 +40,12 @@ impl Log {
     }
 
     /// Goes on from a snapshot, provided that every segment holds what it held then.
-    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Unusable> {
-        let changed = self.load_segments(from).ok_or(Unusable::Snapshot)?;
+    pub(crate) fn load(
+        &mut self,
+        from: &mut Reader<'_>,
+        pace: &mut dyn FnMut(),
+    ) -> Result<(), Unusable> {
+        let changed = self.load_segments(from, pace).ok_or(Unusable::Snapshot)?;
         match changed {
             0 => Ok(()),
             segments => Err(Unusable::Changed { segments }),
@@ -49,7 +53,7 @@ impl Log {
     }
 
     /// How many segments hold other bytes than they did; `None` when the snapshot cannot be.
-    fn load_segments(&mut self, from: &mut Reader<'_>) -> Option<u32> {
+    fn load_segments(&mut self, from: &mut Reader<'_>, pace: &mut dyn FnMut()) -> Option<u32> {
         // The page is as trustworthy as the segments: it is not in use between the stop and now.
         self.state = self.arena.page_mut().and_then(page::State::read_mending)?;
         self.sequence = from.u64()?;
@@ -76,6 +80,7 @@ impl Log {
                 return None;
             }
             if state != State::Free {
+                pace();
                 let bytes = self.arena.segment(SegmentId(id));
                 let header = segment::Header::read(bytes);
                 segment.seal = header.map_or_else(Seal::default, |header| header.record_seal());
