@@ -3,6 +3,8 @@
 //! A shard is single-threaded; this is where threads meet it. A lock is held for one command on one
 //! key, or for one bounded slice of maintenance, so with several shards for each worker two of them
 //! seldom want the same one.
+//!
+//! A shard that lies in the memory file may still have to be brought back from there: `restoring.rs`.
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
