@@ -1,9 +1,13 @@
-//! A file that appears when it is whole: written beside its place, then moved there.
+//! A file that appears when it is whole: written beside its place, then moved there. What stands
+//! there is replaced if it is a backup, and nothing else ever.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// What a zstd frame begins with, and so a backup (RFC 8878, section 3.1.1).
+const BEGINNING: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 
 /// A file under way. Dropped before [`NewFile::commit`], it is gone.
 #[derive(Debug)]
@@ -20,9 +24,13 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// When there can be none, or another one is under way to the same place.
+    /// When there can be none, another one is under way to the same place, or something other than a
+    /// backup stands there.
     pub fn begin(path: &Path) -> io::Result<Self> {
-        let mut beside = path.to_owned().into_os_string();
+        // What a link leads to is meant, and not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        refuse_to_replace(&path)?;
+        let mut beside = path.clone().into_os_string();
         beside.push(".tmp");
         let beside = PathBuf::from(beside);
         let file = OpenOptions::new()
@@ -40,8 +48,9 @@ impl NewFile {
         if fs::metadata(&beside).map(|named| named.ino()).ok() != Some(file.metadata()?.ino()) {
             return Err(busy());
         }
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.set_len(0)?;
-        Ok(Self { file, beside: Some(beside), path: path.to_owned() })
+        Ok(Self { file, beside: Some(beside), path })
     }
 
     /// Where to write.
@@ -64,6 +73,22 @@ impl NewFile {
     }
 }
 
+fn refuse_to_replace(path: &Path) -> io::Result<()> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut beginning = Vec::new();
+    File::open(path)?.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    if beginning.is_empty() || beginning == BEGINNING {
+        return Ok(());
+    }
+    Err(io::Error::other("it holds something other than a backup, which is left alone"))
+}
+
 impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(beside) = &self.beside {
@@ -83,16 +108,36 @@ mod tests {
     fn a_file_takes_its_place_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        fs::write(&path, "before").unwrap();
+        let before = [&BEGINNING[..], b"before"].concat();
+        fs::write(&path, &before).unwrap();
         let given_up = NewFile::begin(&path).unwrap();
         given_up.file().write_all(b"half").unwrap();
         assert!(NewFile::begin(&path).is_err(), "one at a time");
         drop(given_up);
-        assert_eq!(fs::read(&path).unwrap(), b"before");
+        assert_eq!(fs::read(&path).unwrap(), before);
         let new = NewFile::begin(&path).unwrap();
         new.file().write_all(b"after").unwrap();
         new.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"after");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn what_is_no_backup_is_left_alone_and_links_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "somebody's").unwrap();
+        assert!(NewFile::begin(&path).is_err());
+        assert!(NewFile::begin(Path::new("/dev/null")).is_err());
+        assert!(NewFile::begin(folder.path()).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"somebody's");
+        fs::write(&path, BEGINNING).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let new = NewFile::begin(&link).unwrap();
+        new.file().write_all(b"after").unwrap();
+        new.commit().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"after");
     }
 }

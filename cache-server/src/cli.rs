@@ -250,7 +250,10 @@ fn parse_word(text: &str) -> Result<String, String> {
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
-    Ok(text.trim_start().into())
+    match text.trim_start() {
+        "" => Err("a path has at least one character".into()),
+        path => Ok(path.into()),
+    }
 }
 
 /// `path` without the spaces before it.

@@ -143,8 +143,19 @@ impl MemoryFile {
         if config.require_warm {
             return Err(MemoryFileError::Cold { path: path.to_owned(), reason: refused });
         }
-        set_aside(path, refused)?;
-        Self::create(path, config, refused, now)
+        let aside = set_aside(path, refused)?;
+        match Self::create(path, config, refused, now) {
+            Err(MemoryFileError::Open(OpenError::Reserve { .. })) => {
+                tracing::warn!("there is no room beside {}: it is removed", aside.display());
+                fs::remove_file(&aside).map_err(|source| MemoryFileError::Io {
+                    action: "remove",
+                    path: aside,
+                    source,
+                })?;
+                Self::create(path, config, refused, now)
+            }
+            created => created,
+        }
     }
 
     fn create(
@@ -180,8 +191,10 @@ impl MemoryFile {
                 .unwrap_or(config.eviction),
         };
         let wanted = config.geometry();
+        let has_room = wanted.segment_count() <= before.extents.iter().sum() || file.can_grow();
         let is_cut_alike = wanted.shard_count == before.shard_count
-            && wanted.segment_bytes == before.segment_bytes;
+            && wanted.segment_bytes == before.segment_bytes
+            && has_room;
         let successor = if is_cut_alike { None } else { successor(&file, config, wanted, now)? };
         let geometry = if is_cut_alike || successor.is_some() {
             wanted
@@ -209,47 +222,25 @@ impl MemoryFile {
         let memory_file =
             Self { file, successor, written, geometry, reason, snapshot, clock_back_ms };
         if memory_file.successor.is_none() {
-            memory_file.take_into_use(config, now)?;
+            memory_file.reserve()?;
         }
         Ok(memory_file)
     }
 
-    /// Marks the file as in use, with the room that it is to have.
-    fn take_into_use(&self, config: &Config, now: Now) -> Result<(), MemoryFileError> {
-        let superblock = self.file.superblock();
-        let have: u32 = superblock.extents.iter().sum();
-        let path = || self.file.path().to_owned();
-        // First: where there is no room for it, the file and its snapshot stay as they are.
+    /// Gives the file the room that it is to have. Where there is none, the file and its snapshot stay
+    /// as they are.
+    fn reserve(&self) -> Result<(), MemoryFileError> {
+        let have: u32 = self.file.superblock().extents.iter().sum();
         let wanted = self.geometry.segment_count();
-        if wanted > have {
-            self.file.grow(wanted - have).map_err(|source| MemoryFileError::Io {
-                action: "reserve more memory in",
-                path: path(),
-                source,
-            })?;
+        if wanted <= have {
+            return Ok(());
         }
-        // Before the first write to a segment, and on the device before it: the snapshot does not
-        // describe what comes then.
-        let durability = match superblock.clean {
-            Some(_) => Durability::Power,
-            None => Durability::Process,
-        };
-        self.file
-            .update(durability, |superblock| {
-                superblock.clean = None;
-                superblock.boot_id = boot_id();
-                superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
-            })
-            .map_err(|source| MemoryFileError::Io { action: "write to", path: path(), source })?;
-        self.file
-            .update(Durability::Process, |superblock| {
-                superblock.shard_bytes = self.geometry.shard_bytes;
-                superblock.item_bytes_max = config.item_bytes_max as u64;
-                superblock.policy = policy_name(config.eviction);
-            })
-            .map_err(|source| MemoryFileError::Io { action: "write to", path: path(), source })
+        self.file.grow(wanted - have).map_err(|source| MemoryFileError::Io {
+            action: "reserve more memory in",
+            path: self.file.path().to_owned(),
+            source,
+        })
     }
-
     /// What the server before counted; nothing where it was killed.
     pub fn saved_counters(&self) -> String {
         let owner = self.written.geometry.shard_count;
@@ -261,6 +252,27 @@ impl MemoryFile {
     pub fn cache_id(&self) -> u128 {
         self.file.superblock().cache_id
     }
+}
+
+/// Marks a file as in use, by shards that are cut and ranked so: before the first write to a segment,
+/// and on the device before it, since the snapshot does not describe what comes then.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn take_into_use(file: &CacheFile, config: &store::Config, now: Now) -> io::Result<()> {
+    let durability = match file.superblock().clean {
+        Some(_) => Durability::Power,
+        None => Durability::Process,
+    };
+    file.update(durability, |superblock| {
+        superblock.clean = None;
+        superblock.boot_id = boot_id();
+        superblock.seen_unix_ms = superblock.seen_unix_ms.max(now.unix_ms);
+        superblock.shard_bytes = config.geometry.shard_bytes;
+        superblock.item_bytes_max = config.item_bytes_max;
+        superblock.policy = policy_name(config.policy);
+    })
 }
 
 /// No cluster: the only one there is so far.
@@ -332,8 +344,10 @@ fn open_snapshot(file: &CacheFile, snapshot_id: u64) -> Option<Arc<Snapshot>> {
 }
 
 /// Gives a file that is refused another name, so that nothing in it is lost.
-fn set_aside(path: &Path, reason: Reason) -> Result<(), MemoryFileError> {
+fn set_aside(path: &Path, reason: Reason) -> Result<PathBuf, MemoryFileError> {
     let path = if path.is_dir() { path.join(NAME_IN_DIRECTORY) } else { path.to_owned() };
+    // What a link leads to is meant, and not the link.
+    let path = fs::canonicalize(&path).unwrap_or(path);
     let numbered = |number: u32| {
         let mut aside = path.clone().into_os_string();
         aside.push(if number == 0 { ".refused".into() } else { format!(".refused-{number}") });
@@ -346,7 +360,7 @@ fn set_aside(path: &Path, reason: Reason) -> Result<(), MemoryFileError> {
         source,
     })?;
     tracing::warn!(%reason, "{} is refused and set aside as {}", path.display(), aside.display());
-    Ok(())
+    Ok(aside)
 }
 
 /// The file's name where a directory was given.

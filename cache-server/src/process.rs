@@ -119,11 +119,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         &Config { memory_file: config.memory_file.as_deref().map(absolute), ..config.clone() };
     let pid_path = process.pid_file.as_deref().map(absolute);
     block_file_size_signal().map_err(RunError::Signals)?;
+    // A stop that is asked for from here on is an orderly one.
+    let signals = Signals::block().map_err(RunError::Signals)?;
     let storage = Storage::open(config)?;
     if process.daemon {
         go_into_background(config)?;
     }
-    let signals = Signals::block().map_err(RunError::Signals)?;
     if process.lock_memory {
         lock_memory();
     }

@@ -76,7 +76,10 @@ impl Progress {
     pub fn of(file: &MemoryFile, pending: u32) -> Self {
         let was_converted = file.successor.is_some();
         let snapshot_path = Some(file.file.snapshot_path());
-        Self::new(Some(file.reason), file.clock_back_ms, pending, was_converted, snapshot_path)
+        let progress =
+            Self::new(Some(file.reason), file.clock_back_ms, pending, was_converted, snapshot_path);
+        progress.restored.lock().damaged_bytes = file.file.truncated_bytes();
+        progress
     }
 
     fn new(
@@ -173,6 +176,9 @@ impl Progress {
         let kind = match (self.reason, from_snapshot, walked) {
             (None, ..) => "none",
             _ if self.was_converted => "converted",
+            // Nothing is back yet: what is expected.
+            (Some(Reason::CleanStop), 0, 0) if self.is_restoring() => "snapshot",
+            (Some(_), 0, 0) if self.is_restoring() => "walk",
             (_, 0, 0) => "cold",
             (_, _, 0) => "snapshot",
             (_, 0, _) => "walk",
@@ -236,6 +242,11 @@ impl Pending {
             clock: clock.clone(),
             start: Timestamp(clock.now().unix_ms),
         }
+    }
+
+    /// The shard does not come back, since the file is given up.
+    pub(crate) fn give_up(self) -> Back {
+        Back { progress: self.progress, clock: self.clock, start: self.start }
     }
 
     /// What stands for the shard until it is back: one without any memory.

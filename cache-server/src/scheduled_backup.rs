@@ -6,8 +6,8 @@
 //! the server cuts short, leaves the one before it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -25,6 +25,8 @@ use crate::config::BackupConfig;
 
 /// The pause after each slice. With it a backup takes less than half a core's time.
 const SLICE_PAUSE: Duration = Duration::from_micros(200);
+/// What a zstd frame begins with, and so a backup (RFC 8878, section 3.1.1).
+const BEGINNING: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 /// Fast rather than small: the server has other things to do.
 const COMPRESSION_LEVEL: i32 = 1;
 
@@ -126,6 +128,8 @@ impl Drop for ScheduledBackup {
 enum WriteError {
     #[error("the server stops")]
     Stopped,
+    #[error("{} is something other than a backup, and is left alone", path.display())]
+    InTheWay { path: PathBuf },
     #[error("another backup is being written to {}", path.display())]
     Busy { path: PathBuf },
     #[error("a slice holds what is no item, which is a bug in the server")]
@@ -180,20 +184,23 @@ impl Writer {
 
     /// Writes a backup and has it take the place of the one before.
     fn write(&self) -> Result<Totals, WriteError> {
-        let mut beside = self.path.clone().into_os_string();
+        // What a link leads to is meant, and not the link.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        refuse_to_replace(&path)?;
+        let mut beside = path.clone().into_os_string();
         beside.push(".tmp");
         let beside = PathBuf::from(beside);
         let file = create(&beside)?;
         let written = self.write_items(&file).and_then(|totals| {
             file.sync_all()?;
-            fs::rename(&beside, &self.path)?;
+            fs::rename(&beside, &path)?;
             Ok(totals)
         });
         if written.is_err() {
             // Better gone, but what is wrong has been said already.
             let _ = fs::remove_file(&beside);
         } else {
-            sync_folder_of(&self.path)?;
+            sync_folder_of(&path)?;
         }
         written
     }
@@ -246,8 +253,24 @@ fn create(path: &Path) -> Result<File, WriteError> {
     if fs::metadata(path).map(|named| named.ino()).ok() != Some(file.metadata()?.ino()) {
         return Err(busy());
     }
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.set_len(0)?;
     Ok(file)
+}
+
+/// A backup takes the place of a backup, and of nothing else: least of all of the memory file.
+fn refuse_to_replace(path: &Path) -> Result<(), WriteError> {
+    let in_the_way = || WriteError::InTheWay { path: path.to_owned() };
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.is_file() {
+        return Err(in_the_way());
+    }
+    let mut beginning = Vec::new();
+    File::open(path)?.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    if beginning.is_empty() || beginning == BEGINNING { Ok(()) } else { Err(in_the_way()) }
 }
 
 /// Has the name of a file survive a power cut, too.

@@ -97,6 +97,7 @@ impl Server {
             addresses,
         ));
         let Storage { shards, cache_id, clock } = storage;
+        shards.take_into_use(clock.now())?;
         let commands: Box<[_]> = listeners
             .iter()
             .map(|_| Arc::new(CachePadded::new(CommandCounters::default())))

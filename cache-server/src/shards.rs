@@ -14,13 +14,14 @@ use std::{fmt, io, thread};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
+use store::arena::bus_error::bus_errors;
 use store::arena::{Arena, CacheFile, Durability, HeapArena};
 use store::snapshot::{SnapshotName, SnapshotWriter};
 use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
 
 use crate::clock::{Clock, Now};
 use crate::config::Config;
-use crate::memory_file::{MemoryFile, MemoryFileError};
+use crate::memory_file::{MemoryFile, MemoryFileError, take_into_use};
 use crate::restoring::{Pending, Progress, convert};
 
 /// Entries that a sweep looks at under one lock: some ten microseconds.
@@ -38,6 +39,8 @@ pub struct Shards {
     file: Option<CacheFile>,
     progress: Arc<Progress>,
     saved_counters: String,
+    /// Pages of memory files that had failed when this one was opened.
+    bus_errors_before: u64,
 }
 
 impl fmt::Debug for Shards {
@@ -137,6 +140,7 @@ impl Shards {
             file: None,
             progress,
             saved_counters: String::new(),
+            bus_errors_before: bus_errors(),
         }
     }
 
@@ -177,6 +181,7 @@ impl Shards {
             file: Some(target.clone()),
             progress,
             saved_counters: file.saved_counters(),
+            bus_errors_before: bus_errors(),
         };
         if let Some(successor) = &file.successor {
             tracing::info!(
@@ -214,6 +219,9 @@ impl Shards {
     /// When it cannot be written: the next server walks the segments then.
     pub fn save(&self, counters: &str, now: Now) -> io::Result<()> {
         let Some(file) = self.file() else { return Ok(()) };
+        if bus_errors() != self.bus_errors_before {
+            return Err(io::Error::other("the memory file failed"));
+        }
         let superblock = file.superblock();
         let name = SnapshotName {
             cache_id: superblock.cache_id,
@@ -247,6 +255,20 @@ impl Shards {
         })
     }
 
+    /// Marks the memory file as in use: to be called before anybody is served.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn take_into_use(&self, now: Now) -> Result<(), MemoryFileError> {
+        let Some(file) = self.file() else { return Ok(()) };
+        take_into_use(file, &self.config, now).map_err(|source| MemoryFileError::Io {
+            action: "write to",
+            path: file.path().to_owned(),
+            source,
+        })
+    }
+
     /// Notes the time in the memory file, for the next server to compare its clock with.
     pub fn note_time(&self, now: Now) {
         let Some(file) = self.file() else { return };
@@ -274,12 +296,16 @@ impl Shards {
                 "remove the memory file before the next start, it is out of date: {error}"
             );
         }
+        let geometry = self.geometry.with_memory(self.memory_bytes());
         for (index, slot) in (0..).zip(&self.slots) {
-            let config = store::Config { shard: index, ..self.config };
+            let config = store::Config { shard: index, geometry, ..self.config };
             let mut held = slot.held.lock();
-            held.pending = None;
+            let pending = held.pending.take();
             held.shard = Shard::new(config);
             slot.is_back.store(true, Ordering::Release);
+            if let Some(pending) = pending {
+                pending.give_up().tell();
+            }
         }
     }
 
@@ -331,7 +357,11 @@ impl Shards {
     pub fn prefetch(&self, keys: &[Key<'_>]) {
         for depth in PrefetchDepth::ALL {
             for key in keys {
-                self.lock(key).prefetch(key, depth);
+                let owner = self.geometry.shard_of(key.hash()) as usize;
+                // A request waits for the shard that it needs, and for no other.
+                if let Some(shard) = self.slots[owner].lock_if_back() {
+                    shard.prefetch(key, depth);
+                }
             }
         }
     }

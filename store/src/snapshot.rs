@@ -17,7 +17,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -99,6 +99,17 @@ struct Progress {
     file: File,
     end: u64,
     rows: Vec<Row>,
+    is_finished: bool,
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        let progress = self.progress.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !progress.is_finished {
+            // It is of no use, and what is wrong has been told already.
+            let _ = std::fs::remove_file(&self.unfinished);
+        }
+    }
 }
 
 impl SnapshotWriter {
@@ -117,10 +128,12 @@ impl SnapshotWriter {
             .truncate(true)
             .mode(0o600)
             .open(&unfinished)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         let progress = Mutex::new(Progress {
             file,
             end: header_bytes(name.shard_count) as u64,
             rows: vec![Row::default(); name.shard_count as usize + 1],
+            is_finished: false,
         });
         Ok(Self { path: path.to_owned(), unfinished, name, progress })
     }
@@ -147,7 +160,7 @@ impl SnapshotWriter {
     ///
     /// When the file cannot be written.
     pub fn finish(self) -> io::Result<()> {
-        let progress = self.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let mut header = Vec::with_capacity(header_bytes(self.name.shard_count));
         header.write_all(&MAGIC)?;
         header.write_all(&FORMAT.to_le_bytes())?;
@@ -164,6 +177,7 @@ impl SnapshotWriter {
         progress.file.write_all_at(&header, 0)?;
         progress.file.sync_all()?;
         std::fs::rename(&self.unfinished, &self.path)?;
+        progress.is_finished = true;
         match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             Some(folder) => File::open(folder)?.sync_all(),
             None => File::open(".")?.sync_all(),

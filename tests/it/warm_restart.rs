@@ -751,3 +751,56 @@ fn a_limit_of_file_size_is_told_at_the_start() {
     assert!(said.contains("File too large"), "{said}");
     assert!(!file.exists(), "nothing is left behind");
 }
+
+#[test]
+fn a_start_that_fails_leaves_the_snapshot_to_the_next() {
+    let folder = folder();
+    let file = folder.path().join("cache");
+    let launcher_of = |line: &str| launcher(line, &file);
+    let process = launcher_of("-m 64").start();
+    known::fill(&mut process.connect(), 0..1000, known::bytes);
+    process.stop("TERM");
+    let (status, said) = launcher_of("-m 64 -P /nonexistent/folder/pid").refused();
+    assert!(!status.success(), "{said}");
+    let process = launcher_of("-m 64").start();
+    assert_eq!(text(&restored(&process), "restore_kind"), "snapshot");
+    let items = known::read_all(&mut process.connect(), 0..1000, known::bytes);
+    assert!(items.iter().all(Option::is_some));
+}
+
+#[test]
+fn memory_that_grew_in_64_steps_is_made_anew_when_it_is_to_grow_again() {
+    let folder = folder();
+    let file = folder.path().join("cache");
+    let process = launcher("-m 128 -t 1", &file).start();
+    known::fill(&mut process.connect(), 0..1000, known::bytes);
+    let mut connection = process.connect();
+    let steps = (129..250).take_while(|mebibytes| {
+        ask(&mut connection, &format!("cache_memlimit {mebibytes}\r\n")) == "OK"
+    });
+    assert_eq!(steps.count(), 63, "and then it says that it cannot");
+    process.stop("TERM");
+    // Shards and segments are as large as before.
+    let process = launcher("-m 200 -t 1", &file).start();
+    assert_eq!(text(&restored(&process), "restore_kind"), "converted");
+    let items = known::read_all(&mut process.connect(), 0..1000, known::bytes);
+    assert!(items.iter().all(Option::is_some));
+}
+
+#[test]
+fn a_backup_never_takes_the_place_of_the_memory_file() {
+    let folder = folder();
+    let file = folder.path().join("cache");
+    let line = format!("-m 64 --backup-interval 1 --backup-file {}", file.display());
+    let process = launcher(&line, &file).start();
+    let failed = wait::until(Duration::from_secs(20), || {
+        let stats = stats(&mut process.connect());
+        (text(&stats, "backup_last_result") == "failed").then_some(())
+    });
+    assert!(failed.is_some(), "it is told");
+    known::fill(&mut process.connect(), 0..100, known::bytes);
+    process.kill();
+    let process = launcher("-m 64", &file).start();
+    let items = known::read_all(&mut process.connect(), 0..100, known::bytes);
+    assert!(items.iter().all(Option::is_some));
+}

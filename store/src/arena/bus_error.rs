@@ -35,7 +35,7 @@ use std::{io, ptr};
 use libc::{c_int, c_void, siginfo_t};
 
 /// Mappings at once: a page and an extent for each of 8,192 shards.
-const MAPPINGS_MAX: usize = 1 << 14;
+pub(crate) const MAPPINGS_MAX: usize = 1 << 14;
 /// What an entry counts in. Mappings begin and end at multiples of it.
 const UNIT_BYTES: usize = 4096;
 /// Bits of an entry that hold a length; 28 bits of 4 KiB are 1 TiB. The 36 bits above hold the

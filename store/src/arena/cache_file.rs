@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::arena::bus_error::MAPPINGS_MAX;
 use crate::arena::{MappedArena, space};
 use crate::superblock::{
     COPY_BYTES, EXTENTS_MAX, MAGIC_UNFINISHED, SUPERBLOCK_BYTES, Superblock, SuperblockError,
@@ -289,9 +290,23 @@ impl CacheFile {
         self.inner.file.set_len(0)
     }
 
+    /// Whether an extent can be added: there are fewer than a file may have, and all mappings that
+    /// there would be can be protected from bus errors.
+    pub fn can_grow(&self) -> bool {
+        let superblock = self.state();
+        let extents = superblock.extents.len() + 1;
+        // A page, each extent, and besides the shards a snapshot that is read.
+        let mappings = superblock.shard_count as usize * (extents + 1) + 1;
+        extents <= EXTENTS_MAX && mappings <= MAPPINGS_MAX
+    }
+
     /// Adds an extent of so many segments for each shard, at the end of the file. An arena has them
     /// after it was asked to grow. After an error nothing has changed.
     pub fn grow(&self, segments_per_shard: u32) -> io::Result<()> {
+        if !self.can_grow() {
+            let reason = "the file has as many extents as it may have until it is made anew";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let mut state = self.state();
         let mut next = state.clone();
         next.extents.push(segments_per_shard);
