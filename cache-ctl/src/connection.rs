@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::Duration;
 
 use protocol::backup::{Backup, CacheId, Cursor, Items, Records, Restore, Restored};
@@ -16,6 +17,8 @@ use protocol::{Request, Response, ResponseDecoder, ResponseLimits, ResponseStep}
 const PORT_DEFAULT: u16 = 11211;
 /// What one read takes at most, where no more is known to come.
 const READ_BYTES: usize = 64 << 10;
+/// The pause before each slice but the first: a slice takes some hundred microseconds of the server's.
+const SLICE_PAUSE: Duration = Duration::from_micros(500);
 /// A slice that is one item of the largest size there is, and what stands around it.
 const LIMITS: ResponseLimits =
     ResponseLimits { value_bytes_max: (1 << 30) + 4096, line_bytes_max: 1 << 16 };
@@ -186,6 +189,10 @@ impl Connection {
         cursor: Cursor,
         prefix: &[u8],
     ) -> Result<Option<(Cursor, Items<'_>)>, ServerError> {
+        // Clients come first: at full speed a backup would take half of a core from them.
+        if cursor != Cursor::default() {
+            thread::park_timeout(SLICE_PAUSE);
+        }
         self.send(&Request::Backup(Backup { cursor, prefix }))?;
         match self.receive("backup")? {
             Response::Records(Records { next, data }) => Ok(Some((next, Items::new(data)?))),
@@ -322,7 +329,7 @@ mod tests {
     fn connection(answer: &'static [u8]) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
             let mut heard = [0; 1024];
             let _ = client.read(&mut heard).unwrap();
