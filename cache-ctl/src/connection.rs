@@ -1,11 +1,10 @@
 //! A connection to a server: one request out, its answer in.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
 use protocol::backup::{Backup, CacheId, Cursor, Items, Records, Restore, Restored};
 use protocol::response::ErrorKind;
