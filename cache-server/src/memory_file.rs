@@ -241,6 +241,7 @@ impl MemoryFile {
             source,
         })
     }
+
     /// What the server before counted; nothing where it was killed.
     pub fn saved_counters(&self) -> String {
         let owner = self.written.geometry.shard_count;
@@ -345,7 +346,7 @@ fn open_snapshot(file: &CacheFile, snapshot_id: u64) -> Option<Arc<Snapshot>> {
 
 /// Gives a file that is refused another name, so that nothing in it is lost.
 fn set_aside(path: &Path, reason: Reason) -> Result<PathBuf, MemoryFileError> {
-    let path = if path.is_dir() { path.join(NAME_IN_DIRECTORY) } else { path.to_owned() };
+    let path = CacheFile::path_for(path);
     // What a link leads to is meant, and not the link.
     let path = fs::canonicalize(&path).unwrap_or(path);
     let numbered = |number: u32| {
@@ -362,9 +363,6 @@ fn set_aside(path: &Path, reason: Reason) -> Result<PathBuf, MemoryFileError> {
     tracing::warn!(%reason, "{} is refused and set aside as {}", path.display(), aside.display());
     Ok(aside)
 }
-
-/// The file's name where a directory was given.
-const NAME_IN_DIRECTORY: &str = "cache.arena";
 
 /// Tells one start of the machine from another; 0 where the system does not.
 fn boot_id() -> u128 {

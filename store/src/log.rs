@@ -327,12 +327,18 @@ impl Log {
         let offset = state.used;
         state.used += len;
         state.live_bytes += len;
+        let seal = state.seal;
         let (from, to) = (offset as usize, (offset + len) as usize);
         Place {
-            location: Location((segment.0 << (self.segment_shift - 2)) + offset / 4),
-            seal: state.seal,
+            location: self.location_of(segment, offset),
+            seal,
             bytes: &mut self.arena.segment_mut(segment)[from..to],
         }
+    }
+
+    #[inline]
+    fn location_of(&self, segment: SegmentId, offset: u32) -> Location {
+        Location((segment.0 << (self.segment_shift - 2)) + offset / 4)
     }
 
     #[inline]
@@ -460,7 +466,7 @@ impl Log {
         if offset >= self.segments[segment.index()].used {
             return None;
         }
-        let location = Location((segment.0 << (self.segment_shift - 2)) + offset / 4);
+        let location = self.location_of(segment, offset);
         Some((location, offset + self.record(location).len()))
     }
 

@@ -181,8 +181,7 @@ impl Shard {
     }
 
     fn load(&mut self, section: &[u8], pace: &mut dyn FnMut()) -> Result<(), RestoreError> {
-        let damaged = || SnapshotError::Section { shard: self.number() };
-        let damaged = damaged();
+        let damaged = SnapshotError::Section { shard: self.number() };
         let mut from = Reader::new(section);
         match self.log_mut().load(&mut from, pace) {
             Ok(()) => {}

@@ -813,20 +813,8 @@ impl Shard {
         self.store_shaped(key, old, fields, value, shape, now)
     }
 
-    /// The same for an item that was accepted when larger ones were.
-    pub(crate) fn store_of_any_size(
-        &mut self,
-        key: &Key<'_>,
-        old: Option<EntryId>,
-        fields: Fields,
-        value: &[&[u8]],
-        now: Timestamp,
-    ) -> Result<EntryId, NoRoom> {
-        let shape = shape_of(key, fields, value)?;
-        self.store_shaped(key, old, fields, value, shape, now)
-    }
-
-    fn store_shaped(
+    /// The same for an item whose shape is known, however large.
+    pub(crate) fn store_shaped(
         &mut self,
         key: &Key<'_>,
         old: Option<EntryId>,
@@ -1175,7 +1163,7 @@ impl Shard {
     }
 }
 
-fn shape_of(key: &Key<'_>, fields: Fields, value: &[&[u8]]) -> Result<Shape, NoRoom> {
+pub(crate) fn shape_of(key: &Key<'_>, fields: Fields, value: &[&[u8]]) -> Result<Shape, NoRoom> {
     let value_bytes: usize = value.iter().map(|piece| piece.len()).sum();
     Ok(Shape {
         key_bytes: u32::try_from(key.bytes.len()).map_err(|_| NoRoom::TooLarge)?,

@@ -6,7 +6,7 @@
 
 use crate::entries::state;
 use crate::record;
-use crate::shard::{Fields, Item, Key, Shard};
+use crate::shard::{Fields, Item, Key, Shard, shape_of};
 use crate::time::{Deadline, Timestamp};
 
 /// An item on its way.
@@ -80,7 +80,9 @@ impl Shard {
         }
         let pieces: Vec<&[u8]> = item.value.pieces().collect();
         let evicts = self.set_evicts(true);
-        let stored = self.store_of_any_size(key, None, fields, &pieces, now);
+        // It was accepted once, whatever the largest item is now.
+        let stored = shape_of(key, fields, &pieces)
+            .and_then(|shape| self.store_shaped(key, None, fields, &pieces, shape, now));
         self.set_evicts(evicts);
         if let Ok(id) = stored {
             self.entries().set_state(id, transfer.marks);

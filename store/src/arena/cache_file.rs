@@ -128,6 +128,11 @@ struct ArenaMark {
 }
 
 impl CacheFile {
+    /// The file that `path` means: itself, or the one in it where it is a directory.
+    pub fn path_for(path: &Path) -> PathBuf {
+        if path.is_dir() { path.join(NAME_IN_DIRECTORY) } else { path.to_owned() }
+    }
+
     /// Makes the file at `path`, with room reserved for all of it and zeros everywhere but in the
     /// superblock. A directory gets a file `cache.arena`. Only the owner may read it.
     ///
@@ -141,7 +146,7 @@ impl CacheFile {
         superblock: Superblock,
         existing: Existing,
     ) -> Result<Self, OpenError> {
-        let path = file_path(path);
+        let path = Self::path_for(path);
         let (file, path) = made(&path)?;
         refuse_to_overwrite(&file, &path, existing)?;
         Self::fill(file, &path, path.clone(), superblock, false)
@@ -161,7 +166,7 @@ impl CacheFile {
     /// [`Self::truncated_bytes`], and a copy of the superblock that was torn is written anew. Nothing
     /// else in it changes.
     pub fn open(path: &Path) -> Result<Option<Self>, OpenError> {
-        let Some((file, path)) = locked(&file_path(path), false)? else { return Ok(None) };
+        let Some((file, path)) = locked(&Self::path_for(path), false)? else { return Ok(None) };
         let head = read_head(&file).map_err(io_error("read", &path))?;
         if head.is_empty() || head.starts_with(&MAGIC_UNFINISHED) {
             return Ok(None);
@@ -435,10 +440,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.file.inner.arenas[self.shard as usize].exists.store(false, Ordering::SeqCst);
     }
-}
-
-fn file_path(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(NAME_IN_DIRECTORY) } else { path.to_owned() }
 }
 
 fn appended(path: &Path, suffix: &str) -> PathBuf {

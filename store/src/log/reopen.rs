@@ -179,7 +179,8 @@ impl Log {
             }
             sequence_max = sequence_max.max(view.sequence());
             if standing == Standing::Alive {
-                found(self.location_of(segment, at), view);
+                let offset = u32::try_from(at).unwrap_or(u32::MAX);
+                found(self.location_of(segment, offset), view);
             }
             at += view.len() as usize;
             whole_to = at;
@@ -205,11 +206,6 @@ impl Log {
             let segment::Header { stream, sequence, .. } = walk.header;
             reopening.unsealed.push(Unsealed { segment, stream, sequence });
         }
-    }
-
-    fn location_of(&self, segment: SegmentId, offset: usize) -> Location {
-        let offset = u32::try_from(offset).unwrap_or(u32::MAX);
-        Location((segment.0 << (self.segment_shift - 2)) + offset / 4)
     }
 
     /// An entry points at a record that was found.
