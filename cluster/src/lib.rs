@@ -1,0 +1,14 @@
+//! Keys sharded by hash over nodes, each shard replicated: everything that decides, and nothing that does.
+//!
+//! Every part is a state machine: one input in, effects out. None reads a clock, draws a random number or
+//! opens a socket, and all collections are ordered, so that the same inputs give the same effects: in a
+//! model check, in a seeded simulation and in production.
+#![forbid(unsafe_code)]
+
+mod id;
+
+pub mod hash;
+pub mod map;
+pub mod pool;
+
+pub use id::{ClusterId, Epoch, Incarnation, Member, NodeId, Sequence, ShardId, Version};
