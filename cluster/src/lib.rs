@@ -6,9 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod id;
+mod time;
 
+pub mod config;
 pub mod hash;
 pub mod map;
+pub mod message;
 pub mod pool;
+pub mod shard;
 
 pub use id::{ClusterId, Epoch, Incarnation, Member, NodeId, Sequence, ShardId, Version};
+pub use time::Instant;

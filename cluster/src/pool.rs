@@ -75,14 +75,16 @@ impl Pool {
             on_total_loss: OnTotalLoss::Wait,
         }
     }
+}
 
+impl Ack {
     /// How many of an in-sync set of `in_sync` must have a write, the primary counted, before it is
     /// committed.
-    pub fn write_quorum(&self, in_sync: usize) -> usize {
-        match self.ack {
-            Ack::Primary => 1,
-            Ack::Quorum => in_sync / 2 + 1,
-            Ack::All => in_sync,
+    pub fn write_quorum(self, in_sync: usize) -> usize {
+        match self {
+            Self::Primary => 1,
+            Self::Quorum => in_sync / 2 + 1,
+            Self::All => in_sync,
         }
     }
 }

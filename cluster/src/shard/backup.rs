@@ -1,0 +1,136 @@
+//! A follower: applies writes in order, seals for a candidate, joins.
+
+use super::{Effect, Grants, Log, Replica, Role, Rule};
+use crate::message::{Append, Message, Seal};
+use crate::shard::Promise;
+use crate::{Epoch, Incarnation, NodeId, Sequence, Version};
+
+impl Replica {
+    /// Whether this replica follows `leader` in `epoch`, from now on at the latest.
+    ///
+    /// A greater epoch than promised is that of a primary that the map appointed, or of a candidate that
+    /// this replica has sealed for: nobody else sends it anything to follow.
+    fn follows(&mut self, leader: NodeId, epoch: Epoch) -> bool {
+        // Rule 7: a promise to one epoch is a refusal of every lower one.
+        let refused = epoch < self.promise.epoch && self.keeps(Rule::SealedIsSilent);
+        if refused || epoch < self.config.epoch {
+            return false;
+        }
+        if epoch > self.promise.epoch {
+            self.promise = Promise { epoch, leader: Some(leader) };
+            if let Role::Candidate(_) = self.role {
+                self.role = Role::Backup;
+            }
+        }
+        epoch < self.promise.epoch || self.promise.leader == Some(leader)
+    }
+
+    /// Writes to apply.
+    pub(super) fn follow(&mut self, leader: NodeId, append: Append, effects: &mut Vec<Effect>) {
+        let epoch = append.epoch;
+        let follows = !self.is_primary()
+            && !matches!(self.role, Role::Outside)
+            && self.follows(leader, epoch);
+        // What comes before is either the last write, or kept: then the overlap is looked at.
+        let place = if follows { self.log.place_of(append.prev) } else { None };
+        let Some(mut place) = place else {
+            let (last, promised) = (self.last(), self.promise.epoch);
+            let mismatch = Message::Mismatch { epoch, last, promised };
+            return Self::send(leader, mismatch, effects);
+        };
+        let mut matched = append.prev;
+        for entry in append.entries {
+            if let Some(kept) = self.log.next(place) {
+                if kept.version != entry.version {
+                    // Another history: this copy has what the leader never had.
+                    let (last, promised) = (self.last(), self.promise.epoch);
+                    let mismatch = Message::Mismatch { epoch, last, promised };
+                    return Self::send(leader, mismatch, effects);
+                }
+            } else {
+                effects.push(Effect::Apply(entry.clone()));
+                self.log.push(entry.clone());
+            }
+            place += 1;
+            matched = entry.version;
+        }
+        self.committed = self.committed.max(append.committed.min(matched.sequence()));
+        self.log.forget(append.stable.min(self.committed));
+        let appended = Message::Appended { epoch, last: matched };
+        Self::send(leader, appended, effects);
+    }
+
+    /// A candidate asks to be followed instead of the primary.
+    pub(super) fn seal(
+        &mut self,
+        candidate: NodeId,
+        seal: &Seal,
+        grants: &impl Grants,
+        effects: &mut Vec<Effect>,
+    ) {
+        let ballot = seal.ballot;
+        let is_meant = self.is_in_sync()
+            && !self.is_primary()
+            && (seal.incarnation == self.me.incarnation || !self.keeps(Rule::Incarnations))
+            && seal.from >= self.config.epoch;
+        if !is_meant {
+            return;
+        }
+        // Rule 1: as long as its own grant binds it, this node takes no part in ending the primary's term.
+        if grants.binds_towards(seal.primary) && self.keeps(Rule::SealAfterGrant) {
+            return;
+        }
+        let again = Promise { epoch: ballot, leader: Some(candidate) } == self.promise;
+        if ballot <= self.promise.epoch && !again {
+            let promised = self.promise.epoch;
+            return Self::send(candidate, Message::SealRefused { ballot, promised }, effects);
+        }
+        self.promise = Promise { epoch: ballot, leader: Some(candidate) };
+        self.role = Role::Backup;
+        let beyond = self
+            .log
+            .place_of(seal.last)
+            .map(|place| self.log.after(place).cloned().collect())
+            .unwrap_or_default();
+        let sealed = Message::Sealed { ballot, last: self.last(), beyond };
+        Self::send(candidate, sealed, effects);
+    }
+
+    /// The primary begins to bring this copy to its own.
+    pub(super) fn join(
+        &mut self,
+        leader: NodeId,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        at: Version,
+    ) {
+        // A member of the in-sync set has nothing to learn this way: a message from before it was one.
+        let is_meant = incarnation == self.me.incarnation && !self.is_in_sync();
+        if !is_meant || !self.follows(leader, epoch) {
+            return;
+        }
+        self.role = Role::Joining { is_complete: false };
+        self.log = Log::at(at);
+        // What of it is committed the primary will say.
+        self.committed = Sequence(0);
+    }
+
+    /// The primary has sent all.
+    pub(super) fn complete(
+        &mut self,
+        leader: NodeId,
+        epoch: Epoch,
+        at: Version,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !matches!(self.role, Role::Joining { .. })
+            || !self.follows(leader, epoch)
+            || self.log.place_of(at).is_none()
+        {
+            return;
+        }
+        self.role = Role::Joining { is_complete: true };
+        let last = self.last();
+        Self::send(leader, Message::Joined { epoch, last }, effects);
+    }
+}
