@@ -7,7 +7,7 @@ use eviction::EntryId;
 
 use crate::arena::SegmentId;
 use crate::entries::Entries;
-use crate::hash::{key_hash, tag_of};
+use crate::hash::{Tagging, key_hash};
 use crate::index::Index;
 use crate::log::{Location, Log, Stream};
 use crate::record::Chain;
@@ -26,14 +26,19 @@ pub(crate) enum Progress {
 }
 
 /// Remembers the segment being cleaned between steps.
-#[derive(Default)]
 pub(crate) struct Cleaner {
+    tagging: Tagging,
     victim: Option<(SegmentId, u32)>,
     scratch: Vec<u8>,
     moved_bytes: u64,
 }
 
 impl Cleaner {
+    /// A cleaner of a shard whose keys have such tags.
+    pub(crate) fn new(tagging: Tagging) -> Self {
+        Self { tagging, victim: None, scratch: Vec::new(), moved_bytes: 0 }
+    }
+
     /// Bytes of live records moved so far.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.moved_bytes
@@ -62,7 +67,7 @@ impl Cleaner {
             let Some((location, next)) = log.record_at(victim, offset) else {
                 unreachable!("the live records of a segment are found by walking it");
             };
-            if let Some(owner) = owner_of(log, index, entries, location) {
+            if let Some(owner) = self.owner_of(log, index, entries, location) {
                 let len = next - offset;
                 if log.room(Stream::Moved) < len && !log.open_next(Stream::Moved) {
                     return Progress::Stuck;
@@ -91,25 +96,32 @@ impl Cleaner {
     }
 
     /// The cleaner of a snapshot.
-    pub(crate) fn load(from: &mut Reader<'_>, moved_bytes: u64) -> Option<Self> {
+    pub(crate) fn load(from: &mut Reader<'_>, tagging: Tagging, moved_bytes: u64) -> Option<Self> {
         let (segment, offset) = (from.u32()?, from.u32()?);
         let victim = (segment != u32::MAX).then_some((SegmentId(segment), offset));
-        Some(Self { victim, moved_bytes, scratch: Vec::new() })
+        Some(Self { victim, moved_bytes, ..Self::new(tagging) })
     }
 
     /// Forgets the segment being cleaned: all segments are free.
     pub(crate) fn clear(&mut self) {
         self.victim = None;
     }
-}
 
-/// The entry that points at a record, or `None` when the record is dead.
-fn owner_of(log: &Log, index: &Index, entries: &Entries, location: Location) -> Option<EntryId> {
-    let record = log.record(location);
-    if let Chain::Part { entry, .. } = record.chain() {
-        let owner = EntryId(entry);
-        let known = entry < entries.high();
-        return (known && entries.location(owner) == location).then_some(owner);
+    /// The entry that points at a record, or `None` when the record is dead.
+    fn owner_of(
+        &self,
+        log: &Log,
+        index: &Index,
+        entries: &Entries,
+        location: Location,
+    ) -> Option<EntryId> {
+        let record = log.record(location);
+        if let Chain::Part { entry, .. } = record.chain() {
+            let owner = EntryId(entry);
+            let known = entry < entries.high();
+            return (known && entries.location(owner) == location).then_some(owner);
+        }
+        let tag = self.tagging.tag_of(key_hash(record.key()));
+        index.find(tag, |id| entries.location(id) == location)
     }
-    index.find(tag_of(key_hash(record.key())), |id| entries.location(id) == location)
 }

@@ -9,7 +9,7 @@
 
 use eviction::{KeyHash, Kind};
 
-use crate::hash::fast_range;
+use crate::hash::{Tagging, fast_range};
 use crate::record::SHARD_OVERHEAD_BYTES;
 
 const KIB: u64 = 1 << 10;
@@ -74,11 +74,18 @@ impl Geometry {
         Self { shard_bytes: shard_bytes.clamp(least, SHARD_BYTES_MAX), ..self }
     }
 
-    /// The shard, in `0..shard_count`, that owns a key.
+    /// The shard, in `0..shard_count`, that owns a key: by the top bits of its hash, as a cluster
+    /// chooses its shards. [`Self::new`] makes a power of two of them, so each cluster shard lies in
+    /// one store shard wherever there are at least as many of those.
     #[inline]
     pub fn shard_of(&self, hash: KeyHash) -> u32 {
-        let low = u32::try_from(hash.0 & 0xffff_ffff).unwrap_or_default();
-        fast_range(low, self.shard_count)
+        let high = u32::try_from(hash.0 >> 32).unwrap_or_default();
+        fast_range(high, self.shard_count)
+    }
+
+    /// Which bits of a key's hash are left for the index of its shard.
+    pub(crate) fn tagging(&self) -> Tagging {
+        Tagging::of_shards(self.shard_count)
     }
 
     /// Segments that a shard's memory is cut into.
@@ -142,7 +149,22 @@ mod tests {
                     assert!(g.shard_bytes / u64::from(g.segment_bytes) >= SEGMENTS_MIN);
                     assert!(g.shard_bytes <= SHARD_BYTES_MAX);
                     assert!(u64::from(g.shard_count) * g.shard_bytes <= memory_mib * MIB);
+                    assert!(g.shard_count.is_power_of_two());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_cluster_shard_lies_within_one_store_shard() {
+        for shard_count in [1, 4, 16, 64] {
+            let geometry = Geometry { shard_count, ..Geometry::new(GIB, MIB, 1) };
+            for cluster_shard in 0..64_u64 {
+                let first = cluster_shard << 58;
+                let last = first + ((1 << 58) - 1);
+                let of = |hash| geometry.shard_of(KeyHash(hash));
+                assert_eq!(of(first), of(last));
+                assert_eq!(u64::from(of(first)), cluster_shard * u64::from(shard_count) / 64);
             }
         }
     }

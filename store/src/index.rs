@@ -12,9 +12,11 @@
 //! - Buckets are in hash order whatever their number, so growing is one pass from front to back over
 //!   the old table and the new. It grows by a quarter, not by doubling: at most a quarter is unused.
 
+use std::ops::Range;
+
 use eviction::EntryId;
 
-use crate::hash::fast_range;
+use crate::hash::{TAG_BITS, fast_range};
 use crate::prefetch::prefetch;
 use crate::snapshot::{Reader, Writer};
 
@@ -77,8 +79,9 @@ impl Index {
         self.len == 0
     }
 
+    /// The bucket that a hash belongs to.
     #[inline]
-    fn bucket_of(&self, hash: u32) -> usize {
+    pub(crate) fn bucket_of(&self, hash: u32) -> usize {
         let count = u32::try_from(self.buckets.len()).unwrap_or(u32::MAX);
         fast_range(hash << 4, count) as usize
     }
@@ -199,6 +202,30 @@ impl Index {
         let mut at = from;
         while at != to {
             self.buckets[at].spill -= 1;
+            at = self.next(at);
+        }
+    }
+
+    /// The least hash that belongs to a bucket.
+    pub(crate) fn first_hash_of(&self, bucket: usize) -> u32 {
+        let first = ((bucket as u64) << TAG_BITS).div_ceil(self.buckets.len() as u64);
+        u32::try_from(first).unwrap_or(u32::MAX)
+    }
+
+    /// Appends all entries that belong to these buckets, and others that stand where those may have
+    /// spilled to, each once.
+    pub(crate) fn collect(&self, buckets: Range<usize>, to: &mut Vec<EntryId>) {
+        let mut at = buckets.start;
+        for count in 1..=self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let mut taken = !bucket.matches(EMPTY) & ((1 << SLOTS) - 1);
+            while taken != 0 {
+                to.push(bucket.ids[taken.trailing_zeros() as usize]);
+                taken &= taken - 1;
+            }
+            if count >= buckets.len() && bucket.spill == 0 {
+                break;
+            }
             at = self.next(at);
         }
     }

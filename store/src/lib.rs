@@ -24,6 +24,7 @@
 //! assert!(shard.get(&key, now.plus_millis(10_000)).is_none(), "its time is over");
 //! ```
 
+mod apply;
 pub mod arena;
 mod backup;
 pub mod budget;
@@ -31,14 +32,18 @@ mod chunks;
 mod cleaner;
 pub mod config;
 mod counters;
+mod departures;
 mod entries;
 mod expiry;
 pub mod hash;
 pub mod index;
 mod log;
 mod page;
+pub mod positions;
 mod prefetch;
 mod put;
+mod range;
+mod recency;
 pub mod record;
 mod restore;
 mod segment;
@@ -49,13 +54,16 @@ mod time;
 mod transfer;
 mod update;
 
+pub use apply::{Applied, Replicated};
 pub use backup::{BackedUpItem, Resident, RestoreOutcome, WalkPlace};
 pub use budget::Budget;
 pub use chunks::Value;
 pub use config::{Config, Geometry};
 pub use counters::Counters;
+pub use departures::{Departure, DepartureReason, Departures};
 pub use expiry::Swept;
 pub use put::{NewItem, Precondition, PutOutcome};
+pub use range::{HashRange, RangeItem, RangePlace, SliceLimit};
 pub use restore::{RestoreError, Restored};
 pub use shard::{Item, Key, PrefetchDepth, Segments, Shard};
 pub use time::{Deadline, Timestamp};

@@ -471,12 +471,18 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn cas(&self) -> u64 {
         if self.bits() & OWN_CAS != 0 {
-            let at = 16
-                + 8 * usize::from(self.bits() & EXPIRY != 0)
-                + 4 * usize::from(self.bits() & CLIENT_FLAGS != 0);
+            let at = self.own_cas_offset();
             return u64::from_le_bytes(array(&self.bytes[at..at + 8]));
         }
         self.sequence()
+    }
+
+    /// Where a cas that was chosen stands, if there is one.
+    #[inline]
+    fn own_cas_offset(&self) -> usize {
+        HEADER_BYTES as usize
+            + 8 * usize::from(self.bits() & EXPIRY != 0)
+            + 4 * usize::from(self.bits() & CLIENT_FLAGS != 0)
     }
 
     /// The shard's own count of writes, whatever cas the client chose.
@@ -598,13 +604,25 @@ pub(crate) fn set_part_entry(record: &mut [u8], entry: u32) {
     record[at..at + 4].copy_from_slice(&entry.to_le_bytes());
 }
 
-/// Rewrites a value of unchanged length, and the cas.
-pub(crate) fn rewrite(record: &mut [u8], seal: Seal, cas: u64, value: &[u8]) {
+/// Rewrites a value of unchanged length, the count of writes, and the cas of a record that has one of
+/// its own.
+pub(crate) fn rewrite(
+    record: &mut [u8],
+    seal: Seal,
+    sequence: u64,
+    own_cas: Option<u64>,
+    value: &[u8],
+) {
     let view = View::of(record);
     let (at, len) = (view.value_offset(), view.len() as usize);
+    let cas_at = view.own_cas_offset();
     debug_assert_eq!(view.value().len(), value.len());
+    debug_assert_eq!(view.has_own_cas(), own_cas.is_some(), "fields are not made in place");
     let record = &mut record[..len];
-    record[8..16].copy_from_slice(&cas.to_le_bytes());
+    record[8..16].copy_from_slice(&sequence.to_le_bytes());
+    if let Some(cas) = own_cas {
+        record[cas_at..cas_at + 8].copy_from_slice(&cas.to_le_bytes());
+    }
     record[at..at + value.len()].copy_from_slice(value);
     write_checksum(record, seal);
 }

@@ -17,7 +17,7 @@ use eviction::{EntryId, KeyHash};
 
 use crate::arena::Arena;
 use crate::config::Config;
-use crate::hash::{key_hash, tag_of};
+use crate::hash::key_hash;
 use crate::log::{Location, Log, Reopening, Unusable};
 use crate::record::{self, Chain};
 use crate::shard::Shard;
@@ -218,7 +218,7 @@ impl Shard {
             restored.expired += 1;
             return self.drop_record(location);
         }
-        if let Some(there) = self.find_record(location, tag_of(found.hash)) {
+        if let Some(there) = self.find_record(location, self.tag_of(found.hash)) {
             if self.record(there).sequence() >= sequence {
                 return self.drop_record(location);
             }

@@ -18,12 +18,14 @@ use crate::chunks::{Chains, Value, range};
 use crate::cleaner::{Cleaner, Progress};
 use crate::config::{Config, Geometry};
 use crate::counters::Counters;
+use crate::departures::{DepartureNotes, DepartureReason};
 use crate::entries::{Entries, Expiry, state};
-use crate::hash::{key_hash, tag_of};
+use crate::hash::{Tagging, key_hash};
 use crate::index::Index;
 use crate::log::{Location, Log, Place, Stream};
 use crate::prefetch::prefetch_address;
 use crate::put::{NewItem, Precondition, PutOutcome};
+use crate::recency::Uses;
 use crate::record::{
     self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Seal,
     Shape, Standing, VALUE_BYTES_MAX, entry_bytes, footprint, padded,
@@ -48,7 +50,6 @@ const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 pub struct Key<'a> {
     bytes: &'a [u8],
     hash: KeyHash,
-    tag: u32,
 }
 
 impl<'a> Key<'a> {
@@ -56,8 +57,7 @@ impl<'a> Key<'a> {
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         debug_assert!((1..=250).contains(&bytes.len()), "the protocol checked the length");
-        let hash = key_hash(bytes);
-        Self { bytes, hash, tag: tag_of(hash) }
+        Self { bytes, hash: key_hash(bytes) }
     }
 
     /// The key's bytes.
@@ -126,6 +126,22 @@ enum Leaving {
     Deleted,
     Expired,
     Evicted,
+    /// To make room where another copy of the shard is.
+    EvictedElsewhere,
+    /// What was to replace it could not be written.
+    Unwritten,
+}
+
+impl Leaving {
+    /// How whoever keeps a copy of the shard hears of it, unless it is by what was asked for.
+    fn departure(self) -> Option<DepartureReason> {
+        match self {
+            Self::Deleted => None,
+            Self::Expired => Some(DepartureReason::Expired),
+            Self::Evicted | Self::EvictedElsewhere => Some(DepartureReason::Evicted),
+            Self::Unwritten => Some(DepartureReason::Unwritten),
+        }
+    }
 }
 
 /// What a record says of an item besides its key and value, before it has a place in the log.
@@ -164,6 +180,7 @@ pub struct Shard {
     policy: Box<dyn Policy>,
     budget: Budget,
     cleaner: Cleaner,
+    tagging: Tagging,
     counters: Counters,
     /// The count of writes; the next item's cas.
     sequence: u64,
@@ -175,6 +192,8 @@ pub struct Shard {
     /// Where the expiry sweep goes on.
     pub(crate) sweep_at: u32,
     scratch: Vec<u8>,
+    departures: DepartureNotes,
+    uses: Uses,
 }
 
 impl Shard {
@@ -205,7 +224,8 @@ impl Shard {
             chains: Chains::default(),
             policy: config.policy.build(budget.bytes_max(), entries_max),
             budget,
-            cleaner: Cleaner::default(),
+            cleaner: Cleaner::new(config.geometry.tagging()),
+            tagging: config.geometry.tagging(),
             counters: Counters::default(),
             sequence: 0,
             sequences_reserved: 0,
@@ -213,6 +233,8 @@ impl Shard {
             flush_at: None,
             sweep_at: 0,
             scratch: Vec::new(),
+            departures: DepartureNotes::default(),
+            uses: Uses::default(),
             config,
         }
     }
@@ -223,6 +245,7 @@ impl Shard {
         let id = self.find(key, now)?;
         let before = self.mark_used(id, now);
         self.entries.set_state(id, before.state | state::FETCHED);
+        self.uses.note(key.hash);
         Some(self.item(id, before))
     }
 
@@ -231,9 +254,9 @@ impl Shard {
     #[inline]
     pub fn prefetch(&self, key: &Key<'_>, depth: PrefetchDepth) {
         match depth {
-            PrefetchDepth::Index => self.index.prefetch(key.tag),
+            PrefetchDepth::Index => self.index.prefetch(self.tag_of(key.hash)),
             PrefetchDepth::Columns => {
-                if let Some(id) = self.index.first(key.tag) {
+                if let Some(id) = self.index.first(self.tag_of(key.hash)) {
                     self.entries.prefetch(id);
                     for address in self.policy.hit_addresses(id) {
                         prefetch_address(address);
@@ -241,7 +264,7 @@ impl Shard {
                 }
             }
             PrefetchDepth::Record => {
-                if let Some(id) = self.index.first(key.tag) {
+                if let Some(id) = self.index.first(self.tag_of(key.hash)) {
                     self.log.prefetch(self.entries.location(id));
                 }
             }
@@ -327,10 +350,8 @@ impl Shard {
             Err(no_room) => {
                 // A client whose write failed must not read the value before it. As in memcached this
                 // goes for an unconditional write alone.
-                if precondition == Precondition::None
-                    && let Some(old) = self.find(key, now)
-                {
-                    self.remove(old, Leaving::Deleted, now);
+                if precondition == Precondition::None {
+                    self.remove_unwritten(key, now);
                 }
                 match no_room {
                     NoRoom::TooLarge => PutOutcome::TooLarge,
@@ -478,6 +499,16 @@ impl Shard {
         self.columns_generation
     }
 
+    /// The bits of a key's hash that the index works with.
+    #[inline]
+    pub(crate) fn tag_of(&self, hash: KeyHash) -> u32 {
+        self.tagging.tag_of(hash)
+    }
+
+    pub(crate) fn tagging(&self) -> Tagging {
+        self.tagging
+    }
+
     pub(crate) fn record(&self, id: EntryId) -> record::View<'_> {
         self.log.record(self.entries.location(id))
     }
@@ -565,7 +596,7 @@ impl Shard {
         self.sweep_at = from.u32()?;
         self.counters = Counters::load(from)?;
         self.budget.load(from)?;
-        self.cleaner = Cleaner::load(from, self.counters.moved_bytes)?;
+        self.cleaner = Cleaner::load(from, self.tagging, self.counters.moved_bytes)?;
         self.entries = Entries::load(from, entries_max(&self.config))?;
         let high = self.entries.high();
         self.chains = Chains::load(from, high)?;
@@ -583,22 +614,57 @@ impl Shard {
         &mut self.index
     }
 
+    pub(crate) fn index_ref(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn departure_notes(&mut self) -> &mut DepartureNotes {
+        &mut self.departures
+    }
+
+    pub(crate) fn departure_notes_ref(&self) -> &DepartureNotes {
+        &self.departures
+    }
+
+    pub(crate) fn uses(&mut self) -> &mut Uses {
+        &mut self.uses
+    }
+
+    /// The entry with this tag whose key `is_it` says yes to.
+    pub(crate) fn find_tagged(
+        &self,
+        tag: u32,
+        mut is_it: impl FnMut(&[u8]) -> bool,
+    ) -> Option<EntryId> {
+        let (log, entries) = (&self.log, &self.entries);
+        self.index
+            .find(tag, |id| entries.tag(id) == tag && is_it(log.record(entries.location(id)).key()))
+    }
+
+    /// Asks the processor to fetch what a read needs of the columns of `ids`.
+    pub(crate) fn prefetch_rows(&self, ids: &[EntryId]) {
+        ids.iter().for_each(|&id| self.entries.prefetch(id));
+    }
+
+    /// Asks the processor to fetch the records of `ids`.
+    pub(crate) fn prefetch_records(&self, ids: &[EntryId]) {
+        ids.iter().for_each(|&id| self.log.prefetch(self.entries.location(id)));
+    }
+
     pub(crate) fn location_of(&self, id: EntryId) -> Location {
         self.entries.location(id)
     }
 
     /// Asks the processor to fetch what the insertion of a key will touch.
     pub(crate) fn prefetch_insert(&self, hash: KeyHash) {
-        self.index.prefetch(tag_of(hash));
+        self.index.prefetch(self.tag_of(hash));
         prefetch_address(self.policy.insert_address(hash));
     }
 
     /// The entry of the key of a record.
     pub(crate) fn find_record(&self, location: Location, tag: u32) -> Option<EntryId> {
-        let (log, entries) = (&self.log, &self.entries);
-        let key = log.record(location).key();
-        self.index
-            .find(tag, |id| entries.tag(id) == tag && log.record(entries.location(id)).key() == key)
+        let key = self.log.record(location).key();
+        self.find_tagged(tag, |it| it == key)
     }
 
     /// Makes a record that was found the item of its key, which has none. A large item has no parts
@@ -613,7 +679,7 @@ impl Shard {
         let (len, shape, deadline) = (record.len(), record.shape(), record.deadline());
         let marks = if record.is_stale() { state::STALE } else { 0 };
         self.log.revive(location, len);
-        let tag = tag_of(hash);
+        let tag = self.tag_of(hash);
         let id = self.entries.allocate(tag, location);
         let entries = &self.entries;
         self.index.insert(tag, id, |id| entries.tag(id));
@@ -649,9 +715,7 @@ impl Shard {
     #[inline]
     pub(crate) fn find(&mut self, key: &Key<'_>, now: Timestamp) -> Option<EntryId> {
         self.flush_if_due(now);
-        let (log, entries) = (&self.log, &self.entries);
-        let id =
-            self.index.find(key.tag, |id| log.record(entries.location(id)).key() == key.bytes)?;
+        let id = self.find_there(key)?;
         if self.is_due(id, now) {
             self.counters.read_expired += 1;
             self.remove(id, Leaving::Expired, now);
@@ -660,8 +724,16 @@ impl Shard {
         Some(id)
     }
 
+    /// The entry of a key, expired or not.
     #[inline]
-    fn is_due(&self, id: EntryId, now: Timestamp) -> bool {
+    pub(crate) fn find_there(&self, key: &Key<'_>) -> Option<EntryId> {
+        let (log, entries) = (&self.log, &self.entries);
+        let tag = self.tag_of(key.hash);
+        self.index.find(tag, |id| log.record(entries.location(id)).key() == key.bytes)
+    }
+
+    #[inline]
+    pub(crate) fn is_due(&self, id: EntryId, now: Timestamp) -> bool {
         match self.entries.expiry(id, now) {
             Expiry::Valid => false,
             Expiry::Due => true,
@@ -747,6 +819,11 @@ impl Shard {
     /// Takes an entry out of everything. The policy has forgotten a victim by itself already.
     fn remove(&mut self, id: EntryId, leaving: Leaving, now: Timestamp) {
         self.count_leaving(id, leaving, now);
+        if self.departures.is_on
+            && let Some(reason) = leaving.departure()
+        {
+            self.note_departure(id, reason);
+        }
         if leaving != Leaving::Evicted {
             self.policy.on_remove(id);
         }
@@ -761,7 +838,7 @@ impl Shard {
         let usage = self.usage(id, now);
         let fetched = usage.state & state::FETCHED != 0;
         match leaving {
-            Leaving::Deleted => {}
+            Leaving::Deleted | Leaving::EvictedElsewhere | Leaving::Unwritten => {}
             Leaving::Expired => {
                 self.counters.expired += 1;
                 self.counters.expired_unfetched += u64::from(!fetched);
@@ -841,10 +918,11 @@ impl Shard {
                 Ok(id)
             }
             None => {
-                let id = self.entries.allocate(key.tag, location);
+                let tag = self.tag_of(key.hash);
+                let id = self.entries.allocate(tag, location);
                 self.add_marks(id, if fields.stale { state::STALE } else { 0 });
                 let entries = &self.entries;
-                self.index.insert(key.tag, id, |id| entries.tag(id));
+                self.index.insert(tag, id, |id| entries.tag(id));
                 self.budget.insert(footprint);
                 self.policy.on_insert(id, key.hash, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
@@ -1120,7 +1198,18 @@ impl Shard {
         }
     }
 
-    /// Removes an item because a client asked for it.
+    /// Removes what a write that failed was to replace.
+    pub(crate) fn remove_unwritten(&mut self, key: &Key<'_>, now: Timestamp) {
+        if let Some(id) = self.find(key, now) {
+            self.remove(id, Leaving::Unwritten, now);
+        }
+    }
+
+    pub(crate) fn remove_evicted_elsewhere(&mut self, id: EntryId, now: Timestamp) {
+        self.remove(id, Leaving::EvictedElsewhere, now);
+    }
+
+    /// Removes an item because somebody asked for it.
     pub(crate) fn delete_entry(&mut self, id: EntryId, now: Timestamp) {
         self.remove(id, Leaving::Deleted, now);
     }
@@ -1144,8 +1233,8 @@ impl Shard {
                 continue;
             }
             let hash = key_hash(record.key());
-            assert_eq!(self.entries.tag(id), tag_of(hash), "{id:?} has the tag of its key");
-            let found = self.index.find(tag_of(hash), |it| it == id);
+            assert_eq!(self.entries.tag(id), self.tag_of(hash), "{id:?} has the tag of its key");
+            let found = self.index.find(self.tag_of(hash), |it| it == id);
             assert_eq!(found, Some(id), "the index knows {id:?}");
             let value = self.item(id, Usage::default()).value;
             let value_bytes: usize = value.pieces().map(<[u8]>::len).sum();

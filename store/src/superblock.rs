@@ -28,8 +28,8 @@ use std::fmt;
 pub const SUPERBLOCK_BYTES: usize = 4096;
 /// Bytes of the page that every shard has beside its segments.
 pub const PAGE_BYTES: usize = 4096;
-/// The format that this build writes and reads.
-pub const FORMAT: u32 = 1;
+/// The format that this build writes and reads. Format 1 chose a key's shard by other bits of its hash.
+pub const FORMAT: u32 = 2;
 /// A cache file has at most this many extents.
 pub const EXTENTS_MAX: usize = 64;
 
@@ -432,11 +432,11 @@ mod tests {
 
         let mut bytes = example().encode();
         for copy in [0, COPY_BYTES] {
-            bytes[copy + 8] = 2;
+            bytes[copy + 8] = 3;
             let crc = crc32c::crc32c(&bytes[copy..copy + CRC_OFFSET]);
             bytes[copy + CRC_OFFSET..copy + COPY_BYTES].copy_from_slice(&crc.to_le_bytes());
         }
-        let error = SuperblockError::Format { found: 2, expected: FORMAT };
+        let error = SuperblockError::Format { found: 3, expected: FORMAT };
         assert_eq!(Superblock::decode(&bytes), Err(error));
     }
 

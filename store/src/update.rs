@@ -9,7 +9,7 @@ use eviction::EntryId;
 use crate::entries::state;
 use crate::put::PutOutcome;
 use crate::record;
-use crate::shard::{Fields, Key, NoRoom, Shard};
+use crate::shard::{Fields, Key, NoRoom, Shard, shape_of};
 use crate::time::{Deadline, Timestamp};
 
 /// Digits of the greatest 64-bit number.
@@ -138,15 +138,15 @@ impl Shard {
         };
         let mut digits = [0; DIGITS_MAX];
         let digits = write_number(value, &mut digits);
-        let plain_cas = own_cas.is_none() && !record.has_own_cas();
-        let in_place = digits.len() == record.value().len() && plain_cas;
+        let same_fields = own_cas.is_some() == record.has_own_cas();
+        let in_place = digits.len() == record.value().len() && same_fields;
         let mut fields = self.fields(id);
         fields.sequence = self.next_sequence();
         fields.own_cas = own_cas;
         let cas = own_cas.unwrap_or(fields.sequence);
         let keeps_place = in_place && deadline.is_none_or(|to| self.can_touch_in_place(id, to));
         if keeps_place {
-            self.rewrite_number(id, fields.sequence, digits, deadline);
+            self.rewrite_number(id, fields, digits, deadline);
             self.mark_used(id, now);
             return DeltaOutcome::Changed { value, cas };
         }
@@ -176,7 +176,7 @@ impl Shard {
             return true;
         }
         let fields = Fields { deadline, ..self.fields(id) };
-        self.store_again(key, id, fields, now)
+        self.store_again(key, id, fields, now).is_some()
     }
 
     /// Removes an item. `expected_cas`, where given, must be the item's.
@@ -227,9 +227,7 @@ impl Shard {
             Ok(id) => self.entries().set_state(id, marks),
             Err(_) => {
                 // Without room for the mark the item must not stay as if it were fresh.
-                if let Some(id) = self.find(key, now) {
-                    self.delete_entry(id, now);
-                }
+                self.remove_unwritten(key, now);
             }
         }
         DeleteOutcome::Deleted
@@ -244,7 +242,7 @@ impl Shard {
         marks & state::WIN_SENT == 0
     }
 
-    fn fields(&self, id: EntryId) -> Fields {
+    pub(crate) fn fields(&self, id: EntryId) -> Fields {
         let header = self.record(id).header();
         Fields {
             client_flags: header.client_flags,
@@ -255,12 +253,12 @@ impl Shard {
         }
     }
 
-    fn can_touch_in_place(&self, id: EntryId, deadline: Deadline) -> bool {
+    pub(crate) fn can_touch_in_place(&self, id: EntryId, deadline: Deadline) -> bool {
         deadline == Deadline::NEVER && !self.record(id).has_expiry_field()
             || self.record(id).has_expiry_field()
     }
 
-    fn touch_in_place(&mut self, id: EntryId, deadline: Deadline) {
+    pub(crate) fn touch_in_place(&mut self, id: EntryId, deadline: Deadline) {
         if self.record(id).has_expiry_field() {
             self.patch_record(id, record::EXPIRY_AT, &record::pack_expiry(deadline).to_le_bytes());
         }
@@ -268,7 +266,13 @@ impl Shard {
     }
 
     /// Rewrites a counter, and perhaps its deadline, in one step.
-    fn rewrite_number(&mut self, id: EntryId, cas: u64, digits: &[u8], deadline: Option<Deadline>) {
+    fn rewrite_number(
+        &mut self,
+        id: EntryId,
+        fields: Fields,
+        digits: &[u8],
+        deadline: Option<Deadline>,
+    ) {
         let mut image = [0; record::COUNTER_BYTES_MAX];
         let bytes = self.record(id).bytes();
         let image = &mut image[..bytes.len()];
@@ -279,7 +283,7 @@ impl Shard {
             }
             self.entries().set_deadline(id, deadline);
         }
-        record::rewrite(image, self.seal_of(id), cas, digits);
+        record::rewrite(image, self.seal_of(id), fields.sequence, fields.own_cas, digits);
         self.patch_record(id, 0, image);
     }
 
@@ -287,17 +291,24 @@ impl Shard {
     ///
     /// No two records of a shard have the same sequence number, so the cas that clients know is kept
     /// apart.
-    fn store_again(&mut self, key: &Key<'_>, id: EntryId, fields: Fields, now: Timestamp) -> bool {
+    pub(crate) fn store_again(
+        &mut self,
+        key: &Key<'_>,
+        id: EntryId,
+        fields: Fields,
+        now: Timestamp,
+    ) -> Option<EntryId> {
         let marks = self.entries().state(id);
         let own_cas = Some(fields.own_cas.unwrap_or(fields.sequence));
         let fields = Fields { own_cas, sequence: self.next_sequence(), ..fields };
         let value = self.take_value(id);
-        let stored = self.store(key, Some(id), fields, &[&value], now);
+        // It was accepted once, whatever the largest item is now.
+        let stored = shape_of(key, fields, &[&value])
+            .and_then(|shape| self.store_shaped(key, Some(id), fields, &[&value], shape, now));
         self.give_scratch(value);
-        if let Ok(id) = stored {
-            self.entries().set_state(id, marks);
-        }
-        stored.is_ok()
+        let id = stored.ok()?;
+        self.entries().set_state(id, marks);
+        Some(id)
     }
 }
 

@@ -22,8 +22,9 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
-use memmap2::{Mmap, MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions, MmapRaw};
 
 use crate::arena::bus_error::Registration;
 use crate::arena::cache_file::Claim;
@@ -245,6 +246,39 @@ impl ReadMapping {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// A whole file in memory as words that any thread may load and store.
+#[derive(Debug)]
+pub(crate) struct SharedWords {
+    /// Dropped before the words are unmapped.
+    _registration: Registration,
+    mapping: MmapRaw,
+}
+
+impl SharedWords {
+    /// Maps a file; what is beyond its last whole word is left out.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let mapping = MmapOptions::new().map_raw(file)?;
+        // SAFETY: the mapping begins there and is so long; nothing is read from the slice, whose
+        // address and length are all that is entered.
+        let bytes = unsafe { std::slice::from_raw_parts(mapping.as_ptr(), mapping.len()) };
+        let registration = Registration::of(bytes).ok_or_else(|| {
+            io::Error::other("too many mappings to protect them all from bus errors")
+        })?;
+        Ok(Self { _registration: registration, mapping })
+    }
+
+    /// The words.
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        let count = self.mapping.len() / size_of::<AtomicU64>();
+        let first = self.mapping.as_ptr().cast::<AtomicU64>();
+        // SAFETY: the mapping begins at a page, so its words are aligned; it holds `count` of them
+        // until `self` drops; and every pattern is a valid word. All that this process does to them
+        // it does through atomics, as does whoever else maps the file and keeps to its rules.
+        unsafe { std::slice::from_raw_parts(first, count) }
     }
 }
 
