@@ -11,42 +11,81 @@
 //! - A turn is: read once, answer every request that has arrived (up to `-R` when others wait), write
 //!   once. It allocates nothing, and the buffers it works in belong to the worker; a connection owns
 //!   memory only while half a request or an unsent answer is waiting.
+//! - An answer that is not ready is held: `ticket.rs` names it, `waiting_room.rs` knows who waits, and
+//!   `outgoing.rs` keeps what comes behind it in order. `detached.rs` is the same without a client.
+//! - Other threads reach a worker through its `mailbox.rs`.
 //! - What all connections hold is counted in one [`buffers::Gauge`] and bounded.
 
 pub mod buffers;
 pub mod connection;
 pub mod counters;
+pub mod detached;
 pub mod listener;
+pub mod mailbox;
+mod outgoing;
 pub mod registry;
+mod sync;
+pub mod ticket;
 mod tokio;
+pub mod waiting_room;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
+use ::tokio::time::Instant;
 use crossbeam_utils::CachePadded;
 use protocol::Request;
 use protocol::meta::request::MetaKey;
 
+pub use self::tokio::{WeakWorker, WorkerHandle};
 pub(crate) use self::tokio::{WorkerParts, run_worker};
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::counters::{Counters, CountersSnapshot};
 use crate::net::registry::{ConnectionRecord, Registry};
+use crate::net::ticket::{Hold, HolderId, Ticket};
+use crate::net::waiting_room::WaitingRoom;
 
 /// What answers requests. Each worker owns one and calls it from its own thread.
 ///
 /// A panic inside is caught: it costs the client its connection and nobody else theirs. What an
 /// implementation shares with other workers must therefore stay usable after one.
+///
+/// An answer need not be ready: [`Service::holds`] says which parts of it wait, and the worker's
+/// [`WaitingRoom`] is told when they need not any more. A service whose answers are always ready
+/// implements [`Service::handle`] and [`Service::invalidate`] alone.
 pub trait Service {
+    /// What other threads send to this one.
+    type Message: Send + 'static;
+
+    /// The worker runs; nothing was served yet. `worker` is for the tasks that the service spawns
+    /// on it; what the service keeps of it must be weak ([`WorkerHandle::downgrade`]).
+    fn started(&mut self, _worker: &WorkerHandle<Self>)
+    where
+        Self: Sized,
+    {
+    }
+
     /// Carries out `request` and appends its answer to `out`, which may hold earlier answers.
-    fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow;
+    fn handle(&mut self, request: &Request<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow;
+
+    /// The holds within what the last [`Service::handle`] appended, in the order of their ranges and
+    /// tickets; taken out by whoever asks. None, or an empty list, when all of it may leave.
+    fn holds(&mut self) -> Option<&mut Vec<Hold>> {
+        None
+    }
 
     /// These requests follow, one call of [`Service::handle`] each: a chance to have their items
     /// fetched from memory all at once. Changes nothing.
     fn prefetch(&self, _requests: &[Ahead<'_>]) {}
+
+    /// A connection's turn is over: its requests are carried out, their answers not sent. Also
+    /// after a batch of messages and after a tick.
+    fn turn_ended(&mut self) {}
 
     /// Whether what was answered since the last call can be sent: asked once a turn. If not, the
     /// connection is closed without it.
@@ -54,9 +93,32 @@ pub trait Service {
         true
     }
 
-    /// Removes an item whose replacement was refused, so that no stale value stays behind.
+    /// Removes an item whose replacement was refused, so that no stale value stays behind. Nothing
+    /// of the refusal is held.
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now);
+
+    /// Another thread sent this; see [`mailbox`].
+    fn post(&mut self, _message: Self::Message, _now: Now) {}
+
+    /// Whether [`Service::tick`] is to be called: asked at the end of each turn, and after each tick.
+    fn wants_ticks(&self) -> bool {
+        false
+    }
+
+    /// Called every [`TICK_INTERVAL`] while wanted, if the worker is not busy.
+    fn tick(&mut self, _now: Now) {}
+
+    /// Whether somebody looks at the worker's progress ([`Network::worker_stall`]); asked once.
+    fn is_watched(&self) -> bool {
+        false
+    }
 }
+
+/// How often a service is called that wants to be.
+pub const TICK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often a watched worker shows that it runs.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A request that was decoded before its turn.
 #[derive(Clone, Debug)]
@@ -69,14 +131,29 @@ pub struct Ahead<'a> {
 
 /// The circumstances of one call of [`Service::handle`].
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub struct Call<'a> {
     /// The time, the same for the whole turn.
     pub now: Now,
+    /// The request as it was sent: with its data and line ends, and nothing else.
+    pub raw: &'a [u8],
     /// How much of this request earlier calls have answered: what the last [`Flow::Pause`] said,
     /// and 0 at first.
     pub done: usize,
     /// The length of `out` beyond which a request of many answers must pause.
     pub output_bytes_high: usize,
+    /// How many holds a request of many answers may have before it must pause; at least 1.
+    pub holds_max: usize,
+    /// Who waits for the answer.
+    pub holder: HolderId,
+    /// Where tickets come from, and where they are resolved.
+    pub waiting_room: &'a WaitingRoom,
+}
+
+impl Call<'_> {
+    /// A new ticket for a part of this answer.
+    pub fn issue_ticket(&self) -> Ticket {
+        self.waiting_room.issue(self.holder)
+    }
 }
 
 /// How a connection goes on after a request.
@@ -102,6 +179,7 @@ pub struct Network {
     buffers: Arc<Gauge>,
     workers: Box<[WorkerRecord]>,
     listening: Vec<ListeningAddress>,
+    began: Instant,
 }
 
 /// One worker as the others see it.
@@ -109,6 +187,8 @@ pub struct Network {
 pub(crate) struct WorkerRecord {
     pub(crate) counters: CachePadded<Counters>,
     pub(crate) registry: Registry,
+    /// When its loop last came around, in milliseconds since the network began.
+    progress_ms: CachePadded<AtomicU64>,
 }
 
 /// An address that is served.
@@ -149,7 +229,27 @@ impl Network {
             buffers: Arc::new(Gauge::new(buffer_bytes_max)),
             workers: (0..workers).map(|_| WorkerRecord::default()).collect(),
             listening,
+            began: Instant::now(),
         }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// How long ago the loop of worker `index` last came around, idle or not; a healthy one does at
+    /// least every 50 ms. Means something only for workers whose service is watched
+    /// ([`Service::is_watched`]) and which serve.
+    pub fn worker_stall(&self, index: usize) -> Duration {
+        let seen = Duration::from_millis(self.worker(index).progress_ms.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(seen)
+    }
+
+    /// The loop of worker `index` comes around.
+    pub(crate) fn note_progress(&self, index: usize) {
+        let elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.worker(index).progress_ms.store(elapsed_ms, Ordering::Relaxed);
     }
 
     /// The counters of all workers, added up.

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::maintenance::Maintenance;
 use crate::memory_file::{MemoryFile, MemoryFileError};
 use crate::net::listener::{ListenError, Listeners};
+use crate::net::mailbox::mailbox;
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
 use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
@@ -142,6 +143,7 @@ impl Server {
                     Arc::clone(&statistics),
                     Arc::clone(&backups),
                 ),
+                mailbox: mailbox().1,
                 listeners,
                 network: Arc::clone(&network),
                 clock: clock.clone(),

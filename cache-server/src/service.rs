@@ -4,6 +4,7 @@
 //! method per command, in the order of [`Request`]; what `noreply` and quiet mode leave out is left
 //! out at the end of each.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -60,7 +61,9 @@ impl CacheService {
 }
 
 impl Service for CacheService {
-    fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+    type Message = Infallible;
+
+    fn handle(&mut self, request: &Request<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
         match request {
             Request::Get(get) => return self.get(get, call, out),
@@ -145,7 +148,7 @@ impl Service for CacheService {
 }
 
 impl CacheService {
-    fn get(&self, get: &Get<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+    fn get(&self, get: &Get<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
         let mut to_prefetch = get.keys.clone().skip(call.done);
         let mut prefetched = call.done;

@@ -82,6 +82,59 @@ impl Drop for Lease {
     }
 }
 
+/// A vector of which a prefix is done with, and which may be the worker's.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) start: usize,
+    is_lent: bool,
+}
+
+impl Buffer {
+    /// What is not done with.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Takes `scratch`, the worker's, unless there is one of its own.
+    pub(crate) fn borrow(&mut self, scratch: &mut Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            debug_assert!(scratch.is_empty() && self.start == 0, "nothing is left from before");
+            debug_assert!(scratch.capacity() > 0, "whoever had it before gave it back");
+            std::mem::swap(&mut self.bytes, scratch);
+            self.is_lent = true;
+        }
+    }
+
+    /// What the connection owns of it, in bytes.
+    pub(crate) fn own_bytes(&self) -> usize {
+        if self.is_lent { 0 } else { self.bytes.capacity() }
+    }
+
+    /// Gives a lent vector back and keeps the rest, if any, in one of `capacity` bytes.
+    pub(crate) fn settle(&mut self, scratch: &mut Vec<u8>, capacity: usize) {
+        if self.rest().is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+            let bytes = std::mem::take(&mut self.bytes);
+            if std::mem::take(&mut self.is_lent) {
+                *scratch = bytes;
+            }
+        } else if self.is_lent {
+            let mut own = Vec::with_capacity(capacity);
+            own.extend_from_slice(self.rest());
+            *scratch = std::mem::replace(&mut self.bytes, own);
+            scratch.clear();
+            self.start = 0;
+            self.is_lent = false;
+        } else if capacity > self.bytes.capacity() || self.bytes.len() == self.bytes.capacity() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

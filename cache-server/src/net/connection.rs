@@ -15,6 +15,9 @@
 //!    buffers of the connection's own, leased from the gauge.
 //!
 //! Between turns a connection that owes nothing and is owed nothing holds no buffer at all.
+//!
+//! Answers that are not ready yet stay behind ([`crate::net::outgoing`]), and requests behind them
+//! are carried out all the same, up to a bound.
 
 use std::sync::Arc;
 
@@ -22,7 +25,10 @@ use arrayvec::ArrayVec;
 use protocol::{Decoder, ProtocolError, Request, Step};
 
 use crate::clock::Now;
-use crate::net::buffers::{Gauge, Lease};
+use crate::net::buffers::{Buffer, Gauge, Lease};
+use crate::net::outgoing::Outgoing;
+use crate::net::ticket::HolderId;
+use crate::net::waiting_room::WaitingRoom;
 use crate::net::{Ahead, Call, Flow, Service};
 
 /// What one read takes at most when no large value is awaited.
@@ -64,6 +70,8 @@ pub struct TurnLimits {
     pub requests_max: u32,
     /// Answers not yet sent, in bytes, beyond which no further request is decoded.
     pub output_bytes_high: usize,
+    /// Answers not ready, beyond which no further request is decoded.
+    pub holds_max: usize,
 }
 
 /// How a turn ended. In each case the output is to be sent first.
@@ -75,6 +83,8 @@ pub enum Turn {
     Spent,
     /// The output is full; more requests, or the rest of one, are there.
     Full,
+    /// Nothing further happens before an answer that is held becomes ready.
+    Held,
     /// The connection closes: the client asked for it, or sent what cannot be made sense of.
     Closes,
     /// The connection closes: there is no memory for what the client began to send.
@@ -101,63 +111,16 @@ pub struct Connection {
     decoder: Decoder,
     limits: protocol::Limits,
     input: Buffer,
-    output: Buffer,
+    outgoing: Outgoing,
+    /// No request follows; the connection closes once nothing is held any more.
+    ends: bool,
+    /// The decoder may stand within data that it drops.
+    may_swallow: bool,
     /// How many bytes of unconsumed input it takes to get further.
     wanted: usize,
     /// How much of the first unconsumed request is answered; see [`Call::done`].
     done: usize,
     lease: Lease,
-}
-
-/// A vector of which a prefix is done with, and which may be the worker's.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-    is_lent: bool,
-}
-
-impl Buffer {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
-    fn borrow(&mut self, scratch: &mut Vec<u8>) {
-        if self.bytes.capacity() == 0 {
-            debug_assert!(scratch.is_empty() && self.start == 0, "nothing is left from before");
-            debug_assert!(scratch.capacity() > 0, "whoever had it before gave it back");
-            std::mem::swap(&mut self.bytes, scratch);
-            self.is_lent = true;
-        }
-    }
-
-    /// What the connection owns of it, in bytes.
-    fn own_bytes(&self) -> usize {
-        if self.is_lent { 0 } else { self.bytes.capacity() }
-    }
-
-    /// Gives a lent vector back and keeps the rest, if any, in one of `capacity` bytes.
-    fn settle(&mut self, scratch: &mut Vec<u8>, capacity: usize) {
-        if self.rest().is_empty() {
-            self.bytes.clear();
-            self.start = 0;
-            let bytes = std::mem::take(&mut self.bytes);
-            if std::mem::take(&mut self.is_lent) {
-                *scratch = bytes;
-            }
-        } else if self.is_lent {
-            let mut own = Vec::with_capacity(capacity);
-            own.extend_from_slice(self.rest());
-            *scratch = std::mem::replace(&mut self.bytes, own);
-            scratch.clear();
-            self.start = 0;
-            self.is_lent = false;
-        } else if capacity > self.bytes.capacity() || self.bytes.len() == self.bytes.capacity() {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-    }
 }
 
 /// Requests decoded together, so that the service can prefetch what all of them will read.
@@ -180,13 +143,15 @@ fn look_ahead<'a>(
 }
 
 impl Connection {
-    /// A client that has said nothing yet.
-    pub fn new(limits: protocol::Limits, gauge: Arc<Gauge>) -> Self {
+    /// A client that has said nothing yet. What is held of its answers is known as `holder`'s.
+    pub fn new(limits: protocol::Limits, gauge: Arc<Gauge>, holder: HolderId) -> Self {
         Self {
             decoder: Decoder::new(limits),
             limits,
             input: Buffer::default(),
-            output: Buffer::default(),
+            outgoing: Outgoing::new(holder),
+            ends: false,
+            may_swallow: false,
             wanted: 0,
             done: 0,
             lease: Lease::new(gauge),
@@ -196,7 +161,7 @@ impl Connection {
     /// Begins a turn, or goes on with it.
     pub fn lend(&mut self, scratch: &mut Scratch) {
         self.input.borrow(&mut scratch.input);
-        self.output.borrow(&mut scratch.output);
+        self.outgoing.output.borrow(&mut scratch.output);
     }
 
     /// Where bytes from the client are appended: its spare capacity is what one read should take.
@@ -204,17 +169,26 @@ impl Connection {
         &mut self.input.bytes
     }
 
-    /// Answers the requests that have arrived, in their order.
+    /// Answers the requests that have arrived, in their order. What of earlier answers is held in
+    /// `room` and has become ready moves to the output first.
     pub fn advance<S: Service>(
         &mut self,
         service: &mut S,
+        room: &WaitingRoom,
         now: Now,
         limits: TurnLimits,
         tally: &mut Tally,
     ) -> Turn {
+        self.outgoing.release(room, limits);
+        if self.outgoing.is_out_of_memory() {
+            return Turn::OutOfMemory;
+        }
+        if self.ends {
+            return self.end();
+        }
         loop {
-            if self.output.rest().len() >= limits.output_bytes_high {
-                return Turn::Full;
+            if let Some(obstacle) = self.outgoing.obstacle(limits) {
+                return obstacle;
             }
             if tally.requests >= limits.requests_max {
                 return if self.input.rest().len() < self.wanted.max(1) {
@@ -238,6 +212,11 @@ impl Connection {
                     self.decoder.refuse_data(ProtocolError::OutOfMemoryStoring);
                 }
                 Step::Request { consumed, request } => {
+                    // Rare, and the one case in which the bytes consumed are not the request's alone.
+                    let mut written_anew = Vec::new();
+                    if std::mem::take(&mut self.may_swallow) {
+                        request.encode(&mut written_anew);
+                    }
                     let mut batch = Batch::new();
                     batch.push(Ahead { request, bytes: consumed });
                     let more_max = (limits.requests_max - tally.requests - 1) as usize;
@@ -245,63 +224,108 @@ impl Connection {
                     if batch.len() > 1 {
                         service.prefetch(&batch);
                     }
-                    for Ahead { request, bytes } in &batch {
-                        if self.output.rest().len() >= limits.output_bytes_high {
-                            return Turn::Full;
+                    let mut offset = 0;
+                    for (index, Ahead { request, bytes }) in batch.iter().enumerate() {
+                        if let Some(obstacle) = self.outgoing.obstacle(limits) {
+                            return obstacle;
                         }
+                        let raw = if index == 0 && !written_anew.is_empty() {
+                            &written_anew[..]
+                        } else {
+                            &input[offset..offset + bytes]
+                        };
+                        let holder = self.outgoing.holder();
+                        let answers = self.outgoing.room(limits);
                         let call = Call {
                             now,
+                            raw,
                             done: self.done,
-                            output_bytes_high: self.output.start + limits.output_bytes_high,
+                            output_bytes_high: answers.bytes_high,
+                            holds_max: answers.holds_max,
+                            holder,
+                            waiting_room: room,
                         };
-                        match service.handle(request, call, &mut self.output.bytes) {
-                            Flow::Pause { done } => {
-                                // Its bytes stay, and the decoder stands before them again.
-                                self.done = done;
-                                return Turn::Full;
-                            }
-                            flow => {
-                                tally.requests += 1;
-                                self.done = 0;
-                                self.wanted = 0;
-                                self.input.start += bytes;
-                                if flow == Flow::Close {
-                                    return Turn::Closes;
-                                }
-                            }
+                        let flow = service.handle(request, call, answers.out);
+                        if let Some(holds) = service.holds()
+                            && !holds.is_empty()
+                        {
+                            self.outgoing.hold(room, holds);
+                        }
+                        if let Flow::Pause { done } = flow {
+                            // Its bytes stay, and the decoder stands before them again.
+                            self.done = done;
+                            return Turn::Full;
+                        }
+                        tally.requests += 1;
+                        self.done = 0;
+                        self.wanted = 0;
+                        offset += bytes;
+                        self.input.start += bytes;
+                        if flow == Flow::Close {
+                            self.ends = true;
+                            return self.end();
                         }
                     }
                 }
                 Step::Refused { consumed, refusal } => {
                     tally.requests += 1;
+                    self.may_swallow = true;
                     if let Some(key) = &refusal.invalidates {
                         service.invalidate(key, now);
                     }
-                    self.output.bytes.extend_from_slice(refusal.line().as_bytes());
+                    self.outgoing.push(refusal.line().as_bytes());
                     self.wanted = 0;
                     self.input.start += consumed;
                     if refusal.closes() {
-                        return Turn::Closes;
+                        self.ends = true;
+                        return self.end();
                     }
                 }
             }
         }
     }
 
+    /// Moves to the output what has become ready since, as at the start of [`Connection::advance`].
+    #[inline]
+    pub fn release(&mut self, room: &WaitingRoom, limits: TurnLimits) {
+        self.outgoing.release(room, limits);
+    }
+
+    /// The client sends nothing any more. It may still take answers that are held.
+    pub fn end_input(&mut self) {
+        self.ends = true;
+    }
+
+    /// Whether answers are held: more becomes sendable without anything being received.
+    pub fn is_holding(&self) -> bool {
+        self.outgoing.is_holding()
+    }
+
+    /// Who these answers are held for.
+    pub fn holder(&self) -> HolderId {
+        self.outgoing.holder()
+    }
+
+    /// The last requests are carried out: the connection closes, or waits for what is held.
+    fn end(&self) -> Turn {
+        if self.outgoing.is_holding() { Turn::Held } else { Turn::Closes }
+    }
+
     /// Answers that are not sent yet.
     pub fn unsent(&self) -> &[u8] {
-        self.output.rest()
+        self.outgoing.output.rest()
     }
 
     /// Whether there are any.
     pub fn has_unsent(&self) -> bool {
-        !self.output.rest().is_empty()
+        !self.outgoing.output.rest().is_empty()
     }
 
     /// The first `count` bytes of [`Connection::unsent`] are on their way.
     pub fn mark_sent(&mut self, count: usize) {
-        self.output.start += count;
-        debug_assert!(self.output.start <= self.output.bytes.len(), "sent what was there");
+        let output = &mut self.outgoing.output;
+        output.start += count;
+        debug_assert!(output.start <= output.bytes.len(), "sent what was there");
     }
 
     /// Ends a turn: lent buffers go back to `scratch`, what is left over is kept.
@@ -311,17 +335,18 @@ impl Connection {
     /// When there is no memory to keep it in. The connection must close; the lent buffers are back.
     pub fn settle(&mut self, scratch: &mut Scratch) -> Result<(), OutOfMemory> {
         let input_bytes = self.input_capacity();
-        let output_bytes = match self.output.rest().len() {
+        let output_bytes = match self.outgoing.output.rest().len() {
             0 => 0,
-            unsent => unsent.max(self.output.own_bytes()),
+            unsent => unsent.max(self.outgoing.output.own_bytes()),
         };
-        let kept = self.lease.resize(input_bytes + output_bytes);
+        let held_bytes = self.outgoing.held_capacity();
+        let kept = self.lease.resize(input_bytes + output_bytes + held_bytes);
         if !kept {
             self.close(scratch);
             return Err(OutOfMemory);
         }
         self.input.settle(&mut scratch.input, input_bytes);
-        self.output.settle(&mut scratch.output, output_bytes);
+        self.outgoing.output.settle(&mut scratch.output, output_bytes);
         if scratch.output.capacity() > SCRATCH_OUTPUT_BYTES_KEPT {
             scratch.output.shrink_to(SCRATCH_OUTPUT_BYTES_KEPT);
         }
@@ -331,9 +356,9 @@ impl Connection {
     /// Ends the connection: lent buffers go back to `scratch`, whatever is left over is forgotten.
     pub fn close(&mut self, scratch: &mut Scratch) {
         self.input.start = self.input.bytes.len();
-        self.output.start = self.output.bytes.len();
+        self.outgoing.clear();
         self.input.settle(&mut scratch.input, 0);
-        self.output.settle(&mut scratch.output, 0);
+        self.outgoing.output.settle(&mut scratch.output, 0);
     }
 
     /// The request that is next, or being served: what is logged of it after a crash.
@@ -368,7 +393,7 @@ impl Connection {
 
     /// Leases what [`Connection::settle`] will need for the rest of the input.
     fn lease_room(&mut self) -> bool {
-        let output_bytes = self.output.own_bytes();
+        let output_bytes = self.outgoing.output.own_bytes() + self.outgoing.held_capacity();
         let room = self.input_capacity() + output_bytes;
         room <= self.lease.bytes() || self.lease.resize(room)
     }
@@ -413,6 +438,8 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use protocol::meta::request::MetaKey;
 
     use super::*;
@@ -425,7 +452,9 @@ mod tests {
     }
 
     impl Service for Mirror {
-        fn handle(&mut self, request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> Flow {
+        type Message = Infallible;
+
+        fn handle(&mut self, request: &Request<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
             match request {
                 Request::Store(store) => {
                     out.extend_from_slice(format!("{}\r\n", store.data.len()).as_bytes());
@@ -452,12 +481,14 @@ mod tests {
     }
 
     const NOW: Now = Now { unix_ms: 1_000_000 };
-    const LIMITS: TurnLimits = TurnLimits { requests_max: u32::MAX, output_bytes_high: 1 << 16 };
+    const LIMITS: TurnLimits =
+        TurnLimits { requests_max: u32::MAX, output_bytes_high: 1 << 16, holds_max: 1024 };
 
     /// A connection with the worker around it.
     struct Rig {
         connection: Connection,
         service: Mirror,
+        room: WaitingRoom,
         scratch: Scratch,
         gauge: Arc<Gauge>,
         limits: TurnLimits,
@@ -472,8 +503,11 @@ mod tests {
 
         fn with(buffer_bytes_max: usize, limits: TurnLimits) -> Self {
             let gauge = Arc::new(Gauge::new(buffer_bytes_max));
+            let room = WaitingRoom::new(Arc::clone(&gauge));
+            let limits_of_requests = protocol::Limits::default();
             Self {
-                connection: Connection::new(protocol::Limits::default(), Arc::clone(&gauge)),
+                connection: Connection::new(limits_of_requests, Arc::clone(&gauge), room.open()),
+                room,
                 service: Mirror::default(),
                 scratch: Scratch::default(),
                 gauge,
@@ -509,7 +543,13 @@ mod tests {
         fn turn(&mut self) -> Turn {
             self.connection.lend(&mut self.scratch);
             let mut tally = Tally::default();
-            let turn = self.connection.advance(&mut self.service, NOW, self.limits, &mut tally);
+            let turn = self.connection.advance(
+                &mut self.service,
+                &self.room,
+                NOW,
+                self.limits,
+                &mut tally,
+            );
             self.tally.requests += tally.requests;
             self.tally.values_refused += tally.values_refused;
             self.answers.extend_from_slice(self.connection.unsent());
@@ -552,7 +592,7 @@ mod tests {
         rig.send(b"\r\n");
         assert_eq!(rig.gauge.bytes(), 0);
         assert_eq!(rig.connection.input.bytes.capacity(), 0);
-        assert_eq!(rig.connection.output.bytes.capacity(), 0);
+        assert_eq!(rig.connection.outgoing.output.bytes.capacity(), 0);
         assert!(rig.scratch.input.capacity() >= SCRATCH_INPUT_BYTES, "the worker has it back");
     }
 
@@ -587,13 +627,22 @@ mod tests {
         rig.connection.input_mut().extend_from_slice(&b"mn\r\n".repeat(9));
         let mut tally = Tally::default();
         let connection = &mut rig.connection;
-        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        assert_eq!(
+            connection.advance(&mut rig.service, &rig.room, NOW, rig.limits, &mut tally),
+            Turn::Full
+        );
         connection.settle(&mut rig.scratch).unwrap();
         assert_eq!(connection.unsent(), b"?\r\n?\r\n");
-        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        assert_eq!(
+            connection.advance(&mut rig.service, &rig.room, NOW, rig.limits, &mut tally),
+            Turn::Full
+        );
         assert_eq!(tally.requests, 2);
         connection.mark_sent(4);
-        assert_eq!(connection.advance(&mut rig.service, NOW, rig.limits, &mut tally), Turn::Full);
+        assert_eq!(
+            connection.advance(&mut rig.service, &rig.room, NOW, rig.limits, &mut tally),
+            Turn::Full
+        );
         assert_eq!(tally.requests, 4, "room for answers makes room for requests");
     }
 
@@ -635,7 +684,7 @@ mod tests {
         rig.connection.lend(&mut rig.scratch);
         rig.connection.input_mut().extend_from_slice(b"get abcdefghijklmnop\r\n");
         let mut tally = Tally::default();
-        let turn = rig.connection.advance(&mut rig.service, NOW, LIMITS, &mut tally);
+        let turn = rig.connection.advance(&mut rig.service, &rig.room, NOW, LIMITS, &mut tally);
         assert_eq!(turn, Turn::Drained);
         assert_eq!(rig.connection.settle(&mut rig.scratch), Err(OutOfMemory));
         assert!(rig.scratch.output.is_empty() && rig.scratch.output.capacity() > 0);

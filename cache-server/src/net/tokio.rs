@@ -9,11 +9,14 @@
 //! between `lend` and `settle` there is only what is ready at once: one read that has succeeded, one
 //! write that is tried.
 //!
+//! A connection whose answers are not all ready waits for its client and for them at the same time.
+//! What other threads post is dealt with by a task of the worker's own, as are ticks.
+//!
 //! An orderly stop shuts down the reading half of every connection. The kernel then hands out what
 //! had arrived, and the end of the stream after it: a connection needs to know of no other way to
 //! end, and the path of a request has nothing to check.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -22,7 +25,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -32,15 +35,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_local, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::config::Limits;
 use crate::net::connection::{Connection, OutOfMemory, Scratch, Tally, Turn, TurnLimits};
 use crate::net::counters::Counters;
+use crate::net::detached::{Addressee, Served, serve};
 use crate::net::listener::WorkerListeners;
+use crate::net::mailbox::Mailbox;
 use crate::net::registry::{ConnectionRecord, ConnectionState, Endpoint};
-use crate::net::{Network, Service, WorkerRecord};
+use crate::net::ticket::{HolderId, Resolution, Ticket};
+use crate::net::waiting_room::WaitingRoom;
+use crate::net::{Network, PROGRESS_INTERVAL, Service, TICK_INTERVAL, WorkerRecord};
 
 /// What a client is told when `-c` are connected: memcached's line.
 const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
@@ -51,12 +58,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a client that takes nothing is looked at.
 const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 
+/// Answers of one connection that are not ready, at most.
+const HOLDS_MAX: usize = 1024;
+
 /// What a worker is made of.
-pub(crate) struct WorkerParts<S> {
+pub(crate) struct WorkerParts<S: Service> {
     /// Which one, from 0.
     pub(crate) index: usize,
     /// What answers its clients.
     pub(crate) service: S,
+    /// What other threads send it.
+    pub(crate) mailbox: Mailbox<S::Message>,
     /// Its sockets.
     pub(crate) listeners: WorkerListeners,
     /// What it shares with the others.
@@ -87,10 +99,13 @@ pub(crate) fn run_worker<S: Service + 'static>(
         .enable_all()
         .build_local(Default::default())?;
     runtime.block_on(async move {
-        let WorkerParts { listeners, mut stop, .. } = parts;
+        let WorkerParts { listeners, mailbox, mut stop, .. } = parts;
         let worker = Rc::new(Worker {
             index: parts.index,
             service: RefCell::new(parts.service),
+            room: Rc::new(WaitingRoom::new(parts.network.share_buffers())),
+            is_ticking: Cell::new(false),
+            ticks_wanted: Notify::new(),
             scratch: RefCell::new(Scratch::default()),
             clients: RefCell::default(),
             all_gone: Notify::new(),
@@ -101,6 +116,7 @@ pub(crate) fn run_worker<S: Service + 'static>(
             requests_per_turn: parts.requests_per_turn,
         });
         let accepting = worker.accept_from(listeners)?;
+        worker.start_service(mailbox);
         on_ready();
         // An error means that the server is gone without a word: stop as well.
         let _ = stop.wait_for(|&stop| stop).await;
@@ -114,6 +130,12 @@ pub(crate) fn run_worker<S: Service + 'static>(
 struct Worker<S> {
     index: usize,
     service: RefCell<S>,
+    /// What is held of its clients' answers.
+    room: Rc<WaitingRoom>,
+    /// Whether the service is being called regularly.
+    is_ticking: Cell<bool>,
+    /// The service wants that, from now on.
+    ticks_wanted: Notify,
     scratch: RefCell<Scratch>,
     /// Open connections, to shut them down at the end.
     clients: RefCell<HashSet<RawFd>>,
@@ -156,6 +178,99 @@ impl<S: Service + 'static> Worker<S> {
 
     fn counters(&self) -> &Counters {
         &self.record().counters
+    }
+
+    /// Tells the service that it runs, and spawns what calls it without a client.
+    fn start_service(self: &Rc<Self>, mailbox: Mailbox<S::Message>) {
+        self.service.borrow_mut().started(&WorkerHandle { worker: Rc::clone(self) });
+        spawn_local(Rc::clone(self).take_mail(mailbox));
+        spawn_local(Rc::clone(self).tick());
+        if self.service.borrow().is_watched() {
+            spawn_local(Rc::clone(self).show_progress());
+        }
+        self.note_ticks_wanted(&self.service.borrow());
+    }
+
+    /// Hands over what other threads post, all that is there at once.
+    async fn take_mail(self: Rc<Self>, mailbox: Mailbox<S::Message>) {
+        let mut batch = Vec::new();
+        loop {
+            mailbox.receive(&mut batch).await;
+            let now = self.clock.now();
+            let mut messages = batch.drain(..);
+            // A message that meets a bug is lost; those behind it are not.
+            while self.serve_alone("message", |service| {
+                for message in messages.by_ref() {
+                    service.post(message, now);
+                }
+            }) == Served::Crashed
+            {}
+            drop(messages);
+            self.end_turn();
+            // Whoever posts without pause does not keep clients waiting.
+            yield_now().await;
+        }
+    }
+
+    /// Calls the service regularly while it wants that.
+    async fn tick(self: Rc<Self>) {
+        loop {
+            self.ticks_wanted.notified().await;
+            let mut ticks = interval(TICK_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first is immediate.
+            ticks.tick().await;
+            while self.is_ticking.get() {
+                ticks.tick().await;
+                let now = self.clock.now();
+                self.serve_alone("tick", |service| service.tick(now));
+                self.end_turn();
+                self.is_ticking.set(self.service.borrow().wants_ticks());
+            }
+        }
+    }
+
+    /// Shows whoever watches that the loop comes around.
+    async fn show_progress(self: Rc<Self>) {
+        let mut beats = interval(PROGRESS_INTERVAL);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            self.network.note_progress(self.index);
+        }
+    }
+
+    /// Calls the service other than for a client. A bug met there is logged, and costs what `act` had
+    /// left to do.
+    fn serve_alone(&self, what: &str, act: impl FnOnce(&mut S)) -> Served {
+        let acted = catch_unwind(AssertUnwindSafe(|| act(&mut self.service.borrow_mut())));
+        if acted.is_ok() {
+            return Served::Answered;
+        }
+        tracing::error!(worker = self.index, what, "met a bug in the server, please report it");
+        Served::Crashed
+    }
+
+    /// Ends what the service was called for. False when what it answered may not be sent.
+    fn end_turn(&self) -> bool {
+        let ended = self.serve_alone("end of a turn", S::turn_ended);
+        let mut service = self.service.borrow_mut();
+        self.note_ticks_wanted(&service);
+        service.is_sound() && ended == Served::Answered
+    }
+
+    /// Forgets what a request that met a bug would have held.
+    fn give_up_turn(&self) {
+        self.room.end_turn();
+        if let Some(holds) = self.service.borrow_mut().holds() {
+            holds.clear();
+        }
+    }
+
+    fn note_ticks_wanted(&self, service: &S) {
+        if service.wants_ticks() && !self.is_ticking.replace(true) {
+            self.ticks_wanted.notify_one();
+        }
     }
 
     /// Spawns a task per listening socket.
@@ -251,7 +366,106 @@ impl<S: Service + 'static> Worker<S> {
         TurnLimits {
             requests_max: if alone { u32::MAX } else { self.requests_per_turn },
             output_bytes_high: self.limits.output_bytes_high,
+            holds_max: HOLDS_MAX,
         }
+    }
+}
+
+/// A worker as the tasks see it that its service has spawned.
+///
+/// Belongs to the worker's thread. It keeps the worker alive, and with it the service: what the
+/// service keeps is a [`WeakWorker`].
+pub struct WorkerHandle<S: Service + 'static> {
+    worker: Rc<Worker<S>>,
+}
+
+/// A [`WorkerHandle`] that keeps nothing alive.
+pub struct WeakWorker<S: Service + 'static> {
+    worker: Weak<Worker<S>>,
+}
+
+impl<S: Service + 'static> Clone for WorkerHandle<S> {
+    fn clone(&self) -> Self {
+        Self { worker: Rc::clone(&self.worker) }
+    }
+}
+
+impl<S: Service + 'static> Clone for WeakWorker<S> {
+    fn clone(&self) -> Self {
+        Self { worker: Weak::clone(&self.worker) }
+    }
+}
+
+impl<S: Service + 'static> WeakWorker<S> {
+    /// The worker, while it runs.
+    pub fn upgrade(&self) -> Option<WorkerHandle<S>> {
+        self.worker.upgrade().map(|worker| WorkerHandle { worker })
+    }
+}
+
+impl<S: Service + 'static> WorkerHandle<S> {
+    /// The same, for the service to keep.
+    pub fn downgrade(&self) -> WeakWorker<S> {
+        WeakWorker { worker: Rc::downgrade(&self.worker) }
+    }
+
+    /// Which worker, from 0.
+    pub fn index(&self) -> usize {
+        self.worker.index
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        self.worker.clock.now()
+    }
+
+    /// Where what is held of this worker's answers is resolved.
+    pub fn waiting_room(&self) -> &Rc<WaitingRoom> {
+        &self.worker.room
+    }
+
+    /// Decides what becomes of the answer held under `ticket`.
+    pub fn resolve(&self, ticket: Ticket, resolution: Resolution) {
+        self.worker.room.resolve(ticket, resolution);
+    }
+
+    /// Runs `task` on the worker's thread until it ends or the worker stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+        spawn_local(task)
+    }
+
+    /// Calls `act` with the service, not from within one of its methods. [`WorkerHandle::end_turn`]
+    /// is to follow, once for any number of calls.
+    ///
+    /// # Panics
+    ///
+    /// When the service is in use: called from within it.
+    pub fn with_service<T>(&self, act: impl FnOnce(&mut S) -> T) -> T {
+        act(&mut self.worker.service.borrow_mut())
+    }
+
+    /// Carries out `request`, one whole request as a client would send it, and appends its answer to
+    /// `out`; or, if it is not ready, has it handed to `addressee` later.
+    /// [`WorkerHandle::end_turn`] is to follow, once for any number of requests.
+    pub fn serve(&self, request: &[u8], out: &mut Vec<u8>, addressee: &Addressee) -> Served {
+        let worker = &*self.worker;
+        let (start, now, limits) = (out.len(), worker.clock.now(), worker.protocol_limits);
+        let mut served = Served::Crashed;
+        let outcome = worker.serve_alone("request of another node", |service| {
+            served = serve(service, &worker.room, limits, now, request, out, addressee);
+        });
+        if outcome == Served::Crashed {
+            out.truncate(start);
+            worker.give_up_turn();
+        }
+        served
+    }
+
+    /// Ends a turn: the service does what it has put off to its end. False when what was answered in
+    /// it must not be sent, as what it was read from has turned out to be damaged.
+    #[must_use]
+    pub fn end_turn(&self) -> bool {
+        self.worker.end_turn()
     }
 }
 
@@ -292,11 +506,22 @@ fn no_signal() -> nix::sys::socket::MsgFlags {
 struct Client<S: Service + 'static> {
     worker: Rc<Worker<S>>,
     record: Arc<ConnectionRecord>,
+    /// Who it is in the waiting room.
+    holder: HolderId,
+}
+
+/// What ends a connection's waiting.
+enum Received {
+    /// Bytes from the client, this many; none at the end of its stream.
+    Bytes(usize),
+    /// An answer that was held may leave.
+    Released,
 }
 
 impl<S: Service + 'static> Drop for Client<S> {
     fn drop(&mut self) {
         let fd = self.record.fd;
+        self.worker.room.close(self.holder);
         tracing::debug!(fd, peer = %self.record.peer, "connection closed");
         self.worker.record().registry.remove(fd);
         let mut clients = self.worker.clients.borrow_mut();
@@ -315,14 +540,15 @@ impl<S: Service + 'static> Client<S> {
         worker.record().registry.insert(Arc::clone(&record));
         worker.clients.borrow_mut().insert(fd);
         worker.counters().connections_accepted.add(1);
-        Self { worker, record }
+        let holder = worker.room.open();
+        Self { worker, record, holder }
     }
 
     /// Serves `stream` until the connection ends.
     async fn serve<T: Socket>(self, mut stream: T) -> Ending {
         let worker = &*self.worker;
         let mut connection =
-            Connection::new(worker.protocol_limits, worker.network.share_buffers());
+            Connection::new(worker.protocol_limits, worker.network.share_buffers(), self.holder);
         let Err(ending) = self.converse(&mut stream, &mut connection).await;
         connection.close(&mut worker.scratch.borrow_mut());
         ending
@@ -336,11 +562,12 @@ impl<S: Service + 'static> Client<S> {
     ) -> Result<Infallible, Ending> {
         let counters = self.worker.counters();
         loop {
-            let received = self.receive(stream, connection).await?;
-            if received == 0 {
-                return Err(Ending::Closed);
+            match self.receive(stream, connection).await? {
+                Received::Bytes(0) if connection.is_holding() => connection.end_input(),
+                Received::Bytes(0) => return Err(Ending::Closed),
+                Received::Bytes(count) => counters.bytes_read.add(count as u64),
+                Received::Released => {}
             }
-            counters.bytes_read.add(received as u64);
             loop {
                 let turn = self.take_turn(connection)?;
                 self.send(stream, connection).await?;
@@ -348,6 +575,13 @@ impl<S: Service + 'static> Client<S> {
                     Turn::Drained => break,
                     Turn::Spent => counters.yields.add(1),
                     Turn::Full => {}
+                    Turn::Held => {
+                        self.settle(connection)?;
+                        self.record.set_state(ConnectionState::Waiting);
+                        poll_fn(|context| self.worker.room.poll_released(self.holder, context))
+                            .await;
+                        continue;
+                    }
                     Turn::Closes => return Err(Ending::Closed),
                     Turn::OutOfMemory => return Err(Ending::OutOfMemory),
                 }
@@ -359,23 +593,30 @@ impl<S: Service + 'static> Client<S> {
         }
     }
 
-    /// Waits for the client to send, and reads once. Zero is the end of its stream.
+    /// Waits for the client to send, and reads once; or for an answer that is held.
     ///
     /// The worker's buffer is lent only while the read is tried, so a waiting connection holds none.
     async fn receive<T: Socket>(
         &self,
         stream: &mut T,
         connection: &mut Connection,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Received> {
         poll_fn(|context| {
             let mut scratch = self.worker.scratch.borrow_mut();
             connection.lend(&mut scratch);
             let read = pin!(stream.read_buf(connection.input_mut())).poll(context);
-            if read.is_pending() && connection.settle(&mut scratch).is_err() {
+            if let Poll::Ready(read) = read {
+                return Poll::Ready(read.map(Received::Bytes));
+            }
+            if connection.settle(&mut scratch).is_err() {
                 // Nothing was added, and what was kept before is leased.
                 return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
             }
-            read
+            if connection.is_holding() {
+                let released = self.worker.room.poll_released(self.holder, context);
+                return released.map(|()| Ok(Received::Released));
+            }
+            Poll::Pending
         })
         .await
     }
@@ -390,18 +631,24 @@ impl<S: Service + 'static> Client<S> {
 
         let limits = worker.turn_limits();
         let mut tally = Tally::default();
+        worker.room.begin_turn(self.holder);
         let turn = catch_unwind(AssertUnwindSafe(|| {
             let mut service = worker.service.borrow_mut();
-            connection.advance(&mut *service, now, limits, &mut tally)
+            connection.advance(&mut *service, &worker.room, now, limits, &mut tally)
         }));
         let counters = worker.counters();
         counters.requests.add(tally.requests.into());
         if tally.values_refused > 0 {
             counters.values_refused_for_memory.add(tally.values_refused.into());
         }
-        if !worker.service.borrow_mut().is_sound() {
+        if turn.is_err() {
+            worker.give_up_turn();
+        }
+        if !worker.end_turn() {
             return Err(Ending::Crashed);
         }
+        connection.release(&worker.room, limits);
+        worker.room.end_turn();
         turn.map_err(|_| {
             let shape = catch_unwind(AssertUnwindSafe(|| connection.shape())).ok();
             tracing::error!(
@@ -495,16 +742,18 @@ mod tests {
     use protocol::meta::request::MetaKey;
 
     use super::*;
-    use crate::clock::Now;
     use crate::config::Listen;
     use crate::net::listener::Listeners;
+    use crate::net::mailbox::mailbox;
     use crate::net::{Call, Flow, ListeningAddress};
 
     /// Answers `mn`, and has a bug in `stats`.
     struct Buggy;
 
     impl Service for Buggy {
-        fn handle(&mut self, request: &Request<'_>, _: Call, out: &mut Vec<u8>) -> Flow {
+        type Message = Infallible;
+
+        fn handle(&mut self, request: &Request<'_>, _: Call<'_>, out: &mut Vec<u8>) -> Flow {
             assert!(!matches!(request, Request::Stats { .. }), "a bug");
             out.extend_from_slice(b"MN\r\n");
             Flow::Continue
@@ -531,6 +780,7 @@ mod tests {
             let parts = WorkerParts {
                 index: 0,
                 service: Buggy,
+                mailbox: mailbox().1,
                 listeners: listeners.into_parts().0.remove(0),
                 network: Arc::clone(&network),
                 clock: Clock::system(),
