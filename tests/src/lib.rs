@@ -7,6 +7,7 @@
 //! - [`model`] is a cache too simple to be wrong, to hold a long random run against.
 //! - [`process`] starts a server and ends it in every way, [`killer`] does so under load, and
 //!   [`ledger`] knows what must be there afterwards.
+//! - [`history`] is what the clients of a cluster saw, and [`linearizable`] says whether it can be.
 //! - [`program`] finds the workspace's own binaries, built as the tests are.
 //! - [`wait`] is the only place where a test lets real time pass.
 //!
@@ -14,8 +15,10 @@
 
 pub mod client;
 pub mod connection;
+pub mod history;
 pub mod killer;
 pub mod ledger;
+pub mod linearizable;
 pub mod model;
 pub mod process;
 pub mod program;
