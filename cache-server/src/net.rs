@@ -20,6 +20,8 @@ pub mod buffers;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+#[cfg(test)]
+mod holding;
 pub mod listener;
 pub mod mailbox;
 mod outgoing;
