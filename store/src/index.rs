@@ -288,6 +288,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Geometry;
+    use crate::hash::key_hash;
 
     #[test]
     fn a_bucket_is_one_cache_line() {
@@ -334,6 +336,64 @@ mod tests {
                 prop_assert_eq!(index.find(hash, |it| it.0 == id), Some(EntryId(id)));
             }
             prop_assert_eq!(index.find(123, |id| !model.contains_key(&id.0)), None);
+        }
+    }
+
+    /// Entries of an index over the keys of one shard of so many, and the buckets that a search for
+    /// each of them looks at, summed up.
+    fn searched(shard_count: u32) -> (usize, usize) {
+        let geometry = Geometry { shard_count, ..Geometry::new(64 << 20, 1 << 20, 1) };
+        let tagging = geometry.tagging();
+        let hashes = (0u64..).map(|n| key_hash(&n.to_le_bytes()));
+        let tags: Vec<u32> = hashes
+            .filter(|&hash| geometry.shard_of(hash) == shard_count / 2)
+            .map(|hash| tagging.tag_of(hash))
+            .take(50_000)
+            .collect();
+        let mut index = Index::new();
+        for (id, &tag) in (0..).zip(&tags) {
+            index.insert(tag, EntryId(id), |id| tags[id.index()]);
+        }
+        let searched = (0..).zip(&tags).map(|(id, &tag)| {
+            let (mut at, mut count) = (index.bucket_of(tag), 1);
+            while !index.buckets[at].ids.contains(&EntryId(id)) {
+                (at, count) = (index.next(at), count + 1);
+            }
+            count
+        });
+        (tags.len(), searched.sum())
+    }
+
+    #[test]
+    fn an_index_is_filled_as_evenly_whichever_bits_chose_its_shard() {
+        let (entries, alone) = searched(1);
+        for shard_count in [2, 16, 256] {
+            let (_, of_many) = searched(shard_count);
+            assert!(of_many < alone + entries / 20, "{of_many} buckets after {alone}");
+        }
+        assert!(alone < entries * 5 / 4, "{alone} buckets for {entries} entries");
+    }
+
+    #[test]
+    fn the_entries_of_any_buckets_are_collected_once() {
+        let hash = |n: u32| n.wrapping_mul(0x9e37_79b9) >> 4;
+        let mut index = Index::new();
+        for id in 0..5_000 {
+            index.insert(hash(id), EntryId(id), |id| hash(id.0));
+        }
+        let count = index.buckets.len();
+        for from in 0..count {
+            for to in [from + 1, (from + 7).min(count), count] {
+                let mut collected = Vec::new();
+                index.collect(from..to, &mut collected);
+                collected.retain(|id| (from..to).contains(&index.bucket_of(hash(id.0))));
+                collected.sort_unstable();
+                let end = if to == count { 1 << TAG_BITS } else { index.first_hash_of(to) };
+                let hashes = index.first_hash_of(from)..end;
+                let expected: Vec<EntryId> =
+                    (0..5_000).filter(|&id| hashes.contains(&hash(id))).map(EntryId).collect();
+                assert_eq!(collected, expected, "buckets {from}..{to} of {count}");
+            }
         }
     }
 

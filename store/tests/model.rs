@@ -58,6 +58,15 @@ proptest! {
     }
 
     #[test]
+    fn a_shard_whose_writes_are_counted_elsewhere_answers_alike(ops in vec(op(), 0..300)) {
+        let mut pair = Pair::new(64 << 20, Kind::Lru, false).with_own_cas();
+        for op in &ops {
+            pair.apply(op);
+        }
+        pair.check();
+    }
+
+    #[test]
     fn a_shard_in_a_file_outlives_its_process(
         ops in vec(op_or_end(), 0..300), kind in prop::sample::select(&Kind::ALL[..]),
     ) {

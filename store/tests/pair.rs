@@ -99,6 +99,8 @@ pub(crate) struct Pair {
     step: u64,
     config: Config,
     file: Option<CacheFile>,
+    /// The cas of the next write, where not the shard but its owner counts.
+    own_cas: Option<u64>,
 }
 
 impl Pair {
@@ -117,6 +119,7 @@ impl Pair {
             step: 0,
             config,
             file: None,
+            own_cas: None,
         }
     }
 
@@ -142,6 +145,16 @@ impl Pair {
         let shard =
             Shard::with_arena(pair.config, Box::new(file.arena(0).expect("its only arena")));
         Self { shard, file: Some(file), ..pair }
+    }
+
+    /// Has every write given its cas, as in a cluster.
+    pub(crate) fn with_own_cas(self) -> Self {
+        Self { own_cas: Some(1 << 40), ..self }
+    }
+
+    fn next_own_cas(&mut self) -> Option<u64> {
+        self.own_cas = self.own_cas.map(|cas| cas + 1);
+        self.own_cas
     }
 
     /// Another shard over the same arena: from what the first saved, or from its segments alone.
@@ -209,11 +222,13 @@ impl Pair {
         match *op {
             Op::Put { key, rule, bytes, client_flags, ttl_ms, own_cas } => {
                 let value = self.value(bytes);
+                let own_cas = own_cas.or_else(|| self.next_own_cas());
                 self.put(key, rule, value, client_flags, self.deadline(ttl_ms), own_cas);
             }
             Op::Number { key, value } => {
                 let digits = value.to_string().into_bytes();
-                self.put(key, Rule::Set, digits, 0, Deadline::NEVER, None);
+                let own_cas = self.next_own_cas();
+                self.put(key, Rule::Set, digits, 0, Deadline::NEVER, own_cas);
             }
             Op::Concat { key, back, bytes } => self.concat(&name(key), back, bytes),
             Op::Delta { key, up, by } => self.delta(&name(key), up, by),
@@ -311,11 +326,13 @@ impl Pair {
         self.settle(key);
         let more = self.value(bytes);
         let end = if back { End::Back } else { End::Front };
-        let outcome = self.shard.concat(&Key::new(key), end, &more, None, None, self.now);
+        let own_cas = self.next_own_cas();
+        let outcome = self.shard.concat(&Key::new(key), end, &more, None, own_cas, self.now);
         match (outcome, self.model.get_mut(key)) {
             (PutOutcome::Stored { cas }, Some(item)) => {
                 let old = std::mem::take(&mut item.value);
                 item.value = if back { [old, more].concat() } else { [more, old].concat() };
+                assert!(own_cas.is_none_or(|own| own == cas));
                 item.cas = cas;
                 item.stale = false;
             }
@@ -329,13 +346,15 @@ impl Pair {
     fn delta(&mut self, key: &[u8], up: bool, by: u64) {
         self.settle(key);
         let delta = if up { Delta::Increment(by) } else { Delta::Decrement(by) };
-        let outcome = self.shard.add_delta(&Key::new(key), delta, None, None, None, self.now);
+        let own_cas = self.next_own_cas();
+        let outcome = self.shard.add_delta(&Key::new(key), delta, None, None, own_cas, self.now);
         let number = self.model.get(key).map(|item| number(&item.value));
         match (outcome, number) {
             (DeltaOutcome::NotFound, None) | (DeltaOutcome::NotANumber, Some(None)) => {}
             (DeltaOutcome::Changed { value, cas }, Some(Some(before))) => {
                 let after = if up { before.wrapping_add(by) } else { before.saturating_sub(by) };
                 assert_eq!(value, after);
+                assert!(own_cas.is_none_or(|own| own == cas));
                 let item = self.model.get_mut(key).expect("it was there");
                 item.value = after.to_string().into_bytes();
                 item.cas = cas;
@@ -374,12 +393,15 @@ impl Pair {
 
     fn invalidate(&mut self, key: &[u8], drop_value: bool) {
         self.settle(key);
-        let change = Invalidation { mark_stale: true, drop_value, ..Invalidation::default() };
+        let own_cas = self.next_own_cas();
+        let change =
+            Invalidation { mark_stale: true, drop_value, own_cas, ..Invalidation::default() };
         let outcome = self.shard.invalidate(&Key::new(key), None, change, self.now);
         let cas = self.shard.peek(&Key::new(key), self.now).map(|item| item.cas);
         match (self.model.get_mut(key), cas) {
             (Some(item), Some(cas)) => {
                 assert_ne!(item.cas, cas, "an invalidated item has a new cas");
+                assert!(own_cas.is_none_or(|own| own == cas));
                 (item.cas, item.stale) = (cas, true);
                 if drop_value {
                     (item.value, item.client_flags) = (Vec::new(), 0);
