@@ -8,8 +8,9 @@
 //!
 //! - Numbers are little-endian; the CRC-32C covers the 52 bytes before it. A position of 0 is none.
 //! - A position is one store to mapped memory, which the kernel owns: a kill leaves the old one or the
-//!   new one. Who notes it has written the item before, so what a position says is in the cache file;
-//!   one write more may be, which is applied again then and changes nothing.
+//!   new one. Who notes it has written the item before, so the cache file holds at least what the
+//!   position says. One write more may be there, which perhaps nobody else has, and what a walk of the
+//!   segments loses is missing: a position ranks copies, and does not spare their comparison.
 //! - The loss of power is not covered: pages of the two files reach the device in any order. After a
 //!   restart of the machine positions are not to be believed.
 //! - The file is made under another name, so one that is there is complete. One that belongs to another
