@@ -1,4 +1,9 @@
 //! Flags into what they ask for, and the doing of it.
+//!
+//! Some subcommands ask a server, in memcached's protocol (`--server`), others a cluster, at the admin port
+//! of one of its nodes (`--node`).
+
+mod cluster;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,10 +13,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::ProgressBar;
 use protocol::Key;
 
+use self::cluster::ClusterCommand;
 use crate::connection::Connection;
 use crate::dump::{self, Format};
 use crate::new_file::NewFile;
@@ -19,6 +26,10 @@ use crate::{backup, progress, restore};
 
 /// The exit code for a command line that cannot be obeyed, `EX_USAGE` of `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
+/// The server, if none is named.
+const SERVER_DEFAULT: &str = "127.0.0.1:11211";
+/// The node, if none is named.
+const NODE_DEFAULT: &str = "127.0.0.1:11311";
 
 /// What to tell a user instead of doing something: help, the version, or what is wrong with the
 /// flags.
@@ -48,18 +59,31 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    Cli::try_parse_from(arguments).map_err(Answer)
+    let cli = Cli::try_parse_from(arguments).map_err(Answer)?;
+    match cli.flag_for_nothing() {
+        None => Ok(cli),
+        Some(reason) => Err(Answer(Cli::command().error(ErrorKind::ArgumentConflict, reason))),
+    }
 }
 
-/// Looks after running cache servers.
+/// Looks after running cache servers and clusters of them.
 #[derive(Debug, Parser)]
 #[command(name = "cache-ctl", version, max_term_width = 100)]
 pub struct Cli {
-    /// The server: HOST:PORT, or the path of its UNIX socket
-    #[arg(long, global = true, value_name = "ADDR", default_value = "127.0.0.1:11211")]
-    server: String,
+    /// The server for backup, restore and dump: HOST:PORT, or the path of its UNIX socket [default:
+    /// 127.0.0.1:11211]
+    #[arg(long, global = true, value_name = "ADDR")]
+    server: Option<String>,
 
-    /// How many seconds the server may take for one answer
+    /// The node of a cluster for all others: its admin port, HOST:PORT [default: 127.0.0.1:11311]
+    #[arg(long, global = true, value_name = "ADDR")]
+    node: Option<String>,
+
+    /// Print what the node says as JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// How many seconds one answer may take
     #[arg(long, global = true, value_name = "SECS", default_value = "10", value_parser = parse_seconds)]
     timeout: Duration,
 
@@ -75,6 +99,8 @@ enum Command {
     Restore(RestoreArgs),
     /// Print items as text, of a server or of a backup
     Dump(DumpArgs),
+    #[command(flatten)]
+    Cluster(ClusterCommand),
 }
 
 /// Flags of `cache-ctl backup`.
@@ -125,20 +151,38 @@ impl Cli {
     /// # Errors
     ///
     /// When it cannot be done, or not to the end.
-    pub fn run(&self) -> anyhow::Result<()> {
-        match &self.command {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let done = match &self.command {
             Command::Backup(args) => args.run(&mut self.connect()?),
             Command::Restore(args) => args.run(&mut self.connect()?),
-            Command::Dump(args) => match args.run(|| self.connect()) {
-                // Whoever read the output has seen enough of it.
-                Err(error) if is_broken_pipe(&error) => Ok(()),
-                outcome => outcome,
-            },
+            Command::Dump(args) => args.run(|| self.connect()),
+            Command::Cluster(command) => {
+                let node = self.node.as_deref().unwrap_or(NODE_DEFAULT);
+                let outcome = command.run(node, self.timeout, self.json, &mut io::stdout().lock());
+                return or_seen_enough(outcome, ExitCode::SUCCESS);
+            }
+        };
+        or_seen_enough(done, ()).map(|()| ExitCode::SUCCESS)
+    }
+
+    /// What is wrong with flags that the subcommand has no use for.
+    fn flag_for_nothing(&self) -> Option<&'static str> {
+        match self.command {
+            Command::Cluster(_) if self.server.is_some() => {
+                Some("--server: a cluster is asked at the admin port of a node, see --node")
+            }
+            Command::Cluster(_) => None,
+            _ if self.node.is_some() => {
+                Some("--node: items are asked of a server and not of an admin port, see --server")
+            }
+            _ if self.json => Some("--json: only what a cluster says is JSON; dump has --format"),
+            _ => None,
         }
     }
 
     fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(&self.server, self.timeout)?)
+        let server = self.server.as_deref().unwrap_or(SERVER_DEFAULT);
+        Ok(Connection::open(server, self.timeout)?)
     }
 }
 
@@ -199,6 +243,14 @@ impl DumpArgs {
     }
 }
 
+/// `outcome`, or `enough` if whoever reads the output has seen enough of it.
+fn or_seen_enough<T>(outcome: anyhow::Result<T>, enough: T) -> anyhow::Result<T> {
+    match outcome {
+        Err(error) if is_broken_pipe(&error) => Ok(enough),
+        outcome => outcome,
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.downcast_ref::<io::Error>().is_some_and(is_broken)
@@ -246,6 +298,7 @@ mod tests {
     fn bad_usage_is_64_and_help_is_no_failure() {
         assert_eq!(exit_code(&["--help"]), 0);
         assert_eq!(exit_code(&["backup", "f", "--server", "h:1", "--timeout", "0.5"]), 0);
+        assert_eq!(exit_code(&["--node", "h:1", "move", "7", "--to", "2,1", "--json"]), 0);
         for arguments in [
             &[][..],
             &["copy"],
@@ -257,6 +310,19 @@ mod tests {
             &["dump", "--format", "xml"],
             &["restore", "f", "--timeout", "0"],
             &["restore", "f", "--timeout", "soon"],
+            &["backup", "f", "--node", "h:1"],
+            &["backup", "f", "--json"],
+            &["status", "--server", "h:1"],
+            &["locate"],
+            &["locate", ""],
+            &["drain"],
+            &["drain", "0"],
+            &["drain", "one"],
+            &["move", "7"],
+            &["move", "70000", "--to", "1"],
+            &["move", "7", "--to", "1,x"],
+            &["add", "--ttl", "0"],
+            &["voters"],
         ] {
             assert_eq!(exit_code(arguments), EXIT_USAGE, "{arguments:?}");
         }

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Err(answer) => return answer.print(),
     };
     match cli.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit_code) => exit_code,
         Err(error) => {
             let _unheard = writeln!(io::stderr(), "cache-ctl: {error:#}");
             ExitCode::FAILURE

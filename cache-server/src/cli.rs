@@ -4,22 +4,39 @@
 //! (`-dv`), a space before a value (`'-m 8192'` as one argument), long names cut short where they
 //! stay unique (`--mem=64`), the last of repeated flags. `-l` may repeat and hold lists. The one
 //! difference is on purpose: without `-l` only this machine is served. See memcached.c, `main`.
+//!
+//! Flags of our own must not make a long name of memcached's ambiguous that was unique when cut short:
+//! those that would have a hidden alias.
+//!
+//! `cache-server local-cluster` has flags of its own; the word counts in the first place alone, where no
+//! flag of memcached's takes a value.
+
+mod cluster;
+mod local_cluster;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ::cluster::map::Role;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
 
+use self::cluster::{ClusterFlags, Surroundings};
+use self::local_cluster::LocalClusterFlags;
 use crate::config::{
     BackupConfig, Config, EVICTION_DEFAULT, ITEM_BYTES_CEILING, ITEM_BYTES_FLOOR, Listen,
     ProcessConfig, UnixSocket,
 };
+use crate::local_cluster::Plan;
 use crate::process::EX_USAGE;
+
+/// The first word of a command line that asks for several servers.
+const LOCAL_CLUSTER: &str = "local-cluster";
 
 /// What to tell a user instead of serving: help, the version, or what is wrong with the flags.
 #[derive(Debug)]
@@ -38,7 +55,37 @@ impl Answer {
     }
 }
 
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// One server.
+    Serve(Box<Config>),
+    /// Several of them on this machine.
+    LocalCluster(Plan),
+}
+
 /// Reads a command line, its first word being the program's name.
+///
+/// # Errors
+///
+/// When help or the version is asked for, or a flag cannot be obeyed.
+pub fn parse_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Answer> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match arguments.get(1) {
+        Some(word) if word == LOCAL_CLUSTER => {
+            LocalClusterFlags::parse(&arguments[1..]).map(Command::LocalCluster)
+        }
+        _ => parse(arguments).map(|config| Command::Serve(Box::new(config))),
+    }
+}
+
+/// Reads the command line of one server, its first word being the program's name.
 ///
 /// # Errors
 ///
@@ -61,12 +108,13 @@ where
     version,
     infer_long_args = true,
     args_override_self = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = "`cache-server local-cluster --help` tells how to try out a cluster on this machine."
 )]
 struct Flags {
     /// TCP port to listen on; 0 or -1 is any free one
     #[arg(short, long, value_name = "NUM", default_value = "11211", value_parser = parse_port)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, alias = "po")]
     port: u16,
 
     /// UDP port to listen on; only 0, off
@@ -124,6 +172,7 @@ struct Flags {
     sync_interval: u64,
 
     /// Clients served at the same time
+    #[arg(alias = "c")]
     #[arg(short, long, value_name = "NUM", default_value = "1024", value_parser = parse_number::<NonZeroU32>)]
     conn_limit: NonZeroU32,
 
@@ -140,6 +189,7 @@ struct Flags {
     pidfile: Option<PathBuf>,
 
     /// Worker threads
+    #[arg(alias = "t")]
     #[arg(short, long, value_name = "NUM", default_value = "4", value_parser = parse_number::<NonZeroUsize>)]
     threads: NonZeroUsize,
 
@@ -163,6 +213,13 @@ struct Flags {
     #[arg(long, value_name = "SECS", default_value = "3600", value_parser = parse_number::<NonZeroU64>)]
     #[arg(requires = "backup_file")]
     backup_interval: NonZeroU64,
+
+    /// Stop when the process that started this one ends
+    #[arg(long, conflicts_with = "daemon")]
+    stop_with_parent: bool,
+
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 impl Flags {
@@ -185,6 +242,12 @@ impl Flags {
                 .map(|address| parse_listen(address, self.port))
                 .collect::<Result<_, _>>()?,
         };
+        let keeps_items = self.memory_file.is_some() || self.backup_file.is_some();
+        let surroundings = Surroundings { port: self.port, listen: &listen, keeps_items };
+        let cluster = self.cluster.into_config(&surroundings)?;
+        let holds_items = cluster.as_ref().is_none_or(|node| node.role == Role::Data);
+        // What a witness has is as little as there can be.
+        let memory_bytes = if holds_items { memory_bytes } else { 2 * self.max_item_size };
         Ok(Config {
             listen,
             unix_socket,
@@ -211,7 +274,9 @@ impl Flags {
                 pid_file: self.pidfile,
                 lock_memory: self.lock_memory,
                 core_dumps: self.enable_coredumps,
+                stop_with_parent: self.stop_with_parent,
             },
+            cluster,
             ..Config::default()
         })
     }
@@ -382,6 +447,30 @@ mod tests {
         assert!(!parsed.evicts);
         assert_eq!(parsed.verbosity, 3);
         assert_eq!(config(&["-vvv"]).verbosity, 3);
+    }
+
+    #[test]
+    fn names_that_memcached_takes_cut_short_stay_unique() {
+        let parsed = config(&["--po=11212", "--c=10", "--con=10", "--t=2", "--th=2"]);
+        assert_eq!(parsed.listen, [listen("127.0.0.1", 11212)]);
+        assert_eq!((parsed.connections_max.get(), parsed.threads.get()), (10, 2));
+        for cut in ["--pi=f", "--us=u", "--mem=2", "--max-r=1", "--max-i=1k", "--ud=0", "--ver"] {
+            assert!(!matches!(try_config(&[cut]), Err(answer) if answer.exit_code() != 0), "{cut}");
+        }
+    }
+
+    #[test]
+    fn local_cluster_is_meant_in_the_first_place_alone() {
+        let command = |arguments: &[&str]| {
+            parse_command([&["cache-server"], arguments].concat().into_iter().map(OsString::from))
+        };
+        let plan = command(&["local-cluster", "--dir", "d"]);
+        assert!(matches!(plan, Ok(Command::LocalCluster(_))), "{plan:?}");
+        let alone = command(&["-p", "11212", "-m", "64"]);
+        assert!(matches!(alone, Ok(Command::Serve(config)) if config.memory_bytes == 64 * MIB));
+        let user = command(&["-u", "local-cluster"]);
+        assert!(matches!(user, Ok(Command::Serve(_))), "{user:?}");
+        assert_eq!(command(&["-v", "local-cluster"]).unwrap_err().exit_code(), 64);
     }
 
     #[test]

@@ -3,11 +3,18 @@
 //! Sizes are bytes and times carry their unit, whatever the flag's spelling was: [`crate::cli`]
 //! turns memcached's flags into this.
 
+mod cluster;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use store::Geometry;
+
+pub use self::cluster::{
+    ADMIN_PORT_OFFSET, ClusterConfig, ClusterStart, Endpoint, PEER_PORT_OFFSET, TokenSource,
+    WEIGHT_DEFAULT, ZONE_BYTES_MAX,
+};
 
 /// The level of memcached whose protocol the server speaks: the answer to `version`.
 ///
@@ -67,6 +74,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is asked of the operating system for the process as a whole.
     pub process: ProcessConfig,
+    /// The cluster that the server is a node of; `None` if it is alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl Default for Config {
@@ -90,6 +99,7 @@ impl Default for Config {
             verbosity: 0,
             limits: Limits::default(),
             process: ProcessConfig::default(),
+            cluster: None,
         }
     }
 }
@@ -206,4 +216,6 @@ pub struct ProcessConfig {
     pub lock_memory: bool,
     /// Raise the limit on core files (`-r`).
     pub core_dumps: bool,
+    /// Stop when the process that started this one ends (`--stop-with-parent`).
+    pub stop_with_parent: bool,
 }

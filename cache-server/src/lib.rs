@@ -16,11 +16,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod admin;
 pub mod backup;
 pub mod cli;
 pub mod clock;
+pub mod cluster_dir;
 pub mod commands;
 pub mod config;
+pub mod local_cluster;
 pub mod logging;
 pub mod maintenance;
 pub mod memory_file;

@@ -1,8 +1,8 @@
 //! The server as a process of its own: limits, user, background, pid file, until a signal.
 //!
 //! ```text
-//! raise limits -> bind TCP -> become -u -> bind UNIX -> open -e -> background -> lock memory
-//!              -> pid file -> serve
+//! raise limits -> bind TCP -> become -u -> tie to parent -> bind UNIX -> open -e -> background
+//!              -> lock memory -> pid file -> serve
 //! ```
 //!
 //! The order is what makes the flags work together. Limits and low ports need root, so they come
@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
-use nix::unistd::{User, daemon, geteuid, initgroups, setgid, setuid};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{User, daemon, geteuid, getppid, initgroups, setgid, setuid};
 
 use crate::config::{Config, ProcessConfig, UnixSocket};
 use crate::net::listener::{ListenError, Listeners};
@@ -72,6 +74,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The end of the parent process cannot be noticed.
+    #[error("cannot stop with the process that started this one")]
+    Parent(#[source] Errno),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] Errno),
@@ -84,7 +89,10 @@ impl RunError {
             Self::Root => EX_USAGE,
             Self::NoSuchUser(_) => 67,
             Self::Identity { .. } | Self::OpenFiles { .. } | Self::Start(_) => 71,
-            Self::Background(_) | Self::PidFile { .. } | Self::Signals(_) => 1,
+            Self::Background(_)
+            | Self::PidFile { .. }
+            | Self::Parent(_)
+            | Self::Signals(_) => 1,
         }
     }
 }
@@ -110,6 +118,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let mut listeners = Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?;
     if let Some(user) = &user {
         become_user(user)?;
+    }
+    if process.stop_with_parent {
+        tie_to_parent().map_err(RunError::Parent)?;
     }
     if let Some(socket) = &config.unix_socket {
         let socket = UnixSocket { path: absolute(&socket.path), mode: socket.mode };
@@ -186,6 +197,14 @@ fn raise_limits(config: &Config) -> Result<(), RunError> {
 fn raise_limit(resource: Resource, wanted: rlim_t) -> Result<(), Errno> {
     let (soft, hard) = getrlimit(resource)?;
     if soft >= wanted { Ok(()) } else { setrlimit(resource, wanted, hard.max(wanted)) }
+}
+
+/// Has this process told to stop when its parent ends. A change of user undoes that, so it comes after.
+fn tie_to_parent() -> Result<(), Errno> {
+    let parent = getppid();
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    // It may have ended just before. Then somebody else is the parent by now, and says nothing.
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 /// Forks, leaves the terminal, and like memcached keeps the working directory with `-r` and the

@@ -1,0 +1,72 @@
+//! `cache-ctl status`: how the cluster is, as one node sees it.
+
+use std::io::{self, Write};
+
+use crate::admin::model::Status;
+use crate::admin::{Admin, AdminError, Said};
+use crate::output;
+
+/// Asks a node how the cluster is.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub fn ask(admin: &Admin) -> Result<Said<Status>, AdminError> {
+    admin.get("/cluster/status")
+}
+
+/// Writes it for a person.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(mut out: impl Write, status: &Status) -> io::Result<()> {
+    let Status { cluster, node, revision, pool, raft, nodes, shards, healthy } = status;
+    let (name, copies) = (&pool.name, pool.copies);
+    writeln!(out, "cluster {cluster}, {name} with {copies} copies, as node {node} sees it")?;
+    let leader = raft.leader.map_or_else(|| "nobody".to_owned(), |leader| format!("node {leader}"));
+    let voters = output::ids(raft.voters.iter().copied());
+    writeln!(
+        out,
+        "control plane: {leader} leads, term {}, voters {voters}; map revision {revision}",
+        raft.term
+    )?;
+    writeln!(
+        out,
+        "shards: {} of {} serve, {} lack a copy, {} have no primary",
+        shards.serving, shards.total, shards.under_replicated, shards.without_primary
+    )?;
+    let amiss = if *healthy { "all is well" } else { "something is amiss" };
+    writeln!(out, "{amiss}\n")?;
+    let mut table = output::table(&[
+        "node",
+        "state",
+        "role",
+        "primaries",
+        "copies",
+        "zone",
+        "weight",
+        "clients",
+        "admin",
+        "peers",
+        "version",
+    ]);
+    for node in nodes {
+        let state =
+            if node.up { node.standing.clone() } else { format!("{}, down", node.standing) };
+        table.add_row([
+            node.id.to_string(),
+            state,
+            node.role.clone(),
+            node.shards_primary.to_string(),
+            node.shards_copies.to_string(),
+            output::or_dash(&node.zone).to_owned(),
+            node.weight.to_string(),
+            node.addresses.client.clone(),
+            node.addresses.admin.clone(),
+            node.addresses.peer.clone(),
+            output::or_dash(&node.version).to_owned(),
+        ]);
+    }
+    output::write_table(out, &table)
+}

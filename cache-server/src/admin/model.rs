@@ -1,0 +1,543 @@
+//! What the admin port says and is told, as JSON.
+//!
+//! Numbers that need more than 53 bits are text: many readers of JSON keep no more. Readers should pass
+//! over members they do not know; new ones may come with any version. An example of each answer stands in
+//! `examples/`; programs that read them are tested with the same files.
+
+use cluster::map::{Addresses, ClusterMap, Node, Role, ShardPlace, Standing};
+use cluster::pool::Pool;
+use cluster::{Epoch, Member, NodeId, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// How the cluster is, as one node sees it: `GET /cluster/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's id, in 16 hexadecimal digits.
+    pub cluster: String,
+    /// The node that answers.
+    pub node: NodeId,
+    /// How often the map that it has was changed.
+    pub revision: u64,
+    /// What the cluster promises.
+    pub pool: Pool,
+    /// How the control plane is.
+    pub raft: Raft,
+    /// All nodes that have not left.
+    pub nodes: Vec<NodeStatus>,
+    /// The shards, counted.
+    pub shards: ShardCounts,
+    /// [`Status::is_healthy`] of all this.
+    pub healthy: bool,
+}
+
+impl Status {
+    /// Whether nothing is amiss: the control plane has a leader, every node is up, and every shard serves
+    /// with as many copies as it should have.
+    pub fn is_healthy(&self) -> bool {
+        self.raft.leader.is_some()
+            && self.nodes.iter().all(|node| node.up)
+            && self.shards.is_healthy()
+    }
+}
+
+/// How the control plane is, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raft {
+    /// Who leads it, if anybody does.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// The last entry that the answering node carried out.
+    pub applied: u64,
+}
+
+/// A node, as another sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// How it stands with the cluster.
+    pub standing: StandingName,
+    /// What it is for.
+    pub role: RoleName,
+    /// Whether the answering node hears of it.
+    pub up: bool,
+    /// Its life, a number as text; `None` before it first announced itself.
+    pub incarnation: Option<String>,
+    /// Where it is found.
+    pub addresses: Addresses,
+    /// Shards that it serves.
+    pub shards_primary: u32,
+    /// Shards that it holds in sync, those it serves among them.
+    pub shards_copies: u32,
+    /// Its zone; may be empty.
+    pub zone: String,
+    /// Its share of the shards, relative to the others'.
+    pub weight: u16,
+    /// The build that it runs.
+    pub version: String,
+}
+
+impl NodeStatus {
+    /// What `map` says of its node `id`, all but whether it is up.
+    pub fn of(map: &ClusterMap, id: NodeId, node: &Node, up: bool) -> Self {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            id,
+            standing: node.standing.into(),
+            role: node.role.into(),
+            up,
+            incarnation: node.incarnation.map(|incarnation| incarnation.0.to_string()),
+            addresses: node.addresses.clone(),
+            shards_primary: count(map.shards_led_by(id).count()),
+            shards_copies: count(map.copies_on(id).count()),
+            zone: node.zone.clone(),
+            weight: node.weight,
+            version: node.version.clone(),
+        }
+    }
+}
+
+/// [`Standing`] as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StandingName {
+    /// It takes its share.
+    Member,
+    /// Its shards are being moved away.
+    Draining,
+    /// It left.
+    Removed,
+}
+
+impl From<Standing> for StandingName {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Member => Self::Member,
+            Standing::Draining => Self::Draining,
+            Standing::Removed => Self::Removed,
+        }
+    }
+}
+
+/// [`Role`] as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleName {
+    /// It holds shards.
+    Data,
+    /// It votes and holds nothing.
+    Witness,
+}
+
+impl From<Role> for RoleName {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Data => Self::Data,
+            Role::Witness => Self::Witness,
+        }
+    }
+}
+
+/// The shards, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardCounts {
+    /// All of them.
+    pub total: u32,
+    /// Those whose primary serves, as far as the answering node knows.
+    pub serving: u32,
+    /// Those that lack a copy on one of the nodes that should have one.
+    pub under_replicated: u32,
+    /// Those without a primary.
+    pub without_primary: u32,
+}
+
+impl ShardCounts {
+    /// What `map` says of its shards; `serves` whether the primary of one is known to serve.
+    pub fn of(map: &ClusterMap, serves: impl Fn(ShardId, &ShardPlace) -> bool) -> Self {
+        let mut counts = Self::default();
+        let copies = usize::from(map.pool.copies);
+        for (id, shard) in map.places() {
+            let holds = |node: &NodeId| shard.config.member(*node).is_some();
+            let is_whole = !shard.targets.is_empty() && shard.targets.iter().all(holds);
+            counts.total += 1;
+            counts.serving += u32::from(shard.config.primary.is_some() && serves(id, shard));
+            counts.under_replicated += u32::from(!is_whole || shard.config.in_sync.len() < copies);
+            counts.without_primary += u32::from(shard.config.primary.is_none());
+        }
+        counts
+    }
+
+    /// Whether all of them serve, with as many copies as they should have.
+    pub fn is_healthy(&self) -> bool {
+        self.serving == self.total && self.under_replicated == 0 && self.without_primary == 0
+    }
+}
+
+/// Where everything is: `GET /cluster/map`. Without what is nobody's business: join tokens, and where the
+/// logs of nodes stood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    /// The cluster's id, in 16 hexadecimal digits.
+    pub cluster: String,
+    /// How often it was changed.
+    pub revision: u64,
+    /// What the cluster promises.
+    pub pool: Pool,
+    /// All nodes there ever were.
+    pub nodes: Vec<MapNode>,
+    /// All shards, in order.
+    pub shards: Vec<MapShard>,
+}
+
+/// A node in [`Map`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapNode {
+    /// Its id.
+    pub id: NodeId,
+    /// How it stands with the cluster.
+    pub standing: StandingName,
+    /// What it is for.
+    pub role: RoleName,
+    /// Its life, a number as text.
+    pub incarnation: Option<String>,
+    /// Where it is found.
+    pub addresses: Addresses,
+    /// Its zone; may be empty.
+    pub zone: String,
+    /// Its share of the shards, relative to the others'.
+    pub weight: u16,
+    /// The build that it runs.
+    pub version: String,
+}
+
+/// A shard in [`Map`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapShard {
+    /// Which.
+    pub shard: ShardId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Who serves it.
+    pub primary: Option<NodeId>,
+    /// Who holds every committed write.
+    pub in_sync: Vec<InSync>,
+    /// Who should hold it, the preferred primary first.
+    pub targets: Vec<NodeId>,
+}
+
+/// A member of an in-sync set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSync {
+    /// Which node.
+    pub node: NodeId,
+    /// In which of its lives, a number as text.
+    pub incarnation: String,
+}
+
+impl From<&Member> for InSync {
+    fn from(member: &Member) -> Self {
+        Self { node: member.node, incarnation: member.incarnation.0.to_string() }
+    }
+}
+
+impl From<&ClusterMap> for Map {
+    fn from(map: &ClusterMap) -> Self {
+        let node = |(id, node): (&NodeId, &Node)| MapNode {
+            id: *id,
+            standing: node.standing.into(),
+            role: node.role.into(),
+            incarnation: node.incarnation.map(|incarnation| incarnation.0.to_string()),
+            addresses: node.addresses.clone(),
+            zone: node.zone.clone(),
+            weight: node.weight,
+            version: node.version.clone(),
+        };
+        let shard = |(shard, place): (ShardId, &ShardPlace)| MapShard {
+            shard,
+            epoch: place.config.epoch,
+            primary: place.config.primary,
+            in_sync: place.config.in_sync.iter().map(InSync::from).collect(),
+            targets: place.targets.clone(),
+        };
+        Self {
+            cluster: map.cluster.to_string(),
+            revision: map.revision,
+            pool: map.pool.clone(),
+            nodes: map.nodes.iter().map(node).collect(),
+            shards: map.places().map(shard).collect(),
+        }
+    }
+}
+
+/// Where a key is: `GET /cluster/locate?key=KEY`, the key's bytes percent-encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locate {
+    /// The key; what is no UTF-8 in it is replaced.
+    pub key: String,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The shard's epoch.
+    pub epoch: Epoch,
+    /// Who serves it.
+    pub primary: Option<NodeId>,
+    /// Who holds every committed write.
+    pub in_sync: Vec<NodeId>,
+    /// Who should hold it, the preferred primary first.
+    pub targets: Vec<NodeId>,
+    /// Where clients reach the primary.
+    pub client_address: Option<String>,
+}
+
+impl Locate {
+    /// Where `map` has `key`; nowhere before the cluster is founded.
+    pub fn of(map: &ClusterMap, key: &[u8]) -> Option<Self> {
+        let shard = map.shard_of_key(key)?;
+        let place = map.place(shard)?;
+        let primary = place.config.primary;
+        let node = primary.and_then(|id| map.nodes.get(&id));
+        Some(Self {
+            key: String::from_utf8_lossy(key).into_owned(),
+            shard,
+            epoch: place.config.epoch,
+            primary,
+            in_sync: place.config.in_sync.iter().map(|member| member.node).collect(),
+            targets: place.targets.clone(),
+            client_address: node.map(|node| node.addresses.client.clone()),
+        })
+    }
+}
+
+/// What is under way between nodes: `GET /cluster/moves`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves {
+    /// Copies being made.
+    pub running: Vec<Move>,
+    /// How many shards wait for their turn.
+    pub queued: u32,
+}
+
+/// A copy being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// From which node: the primary.
+    pub from: NodeId,
+    /// To which node.
+    pub to: NodeId,
+    /// What it is at.
+    pub state: MoveState,
+    /// Items sent so far.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a copy being made is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveState {
+    /// What the copy lacks is being found and sent.
+    CatchingUp,
+    /// It has everything; the map is being told.
+    Joining,
+    /// The primary hands over.
+    HandingOver,
+}
+
+/// `POST /cluster/drain`, and `POST /cluster/undrain` to take it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The node whose shards are to be moved away.
+    pub node: NodeId,
+}
+
+/// `POST /cluster/move`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who should hold it, the preferred primary first.
+    pub targets: Vec<NodeId>,
+}
+
+/// `POST /cluster/token`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// For how many seconds the token lets a node in.
+    #[serde(default = "ttl_s_default")]
+    pub ttl_s: u32,
+}
+
+/// A quarter of an hour: to start a server takes minutes.
+fn ttl_s_default() -> u32 {
+    900
+}
+
+/// What lets one node join: the answer to `POST /cluster/token`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// For `--token`.
+    pub token: String,
+    /// When it expires, in seconds since the start of 1970.
+    pub expires_unix_s: u64,
+    /// For `--join`: peer addresses of nodes in the cluster.
+    pub seeds: Vec<String>,
+}
+
+/// `POST /cluster/remove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// The node.
+    pub node: NodeId,
+    /// Also while it holds shards; for one that will not come back.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /cluster/voters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VotersRequest {
+    /// Who is to vote.
+    pub voters: Vec<NodeId>,
+}
+
+/// What was asked for is agreed on, and done or begun: the answer to requests without another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// How often the map was changed, this time included.
+    pub revision: u64,
+}
+
+/// What came instead of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why, as a lower-case clause.
+    pub error: String,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use cluster::map::ShardConfig;
+    use cluster::{ClusterId, Incarnation};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two nodes, of which 1 holds four shards and 2 the first of them.
+    pub(in crate::admin) fn map() -> ClusterMap {
+        let node = |id: u32| Node {
+            addresses: Addresses {
+                peer: format!("h{id}:3"),
+                client: format!("h{id}:1"),
+                admin: format!("h{id}:2"),
+            },
+            zone: "a".to_owned(),
+            weight: 100,
+            role: Role::Data,
+            standing: Standing::Member,
+            incarnation: Some(Incarnation(u64::MAX)),
+            recovered: BTreeMap::new(),
+            version: "1".to_owned(),
+            request: 0,
+        };
+        let member = |id| Member { node: NodeId(id), incarnation: Incarnation(u64::MAX) };
+        let shard = |in_sync| ShardPlace {
+            config: ShardConfig { epoch: Epoch(5), primary: Some(NodeId(1)), in_sync },
+            targets: vec![NodeId(1), NodeId(2)],
+        };
+        ClusterMap {
+            cluster: ClusterId(0xfeed),
+            revision: 9,
+            pool: Pool::sessions(),
+            nodes: [(NodeId(1), node(1)), (NodeId(2), node(2))].into(),
+            shards: vec![
+                shard(vec![member(1), member(2)]),
+                shard(vec![member(1)]),
+                shard(vec![member(1)]),
+                ShardPlace::default(),
+            ],
+            tokens: [([7; 32], 1)].into(),
+            ..ClusterMap::default()
+        }
+    }
+
+    /// Reads an example and gives it back as it was.
+    fn survives<T: Serialize + serde::de::DeserializeOwned>(example: &str) {
+        let value: serde_json::Value = serde_json::from_str(example).unwrap();
+        let read: T = serde_json::from_str(example).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), value);
+    }
+
+    #[test]
+    fn examples_are_what_is_said() {
+        survives::<Status>(include_str!("examples/status.json"));
+        survives::<Map>(include_str!("examples/map.json"));
+        survives::<Locate>(include_str!("examples/locate.json"));
+        survives::<Moves>(include_str!("examples/moves.json"));
+        survives::<Token>(include_str!("examples/token.json"));
+        survives::<Agreed>(include_str!("examples/agreed.json"));
+    }
+
+    #[test]
+    fn map_shows_where_things_are_and_no_tokens() {
+        let shown = serde_json::to_value(Map::from(&map())).unwrap();
+        assert_eq!(shown["cluster"], "000000000000feed");
+        assert_eq!(
+            shown["shards"][1],
+            json!({
+                "shard": 1,
+                "epoch": 5,
+                "primary": 1,
+                "in_sync": [{"node": 1, "incarnation": "18446744073709551615"}],
+                "targets": [1, 2],
+            })
+        );
+        assert_eq!(shown["nodes"][0]["standing"], "member");
+        assert_eq!(shown["nodes"][0]["addresses"]["client"], "h1:1");
+        assert!(shown.get("tokens").is_none());
+    }
+
+    #[test]
+    fn shards_are_counted_by_what_they_lack() {
+        let counts = ShardCounts::of(&map(), |shard, _| shard != ShardId(2));
+        let expected =
+            ShardCounts { total: 4, serving: 2, under_replicated: 3, without_primary: 1 };
+        assert_eq!(counts, expected);
+        assert!(!counts.is_healthy());
+        assert!(ShardCounts { total: 4, serving: 4, ..ShardCounts::default() }.is_healthy());
+    }
+
+    #[test]
+    fn node_counts_what_it_holds() {
+        let map = map();
+        let [first, second] = [1, 2].map(|id| {
+            let id = NodeId(id);
+            NodeStatus::of(&map, id, &map.nodes[&id], true)
+        });
+        assert_eq!((first.shards_primary, first.shards_copies), (3, 3));
+        assert_eq!((second.shards_primary, second.shards_copies), (0, 1));
+    }
+
+    #[test]
+    fn key_is_located_by_its_hash() {
+        let map = map();
+        let located = Locate::of(&map, b"").unwrap();
+        // The reference hash of the empty input begins with the bits 00.
+        assert_eq!(located.shard, ShardId(0));
+        assert_eq!(located.primary, Some(NodeId(1)));
+        assert_eq!(located.in_sync, [NodeId(1), NodeId(2)]);
+        assert_eq!(located.client_address.as_deref(), Some("h1:1"));
+        assert_eq!(Locate::of(&ClusterMap::default(), b"k"), None);
+    }
+}
