@@ -23,6 +23,7 @@ pub mod clock;
 pub mod cluster_dir;
 pub mod commands;
 pub mod config;
+pub mod control_plane;
 pub mod local_cluster;
 pub mod logging;
 pub mod maintenance;

@@ -1,0 +1,895 @@
+//! The Raft log, vote and snapshots of this node: kept in memory, and written through to one file.
+//!
+//! ```text
+//!  Raft core ──append, vote──▶ Memory (whole log, vote, snapshot)      reads end here
+//!                                 │ Job: writes, and whom to tell
+//!                                 ▼
+//!                       writer: all that waits, one transaction, one fsync ──▶ raft.redb
+//!                                                                              about  identity, vote, ...
+//!                                                                              log    index → entry
+//! ```
+//!
+//! - A vote or an entry is acknowledged after the fsync of the transaction that holds it, never before.
+//! - Writes reach the file in the order in which they were made, so after a crash the file holds a
+//!   prefix of them.
+//! - The applied map is not a table of its own. It is the last snapshot plus the entries after it up to
+//!   what is known to be committed, which [`openraft::storage::RaftStateMachine`] names as the second of
+//!   its two ways: an entry then costs one fsync and not two. How far was committed goes along with
+//!   whatever is written next; when the file is behind there, the leader says so again.
+//! - A snapshot is taken every few hundred entries (`raft.rs`) and the entries before it are dropped, so
+//!   memory and file stay within a few snapshots' size.
+//!
+//! The file names its cluster and node. It is made once, when the node gets its id, and never made
+//! again under that id: a node that lost it has lost its vote, and must join as a new one.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io::Cursor;
+use std::ops::RangeBounds;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::{fs, io, thread};
+
+use cluster::map::{ClusterMap, Command, Outcome};
+use cluster::{ClusterId, NodeId};
+use openraft::storage::{LogFlushed, RaftLogStorage, RaftStateMachine};
+use openraft::{
+    AnyError, EmptyNode, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader,
+    RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError, StorageIOError, StoredMembership,
+    Vote,
+};
+use parking_lot::Mutex;
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+
+openraft::declare_raft_types!(
+    /// What openraft is to agree on: batches of commands, and an outcome for each.
+    pub Types:
+        D = Vec<Command>,
+        R = Vec<Outcome>,
+        NodeId = u64,
+        Node = EmptyNode,
+);
+
+/// An entry of the log.
+pub(super) type Entry = openraft::Entry<Types>;
+type RaftError = StorageError<u64>;
+
+/// The format of the file. Another format is refused.
+const FORMAT: u32 = 1;
+
+/// Entries of one append request hold about this many bytes together, so that it passes the frame limit
+/// of the connections and comes back before the next is due. A single larger entry goes alone.
+const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// A file larger than this is not a Raft log of ours: snapshots keep it to a few times the map.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Pages of the file kept in memory. All that is read later is in [`Memory`] anyway.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+
+const IDENTITY: &str = "identity";
+const VOTE: &str = "vote";
+const COMMITTED: &str = "committed";
+const PURGED: &str = "purged";
+const SNAPSHOT: &str = "snapshot";
+
+/// Whose log it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Which node of it.
+    pub node: NodeId,
+}
+
+/// Where writes are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// On a thread of their own: an fsync then keeps nobody waiting who does not need it.
+    Thread,
+    /// On the caller's thread, before the call returns: nothing depends on how threads are scheduled.
+    /// For simulations.
+    Inline,
+}
+
+/// Why the Raft log cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no file.
+    #[error(
+        "there is no {path}: without its Raft log a node cannot come back under its id, and joins anew"
+    )]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A file to be made is there already.
+    #[error(
+        "{path} is there already: this node has an identity, start it without --init and --join"
+    )]
+    Present {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another process")]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is not a Raft log of this program, or it is damaged.
+    #[error("{path} cannot be used as the Raft log of this node: {reason}")]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// It belongs to somebody else.
+    #[error(
+        "{path} is the Raft log of node {} of cluster {}, and this is node {} of cluster {}",
+        found.node, found.cluster, expected.node, expected.cluster
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        found: Identity,
+        /// Who asked.
+        expected: Identity,
+    },
+    /// The operating system refused.
+    #[error("cannot open {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The Raft log, vote and snapshots of a node.
+pub struct Storage {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Identity,
+    memory: Mutex<Memory>,
+    writer: Writer,
+    progress: Arc<Progress>,
+    maps: watch::Sender<Arc<ClusterMap>>,
+    applied_index: watch::Sender<Option<u64>>,
+}
+
+/// What the file holds, and what is on its way there.
+#[derive(Default)]
+struct Memory {
+    log: BTreeMap<u64, Logged>,
+    vote: Option<Vote<u64>>,
+    committed: Option<LogId<u64>>,
+    purged: Option<LogId<u64>>,
+    snapshot: Option<StoredSnapshot>,
+}
+
+#[derive(Clone)]
+struct Logged {
+    entry: Entry,
+    bytes: usize,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredSnapshot {
+    meta: SnapshotMeta<u64, EmptyNode>,
+    /// A [`ClusterMap`], encoded.
+    map: Vec<u8>,
+}
+
+impl Storage {
+    /// Makes the file for a node that just got its id, and opens it.
+    ///
+    /// The file appears under its name when it is whole: a crash before leaves nothing there.
+    ///
+    /// # Errors
+    ///
+    /// A file of that name is there, or cannot be made.
+    pub fn create(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
+        if path.exists() {
+            return Err(OpenError::Present { path: path.into() });
+        }
+        let unfinished = path.with_extension("new");
+        match fs::remove_file(&unfinished) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Io { path: unfinished, source });
+            }
+            _ => {}
+        }
+        write_identity(&unfinished, identity).map_err(|error| opening(&unfinished, error))?;
+        let renamed = fs::rename(&unfinished, path).and_then(|()| sync_directory_of(path));
+        renamed.map_err(|source| OpenError::Io { path: path.into(), source })?;
+        Self::open(path, identity, writing)
+    }
+
+    /// Opens the file of a node that comes back.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, in use, damaged, or somebody else's. It is looked at in a copy first, so a file
+    /// that is refused is left as it was.
+    pub fn open(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
+        let inspected = inspect(path, identity)?;
+        let database = builder().open(path).map_err(|error| opening(path, error.into()))?;
+        let progress = Arc::new(Progress::default());
+        let writer = Writer::start(database, writing, progress.clone())
+            .map_err(|source| OpenError::Io { path: path.into(), source })?;
+        let map = match &inspected.snapshot {
+            Some(snapshot) => decode(&snapshot.map).map_err(|error| OpenError::Unusable {
+                path: path.into(),
+                reason: error.to_string(),
+            })?,
+            None => ClusterMap::default(),
+        };
+        let applied = inspected.snapshot.as_ref().and_then(|it| it.meta.last_log_id);
+        let shared = Shared {
+            identity,
+            memory: Mutex::new(inspected),
+            writer,
+            progress,
+            maps: watch::Sender::new(Arc::new(map)),
+            applied_index: watch::Sender::new(applied.map(|it| it.index)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// The map as it is applied on this node.
+    pub fn watch(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.shared.maps.subscribe()
+    }
+
+    /// The index of the last entry that is applied on this node.
+    pub(super) fn watch_applied(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.applied_index.subscribe()
+    }
+
+    /// What the writer is doing, for a watchdog.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        self.shared.progress.clone()
+    }
+
+    /// Openraft's two halves: the log, and the machine that applies it. To be taken once.
+    pub(super) fn halves(&self) -> (LogStore, Machine) {
+        let snapshot = self.shared.memory.lock().snapshot.clone();
+        let machine = Machine {
+            shared: self.shared.clone(),
+            map: self.shared.maps.borrow().clone(),
+            applied: snapshot.as_ref().and_then(|it| it.meta.last_log_id),
+            membership: snapshot.map(|it| it.meta.last_membership).unwrap_or_default(),
+        };
+        (LogStore { shared: self.shared.clone() }, machine)
+    }
+
+    /// Writes down how far was committed, so that a restart begins with the map of now. Waits for the
+    /// writes before it.
+    pub(super) async fn flush(&self) -> io::Result<()> {
+        let written = self.shared.write_for(&self.shared.memory.lock(), vec![]);
+        written.wait().await
+    }
+}
+
+impl Shared {
+    /// Hands `writes` to the writer, which calls `done` once they are on the disk.
+    ///
+    /// `memory` is borrowed locked, so that the file is written in the order in which memory changed.
+    fn write(&self, memory: &Memory, mut writes: Vec<Write>, done: Done) {
+        // Every transaction carries how far was committed, which is not worth one of its own.
+        if let Some(committed) = memory.committed {
+            match encode(&committed) {
+                Ok(bytes) => writes.push(Write::About(COMMITTED, bytes)),
+                Err(error) => return done(Err(error)),
+            }
+        }
+        self.writer.submit(Job { writes, done });
+    }
+
+    /// The same for a caller that waits.
+    fn write_for(&self, memory: &Memory, writes: Vec<Write>) -> Written {
+        let (sender, receiver) = oneshot::channel();
+        let done = move |result| {
+            // Nobody waits any more when the core is being shut down.
+            let _ = sender.send(result);
+        };
+        self.write(memory, writes, Box::new(done));
+        Written(receiver)
+    }
+}
+
+/// Writes on their way to the disk.
+struct Written(oneshot::Receiver<io::Result<()>>);
+
+impl Written {
+    async fn wait(self) -> io::Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(writer_is_gone()))
+    }
+}
+
+// What is in the file.
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    // Bits that the device turned are then an error here and not a panic later.
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+fn write_identity(path: &Path, identity: Identity) -> Result<(), redb::Error> {
+    let database = builder().create(path)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(LOG)?;
+    let bytes = encode(&(FORMAT, identity)).map_err(redb::Error::Io)?;
+    transaction.open_table(ABOUT)?.insert(IDENTITY, bytes.as_slice())?;
+    transaction.commit()?;
+    drop(database);
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(redb::Error::Io)
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Reads all there is from a copy of the file in memory: recovering from a crash writes to it, and a file
+/// that is not ours, or beyond recovery, is none of our business to write to.
+fn inspect(path: &Path, identity: Identity) -> Result<Memory, OpenError> {
+    let unusable = |reason: String| OpenError::Unusable { path: path.into(), reason };
+    let copy = copy_of(path)?;
+    // The copy is in memory: whatever cannot be read of it is not in the file.
+    let damaged = |error: redb::Error| unusable(error.to_string());
+    let database = builder().create_with_backend(copy).map_err(|error| damaged(error.into()))?;
+    let contents = read_all(&database).map_err(|error| match error {
+        ReadError::Database(error) => damaged(error),
+        ReadError::Contents(reason) => unusable(reason),
+    })?;
+    let Contents { found, memory } = contents;
+    if found != identity {
+        return Err(OpenError::Foreign { path: path.into(), found, expected: identity });
+    }
+    Ok(memory)
+}
+
+fn copy_of(path: &Path) -> Result<InMemoryBackend, OpenError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
+        _ => OpenError::Io { path: path.into(), source },
+    };
+    let file = fs::File::open(path).map_err(failed)?;
+    match file.try_lock_shared() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.into() }),
+        Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    let bytes = file.metadata().map_err(failed)?.len();
+    if bytes == 0 || bytes > FILE_BYTES_MAX {
+        let reason = format!("it has {bytes} bytes");
+        return Err(OpenError::Unusable { path: path.into(), reason });
+    }
+    let contents = fs::read(path).map_err(failed)?;
+    let backend = InMemoryBackend::new();
+    let copied = backend.set_len(bytes).and_then(|()| backend.write(0, &contents));
+    copied.map_err(failed)?;
+    Ok(backend)
+}
+
+struct Contents {
+    found: Identity,
+    memory: Memory,
+}
+
+enum ReadError {
+    Database(redb::Error),
+    Contents(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for ReadError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+fn read_all(database: &Database) -> Result<Contents, ReadError> {
+    let transaction = database.begin_read()?;
+    let about = match transaction.open_table(ABOUT) {
+        Ok(about) => about,
+        Err(TableError::Storage(error)) => return Err(error.into()),
+        Err(error) => {
+            return Err(ReadError::Contents(format!("another program wrote it: {error}")));
+        }
+    };
+    let identity = about.get(IDENTITY)?;
+    let Some(identity) = identity else {
+        return Err(ReadError::Contents("it names no node".into()));
+    };
+    // The format stands first, and is read alone: what follows may look otherwise in another one.
+    let (format, rest) = postcard::take_from_bytes::<u32>(identity.value())
+        .map_err(|error| ReadError::Contents(format!("its identity: {error}")))?;
+    if format != FORMAT {
+        let reason = format!("it has format {format}, this build reads format {FORMAT}");
+        return Err(ReadError::Contents(reason));
+    }
+    let found = part("identity", rest)?;
+    let mut memory = Memory {
+        vote: optional_part(&about, VOTE)?,
+        committed: optional_part(&about, COMMITTED)?,
+        purged: optional_part(&about, PURGED)?,
+        snapshot: optional_part(&about, SNAPSHOT)?,
+        log: BTreeMap::new(),
+    };
+    for item in transaction.open_table(LOG)?.iter()? {
+        let (index, bytes) = item?;
+        let entry: Entry = part("log", bytes.value())?;
+        let index = index.value();
+        let before = memory
+            .log
+            .last_key_value()
+            .map_or_else(|| memory.purged.map(|purged| purged.index), |(before, _)| Some(*before));
+        if entry.log_id.index != index || before.is_some_and(|before| before + 1 != index) {
+            return Err(ReadError::Contents(format!("its log has a hole before entry {index}")));
+        }
+        memory.log.insert(index, Logged { entry, bytes: bytes.value().len() });
+    }
+    Ok(Contents { found, memory })
+}
+
+fn optional_part<T: for<'de> Deserialize<'de>>(
+    about: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<Option<T>, ReadError> {
+    about.get(name)?.map(|bytes| part(name, bytes.value())).transpose()
+}
+
+fn part<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T, ReadError> {
+    postcard::from_bytes(bytes).map_err(|error| ReadError::Contents(format!("its {name}: {error}")))
+}
+
+fn opening(path: &Path, error: redb::Error) -> OpenError {
+    let path = path.into();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
+        redb::Error::Io(source) => OpenError::Io { path, source },
+        other => OpenError::Unusable { path, reason: other.to_string() },
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(io::Error::other)
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(io::Error::other)
+}
+
+// The writer.
+
+enum Write {
+    About(&'static str, Vec<u8>),
+    Append(Vec<(u64, Vec<u8>)>),
+    /// Drops the entries from this one on.
+    Truncate(u64),
+    /// Drops the entries up to and with this one.
+    Purge(u64),
+}
+
+type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct Job {
+    writes: Vec<Write>,
+    done: Done,
+}
+
+/// How many transactions were begun and ended. A watchdog that finds the same one open for too long knows
+/// that the disk hangs.
+#[derive(Default)]
+pub(super) struct Progress {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Progress {
+    /// The transaction that is being written, if one is.
+    pub(super) fn open_transaction(&self) -> Option<u64> {
+        let ended = self.ended.load(Ordering::Acquire);
+        let begun = self.begun.load(Ordering::Acquire);
+        (begun > ended).then_some(begun)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_a_disk_that_hangs() -> Arc<Self> {
+        let progress = Self::default();
+        progress.begun.store(1, Ordering::Release);
+        Arc::new(progress)
+    }
+
+    #[cfg(test)]
+    pub(super) fn next(&self) {
+        self.ended.fetch_add(1, Ordering::Release);
+        self.begun.fetch_add(1, Ordering::Release);
+    }
+}
+
+enum Writer {
+    Inline(Mutex<File>),
+    // The thread ends when the sender goes, and is not waited for: it may be in an fsync that hangs.
+    Thread(mpsc::Sender<Job>),
+}
+
+struct File {
+    database: Database,
+    progress: Arc<Progress>,
+}
+
+impl Writer {
+    fn start(database: Database, writing: Writing, progress: Arc<Progress>) -> io::Result<Self> {
+        let mut file = File { database, progress };
+        Ok(match writing {
+            Writing::Inline => Self::Inline(Mutex::new(file)),
+            Writing::Thread => {
+                let (sender, jobs) = mpsc::channel::<Job>();
+                thread::Builder::new().name("raft-log".into()).spawn(move || {
+                    while let Ok(first) = jobs.recv() {
+                        file.commit(std::iter::once(first).chain(jobs.try_iter()).collect());
+                    }
+                })?;
+                Self::Thread(sender)
+            }
+        })
+    }
+
+    fn submit(&self, job: Job) {
+        match self {
+            Self::Inline(file) => file.lock().commit(vec![job]),
+            Self::Thread(sender) => {
+                if let Err(refused) = sender.send(job) {
+                    (refused.0.done)(Err(writer_is_gone()));
+                }
+            }
+        }
+    }
+}
+
+fn writer_is_gone() -> io::Error {
+    io::Error::other("the thread that writes the Raft log is gone")
+}
+
+impl File {
+    /// All that is waiting, as one transaction: under load an fsync serves many.
+    fn commit(&mut self, jobs: Vec<Job>) {
+        self.progress.begun.fetch_add(1, Ordering::Release);
+        let result = self.transaction(&jobs);
+        self.progress.ended.fetch_add(1, Ordering::Release);
+        match result {
+            Ok(()) => jobs.into_iter().for_each(|job| (job.done)(Ok(()))),
+            Err(error) => {
+                let text = error.to_string();
+                jobs.into_iter().for_each(|job| (job.done)(Err(io::Error::other(text.clone()))));
+            }
+        }
+    }
+
+    fn transaction(&self, jobs: &[Job]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut about = transaction.open_table(ABOUT)?;
+            let mut log = transaction.open_table(LOG)?;
+            for write in jobs.iter().flat_map(|job| &job.writes) {
+                match write {
+                    Write::About(name, bytes) => {
+                        about.insert(*name, bytes.as_slice())?;
+                    }
+                    Write::Append(entries) => {
+                        for (index, bytes) in entries {
+                            log.insert(*index, bytes.as_slice())?;
+                        }
+                    }
+                    Write::Truncate(from) => log.retain_in(*from.., |_, _| false)?,
+                    Write::Purge(upto) => log.retain_in(..=*upto, |_, _| false)?,
+                }
+            }
+        }
+        // Commits are durable unless asked otherwise: one fsync, with checksums to tell a torn one.
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+// Openraft's log half.
+
+/// The log and the vote, as openraft sees them.
+pub(super) struct LogStore {
+    shared: Arc<Shared>,
+}
+
+/// Reads the log; every replication task has one.
+#[derive(Clone)]
+pub(super) struct LogReader {
+    shared: Arc<Shared>,
+}
+
+impl RaftLogReader<Types> for LogReader {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, RaftError> {
+        let memory = self.shared.memory.lock();
+        Ok(memory.log.range(range).map(|(_, logged)| logged.entry.clone()).collect())
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, RaftError> {
+        let memory = self.shared.memory.lock();
+        let mut bytes = 0;
+        let fitting = memory.log.range(start..end).take_while(|(index, logged)| {
+            bytes += logged.bytes;
+            **index == start || bytes <= APPEND_BYTES_MAX
+        });
+        Ok(fitting.map(|(_, logged)| logged.entry.clone()).collect())
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, RaftError> {
+        self.get_log_reader().await.try_get_log_entries(range).await
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, RaftError> {
+        let memory = self.shared.memory.lock();
+        let last = memory.log.last_key_value().map(|(_, logged)| logged.entry.log_id);
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: last.or(memory.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        LogReader { shared: self.shared.clone() }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), RaftError> {
+        let failed = |error: io::Error| StorageIOError::write_vote(AnyError::new(&error));
+        let bytes = encode(vote).map_err(failed)?;
+        let written = {
+            let mut memory = self.shared.memory.lock();
+            memory.vote = Some(*vote);
+            self.shared.write_for(&memory, vec![Write::About(VOTE, bytes)])
+        };
+        Ok(written.wait().await.map_err(failed)?)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, RaftError> {
+        Ok(self.shared.memory.lock().vote)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId<u64>>) -> Result<(), RaftError> {
+        // It goes to the file with what is written next.
+        self.shared.memory.lock().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId<u64>>, RaftError> {
+        Ok(self.shared.memory.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<Types>) -> Result<(), RaftError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let failed = |error: io::Error| StorageIOError::write_logs(AnyError::new(&error));
+        let mut writes = vec![];
+        let mut memory = self.shared.memory.lock();
+        for entry in entries {
+            let bytes = encode(&entry).map_err(failed)?;
+            let index = entry.log_id.index;
+            memory.log.insert(index, Logged { entry, bytes: bytes.len() });
+            writes.push((index, bytes));
+        }
+        let done = Box::new(move |result| flushed.log_io_completed(result));
+        self.shared.write(&memory, vec![Write::Append(writes)], done);
+        Ok(())
+    }
+
+    async fn truncate(&mut self, from: LogId<u64>) -> Result<(), RaftError> {
+        let failed = |error: io::Error| StorageIOError::write_logs(AnyError::new(&error));
+        let written = {
+            let mut memory = self.shared.memory.lock();
+            memory.log.split_off(&from.index);
+            self.shared.write_for(&memory, vec![Write::Truncate(from.index)])
+        };
+        Ok(written.wait().await.map_err(failed)?)
+    }
+
+    async fn purge(&mut self, upto: LogId<u64>) -> Result<(), RaftError> {
+        let failed = |error: io::Error| StorageIOError::write_logs(AnyError::new(&error));
+        let purged = encode(&upto).map_err(failed)?;
+        let written = {
+            let mut memory = self.shared.memory.lock();
+            memory.log = memory.log.split_off(&(upto.index + 1));
+            memory.purged = Some(upto);
+            let writes = vec![Write::About(PURGED, purged), Write::Purge(upto.index)];
+            self.shared.write_for(&memory, writes)
+        };
+        Ok(written.wait().await.map_err(failed)?)
+    }
+}
+
+// Openraft's state machine half.
+
+/// The map, and how far it is applied.
+pub(super) struct Machine {
+    shared: Arc<Shared>,
+    map: Arc<ClusterMap>,
+    applied: Option<LogId<u64>>,
+    membership: StoredMembership<u64, EmptyNode>,
+}
+
+impl Machine {
+    fn publish(&self) {
+        self.shared.maps.send_if_modified(|published| {
+            let changed = !Arc::ptr_eq(published, &self.map);
+            if changed {
+                *published = self.map.clone();
+            }
+            changed
+        });
+        // After the map, so that who waits for an index finds its map.
+        self.shared.applied_index.send_replace(self.applied.map(|it| it.index));
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, EmptyNode>), RaftError> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, RaftError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut outcomes = vec![];
+        for entry in entries {
+            self.applied = Some(entry.log_id);
+            outcomes.push(match entry.payload {
+                EntryPayload::Blank => vec![],
+                EntryPayload::Normal(commands) => {
+                    // Watchers keep the map they have; this clones it once for all of `entries`.
+                    let map = Arc::make_mut(&mut self.map);
+                    commands.iter().map(|command| map.apply(command)).collect()
+                }
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    vec![]
+                }
+            });
+        }
+        self.publish();
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            shared: self.shared.clone(),
+            map: self.map.clone(),
+            applied: self.applied,
+            membership: self.membership.clone(),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, RaftError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<u64, EmptyNode>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), RaftError> {
+        let failed = |error: io::Error| {
+            StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&error))
+        };
+        let map = snapshot.into_inner();
+        self.map = Arc::new(decode(&map).map_err(failed)?);
+        self.shared.keep_snapshot(StoredSnapshot { meta: meta.clone(), map }).await?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, RaftError> {
+        let stored = self.shared.memory.lock().snapshot.clone();
+        Ok(stored.map(StoredSnapshot::into_snapshot))
+    }
+}
+
+/// The map at one moment, to be written down.
+pub(super) struct SnapshotBuilder {
+    shared: Arc<Shared>,
+    map: Arc<ClusterMap>,
+    applied: Option<LogId<u64>>,
+    membership: StoredMembership<u64, EmptyNode>,
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, RaftError> {
+        let failed = |error: io::Error| StorageIOError::write_snapshot(None, AnyError::new(&error));
+        // Two snapshots up to one entry are the same bytes, so the entry and its builder name it.
+        let place = self.applied.map_or_else(|| "empty".into(), |applied| applied.to_string());
+        let meta = SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+            snapshot_id: format!("{place} of {}", self.shared.identity.node),
+        };
+        let map = encode(self.map.as_ref()).map_err(failed)?;
+        let stored = StoredSnapshot { meta, map };
+        self.shared.keep_snapshot(stored.clone()).await?;
+        Ok(stored.into_snapshot())
+    }
+}
+
+impl StoredSnapshot {
+    fn into_snapshot(self) -> Snapshot<Types> {
+        Snapshot { meta: self.meta, snapshot: Box::new(Cursor::new(self.map)) }
+    }
+}
+
+impl Shared {
+    async fn keep_snapshot(&self, stored: StoredSnapshot) -> Result<(), RaftError> {
+        let signature = stored.meta.signature();
+        let failed = |error: io::Error| {
+            StorageIOError::write_snapshot(Some(signature.clone()), AnyError::new(&error))
+        };
+        let bytes = encode(&stored).map_err(failed)?;
+        let written = {
+            let mut memory = self.memory.lock();
+            // One that was built may be overtaken by one that is installed: the newer one stays.
+            let kept = memory.snapshot.as_ref().map(|kept| kept.meta.last_log_id);
+            if kept.is_some_and(|kept| kept > stored.meta.last_log_id) {
+                return Ok(());
+            }
+            memory.snapshot = Some(stored);
+            self.write_for(&memory, vec![Write::About(SNAPSHOT, bytes)])
+        };
+        Ok(written.wait().await.map_err(failed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;
