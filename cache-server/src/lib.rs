@@ -29,6 +29,7 @@ pub mod logging;
 pub mod maintenance;
 pub mod memory_file;
 pub mod net;
+pub mod peer;
 pub mod pid_file;
 pub mod process;
 pub mod restoring;
