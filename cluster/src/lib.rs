@@ -9,9 +9,12 @@ mod id;
 mod time;
 
 pub mod config;
+pub mod failure_detector;
+pub mod grant;
 pub mod hash;
 pub mod map;
 pub mod message;
+pub mod placement;
 pub mod pool;
 pub mod shard;
 
