@@ -235,7 +235,7 @@ impl Connection {
                             &input[offset..offset + bytes]
                         };
                         let holder = self.outgoing.holder();
-                        let answers = self.outgoing.room(limits);
+                        let answers = self.outgoing.space(limits);
                         let call = Call {
                             now,
                             raw,

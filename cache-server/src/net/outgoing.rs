@@ -25,7 +25,7 @@ pub(crate) struct Outgoing {
 }
 
 /// Where the next answer goes.
-pub(crate) struct Room<'a> {
+pub(crate) struct Space<'a> {
     /// Appended to.
     pub(crate) out: &'a mut Vec<u8>,
     /// The length of `out` at which a request of many answers pauses.
@@ -76,9 +76,9 @@ impl Outgoing {
 
     /// Where the next answer goes, and how long it may become. There is no obstacle.
     #[inline]
-    pub(crate) fn room(&mut self, limits: TurnLimits) -> Room<'_> {
+    pub(crate) fn space(&mut self, limits: TurnLimits) -> Space<'_> {
         if self.left.holds == 0 {
-            return Room {
+            return Space {
                 bytes_high: self.output.start + limits.output_bytes_high,
                 out: &mut self.output.bytes,
                 holds_max: limits.holds_max,
@@ -86,7 +86,7 @@ impl Outgoing {
         }
         let elsewhere = self.output.rest().len() + self.left.replacement_bytes;
         let (out, start) = self.held.out();
-        Room {
+        Space {
             bytes_high: start + limits.output_bytes_high.saturating_sub(elsewhere),
             out,
             holds_max: limits.holds_max.saturating_sub(self.left.holds),
@@ -99,7 +99,7 @@ impl Outgoing {
         out.extend_from_slice(line);
     }
 
-    /// Holds back `holds`, which lie in what was appended where [`Outgoing::room`] said.
+    /// Holds back `holds`, which lie in what was appended where [`Outgoing::space`] said.
     pub(crate) fn hold(&mut self, room: &WaitingRoom, holds: &mut Vec<Hold>) {
         let out = (self.left.holds == 0).then_some(&mut self.output.bytes);
         self.left.holds += room.hold(self.holder, holds, &mut self.held, out);

@@ -429,6 +429,11 @@ impl<S: Service + 'static> WorkerHandle<S> {
         self.worker.room.resolve(ticket, resolution);
     }
 
+    /// Whether the service is being called regularly, as it wants or wanted a moment ago.
+    pub fn is_ticking(&self) -> bool {
+        self.worker.is_ticking.get()
+    }
+
     /// Runs `task` on the worker's thread until it ends or the worker stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
         spawn_local(task)
@@ -736,15 +741,18 @@ impl<S: Service + 'static> Client<S> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::SocketAddr;
+    use std::sync::mpsc;
     use std::thread;
 
+    use bytes::Bytes;
     use protocol::Request;
     use protocol::meta::request::MetaKey;
 
     use super::*;
     use crate::config::Listen;
     use crate::net::listener::Listeners;
-    use crate::net::mailbox::mailbox;
+    use crate::net::mailbox::{Postbox, mailbox};
+    use crate::net::ticket::Hold;
     use crate::net::{Call, Flow, ListeningAddress};
 
     /// Answers `mn`, and has a bug in `stats`.
@@ -762,37 +770,157 @@ mod tests {
         fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
     }
 
+    /// What a test tells the worker.
+    type Act = Box<dyn FnOnce(&mut Deferring) + Send>;
+
+    /// Holds the answer to `mn` until it is told to let go, and answers `version` at once. Counts
+    /// ticks, turns and what else it is called for.
+    #[derive(Default)]
+    struct Deferring {
+        worker: Option<WeakWorker<Self>>,
+        holds: Vec<Hold>,
+        open: Vec<Ticket>,
+        /// Let go of everything when the turn ends.
+        is_hasty: bool,
+        wants_ticks: bool,
+        ticks: u32,
+        turns: u32,
+        finished: Rc<RefCell<Vec<u64>>>,
+    }
+
+    impl Deferring {
+        fn resolve_all(&mut self) {
+            let worker = self.worker.as_ref().unwrap().upgrade().unwrap();
+            self.open.drain(..).for_each(|ticket| worker.resolve(ticket, Resolution::Keep));
+        }
+    }
+
+    impl Service for Deferring {
+        type Message = Act;
+
+        fn started(&mut self, worker: &WorkerHandle<Self>) {
+            self.worker = Some(worker.downgrade());
+        }
+
+        fn handle(&mut self, request: &Request<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
+            let from = out.len();
+            match request {
+                Request::Quit => return Flow::Close,
+                Request::Version => out.extend_from_slice(b"VERSION\r\n"),
+                _ => {
+                    out.extend_from_slice(b"MN\r\n");
+                    let ticket = call.issue_ticket();
+                    self.open.push(ticket);
+                    self.holds.push(Hold { ticket, from, to: out.len() });
+                }
+            }
+            Flow::Continue
+        }
+
+        fn holds(&mut self) -> Option<&mut Vec<Hold>> {
+            Some(&mut self.holds)
+        }
+
+        fn turn_ended(&mut self) {
+            self.turns += 1;
+            if self.is_hasty {
+                self.resolve_all();
+            }
+        }
+
+        fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
+
+        fn post(&mut self, act: Act, _: Now) {
+            act(self);
+        }
+
+        fn wants_ticks(&self) -> bool {
+            self.wants_ticks
+        }
+
+        fn tick(&mut self, _: Now) {
+            self.ticks += 1;
+        }
+
+        fn is_watched(&self) -> bool {
+            true
+        }
+    }
+
+    impl Running<Act> {
+        /// Has the worker carry out `act`, and waits for what it returns.
+        fn ask<T: Send + 'static>(
+            &self,
+            act: impl FnOnce(&mut Deferring) -> T + Send + 'static,
+        ) -> T {
+            let (answer, answers) = mpsc::channel();
+            self.postbox.post(Box::new(move |service| answer.send(act(service)).unwrap()));
+            answers.recv_timeout(Duration::from_secs(10)).unwrap()
+        }
+
+        fn deferring() -> Self {
+            Self::start_service(Limits::default(), Deferring::default)
+        }
+
+        /// Waits until the worker holds back `count` answers.
+        fn await_held(&self, count: usize) {
+            for _ in 0..1000 {
+                if self.ask(|service| service.open.len()) == count {
+                    return;
+                }
+                thread::yield_now();
+            }
+            panic!("{count} answers were to be held");
+        }
+    }
+
     /// One worker on a thread of its own, stopped and joined when dropped.
-    struct Running {
+    struct Running<M = Infallible> {
         address: SocketAddr,
         network: Arc<Network>,
+        postbox: Postbox<M>,
         stop: watch::Sender<bool>,
         thread: Option<thread::JoinHandle<io::Result<()>>>,
     }
 
     impl Running {
         fn start(limits: Limits) -> Self {
+            Self::start_service(limits, || Buggy)
+        }
+    }
+
+    impl<M: Send + 'static> Running<M> {
+        fn start_service<S: Service<Message = M> + 'static>(
+            limits: Limits,
+            service: impl FnOnce() -> S + Send + 'static,
+        ) -> Self {
             let listeners = Listeners::bind_tcp(&[Listen::loopback(0)], 1, 16).unwrap();
             let [ListeningAddress::Tcp(address)] = *listeners.addresses() else { panic!() };
             let network = Network::new(1, 8, 1 << 20, listeners.addresses().to_vec());
             let network = Arc::new(network);
+            let shared = Arc::clone(&network);
             let (stop, stopped) = watch::channel(false);
-            let parts = WorkerParts {
-                index: 0,
-                service: Buggy,
-                mailbox: mailbox().1,
-                listeners: listeners.into_parts().0.remove(0),
-                network: Arc::clone(&network),
-                clock: Clock::system(),
-                protocol_limits: protocol::Limits::default(),
-                limits,
-                requests_per_turn: 20,
-                stop: stopped,
+            let (postbox, mailbox) = mailbox();
+            let run = move || {
+                let parts = WorkerParts {
+                    index: 0,
+                    service: service(),
+                    mailbox,
+                    listeners: listeners.into_parts().0.remove(0),
+                    network: shared,
+                    clock: Clock::system(),
+                    protocol_limits: protocol::Limits::default(),
+                    limits,
+                    requests_per_turn: 20,
+                    stop: stopped,
+                };
+                run_worker(parts, || {})
             };
-            let thread = Some(thread::spawn(move || run_worker(parts, || {})));
-            Self { address, network, stop, thread }
+            Self { address, network, postbox, stop, thread: Some(thread::spawn(run)) }
         }
+    }
 
+    impl<M> Running<M> {
         fn connect(&self) -> std::net::TcpStream {
             let client = std::net::TcpStream::connect(self.address).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -807,7 +935,7 @@ mod tests {
         }
     }
 
-    impl Drop for Running {
+    impl<M> Drop for Running<M> {
         fn drop(&mut self) {
             self.join();
         }
@@ -884,5 +1012,164 @@ mod tests {
             client.read_to_end(&mut answers).unwrap();
             assert_eq!(answers, b"MN\r\n".repeat(1000));
         }
+    }
+
+    /// Everything that `client` gets before the worker closes.
+    fn rest(client: &mut std::net::TcpStream) -> String {
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        answers
+    }
+
+    #[test]
+    fn client_that_sends_no_more_gets_what_was_held() {
+        let worker = Running::deferring();
+        for ending in ["", "quit\r\nmn\r\n"] {
+            let mut client = worker.connect();
+            client.write_all(format!("mn\r\nversion\r\nmn\r\n{ending}").as_bytes()).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            worker.await_held(2);
+            worker.ask(Deferring::resolve_all);
+            assert_eq!(rest(&mut client), "MN\r\nVERSION\r\nMN\r\n");
+        }
+    }
+
+    #[test]
+    fn requests_behind_a_held_answer_are_carried_out_as_they_arrive() {
+        let worker = Running::deferring();
+        let mut client = worker.connect();
+        for count in 1..=50 {
+            client.write_all(b"mn\r\n").unwrap();
+            worker.await_held(count);
+        }
+        worker.ask(Deferring::resolve_all);
+        let mut answers = [0; 200];
+        client.read_exact(&mut answers).unwrap();
+        assert_eq!(answers[..], *b"MN\r\n".repeat(50));
+    }
+
+    #[test]
+    fn more_requests_than_may_be_held_are_answered_in_the_end() {
+        let worker = Running::deferring();
+        let mut client = worker.connect();
+        client.write_all(&b"mn\r\n".repeat(HOLDS_MAX + 10)).unwrap();
+        worker.await_held(HOLDS_MAX);
+        worker.ask(|service| {
+            service.is_hasty = true;
+        });
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut client).len(), 4 * (HOLDS_MAX + 10));
+    }
+
+    #[test]
+    fn answer_that_becomes_ready_at_the_end_of_its_turn_leaves_with_it() {
+        let worker = Running::deferring();
+        worker.ask(|service| service.is_hasty = true);
+        let mut client = worker.connect();
+        let before = worker.ask(|service| service.turns);
+        for _ in 0..100 {
+            assert_eq!(&ask(&mut client), b"MN\r\n");
+        }
+        let turns = worker.ask(|service| service.turns) - before;
+        assert!((100..=103).contains(&turns), "one for each request, not two: {turns}");
+    }
+
+    #[test]
+    fn stop_waits_for_held_answers_and_not_for_ever() {
+        let limits = Limits { stop_timeout: Duration::from_millis(300), ..Limits::default() };
+        let mut worker = Running::start_service(limits, Deferring::default);
+        let mut answered = worker.connect();
+        answered.write_all(b"mn\r\n").unwrap();
+        worker.await_held(1);
+        let mut cut_off = worker.connect();
+        cut_off.write_all(b"mn\r\n").unwrap();
+        worker.await_held(2);
+        worker.stop.send_replace(true);
+        worker.ask(|service| {
+            let ticket = service.open.remove(0);
+            let room = service.worker.as_ref().unwrap().upgrade().unwrap();
+            room.resolve(ticket, Resolution::Replace(Bytes::from_static(b"LATE\r\n")));
+        });
+        assert_eq!(rest(&mut answered), "LATE\r\n");
+        worker.join();
+        assert_eq!(rest(&mut cut_off), "");
+        assert_eq!(worker.network.buffers().bytes(), 0);
+    }
+
+    #[test]
+    fn message_that_meets_a_bug_is_lost_and_the_next_is_not() {
+        let worker = Running::deferring();
+        worker.postbox.post_all((0..5).map(|_| {
+            Box::new(|service: &mut Deferring| assert_eq!(service.ticks, 1, "a bug")) as Act
+        }));
+        assert_eq!(worker.ask(|_| 7), 7);
+    }
+
+    #[test]
+    fn service_ticks_while_it_wants_to() {
+        let worker = Running::deferring();
+        assert_eq!(worker.ask(|service| service.ticks), 0);
+        worker.ask(|service| service.wants_ticks = true);
+        while worker.ask(|service| service.ticks) < 3 {
+            thread::yield_now();
+        }
+        worker.ask(|service| service.wants_ticks = false);
+        while worker.ask(|service| service.worker.as_ref().unwrap().upgrade().unwrap().is_ticking())
+        {
+            thread::yield_now();
+        }
+        worker.ask(|service| service.wants_ticks = true);
+        let before = worker.ask(|service| service.ticks);
+        while worker.ask(|service| service.ticks) <= before {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn worker_shows_progress_while_idle_and_none_while_it_hangs() {
+        let worker = Running::deferring();
+        let is_stalled =
+            |worker: &Running<Act>| worker.network.worker_stall(0) > Duration::from_millis(300);
+        worker.ask(|_| {});
+        let (hung, released) = (Arc::clone(&worker.network), mpsc::channel());
+        let (release, released) = released;
+        worker.postbox.post(Box::new(move |_| released.recv().unwrap()));
+        while !is_stalled(&worker) {
+            thread::yield_now();
+        }
+        release.send(()).unwrap();
+        while hung.worker_stall(0) > PROGRESS_INTERVAL {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn task_of_the_worker_serves_requests_without_a_client() {
+        let worker = Running::deferring();
+        worker.ask(|service| {
+            let handle = service.worker.as_ref().unwrap().upgrade().unwrap();
+            let finished = Rc::clone(&service.finished);
+            handle.clone().spawn(async move {
+                let mut out = Vec::new();
+                let finished = Rc::new(move |token, answer: &[u8]| {
+                    assert_eq!(answer, b"MN\r\n");
+                    finished.borrow_mut().push(token);
+                });
+                for token in 0..3 {
+                    let addressee = Addressee { finished: finished.clone(), token };
+                    assert_eq!(handle.serve(b"mn\r\n", &mut out, &addressee), Served::Held);
+                    let at_once = handle.serve(b"version\r\n", &mut out, &addressee);
+                    assert_eq!(at_once, Served::Answered);
+                }
+                assert_eq!(out, b"VERSION\r\n".repeat(3));
+                assert!(handle.end_turn());
+            });
+        });
+        worker.await_held(3);
+        worker.ask(|service| {
+            service.open.reverse();
+            service.resolve_all();
+        });
+        assert_eq!(worker.ask(|service| service.finished.borrow().clone()), [2, 1, 0]);
     }
 }
