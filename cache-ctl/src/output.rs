@@ -34,14 +34,14 @@ pub fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-/// Writes `table` without the spaces that end its lines.
+/// Writes `table` without the spaces that begin and end all its lines.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
 pub fn write_table(mut out: impl Write, table: &Table) -> io::Result<()> {
     for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ pub(super) enum ClusterCommand {
 pub(super) struct NodeArgs {
     /// The node's id
     #[arg(value_name = "NODE", value_parser = parse_node)]
-    node: u32,
+    id: u32,
 }
 
 impl ClusterCommand {
@@ -98,13 +98,13 @@ impl ClusterCommand {
                 answer.write(&said, |out, located| locate::write(out, located))?;
             }
             Self::Moves => answer.write(&moves::ask(admin)?, |out, it| moves::write(out, it))?,
-            Self::Drain(NodeArgs { node }) => answer.agreed(
-                &membership::drain(admin, *node)?,
-                &format!("node {node} is being drained; `cache-ctl moves` shows how far it is"),
+            Self::Drain(NodeArgs { id }) => answer.agreed(
+                &membership::drain(admin, *id)?,
+                &format!("node {id} is being drained; `cache-ctl moves` shows how far it is"),
             )?,
-            Self::Undrain(NodeArgs { node }) => answer.agreed(
-                &membership::undrain(admin, *node)?,
-                &format!("node {node} takes its share again"),
+            Self::Undrain(NodeArgs { id }) => answer.agreed(
+                &membership::undrain(admin, *id)?,
+                &format!("node {id} takes its share again"),
             )?,
             Self::Move { shard, to } => answer.agreed(
                 &moves::request(admin, *shard, to)?,
@@ -117,9 +117,9 @@ impl ClusterCommand {
                 let said = membership::add(admin, *ttl)?;
                 answer.write(&said, |out, token| membership::write_token(out, token, *ttl))?;
             }
-            Self::Remove { node: NodeArgs { node }, force } => answer.agreed(
-                &membership::remove(admin, *node, *force)?,
-                &format!("node {node} is no longer of the cluster"),
+            Self::Remove { node: NodeArgs { id }, force } => answer.agreed(
+                &membership::remove(admin, *id, *force)?,
+                &format!("node {id} is no longer of the cluster"),
             )?,
             Self::Voters { nodes } => answer.agreed(
                 &membership::set_voters(admin, nodes)?,

@@ -156,7 +156,7 @@ mod tests {
             "--restart",
         ]);
         assert_eq!((plan.nodes, plan.pool), (5, Pool { copies: 5, ..Pool::strict() }));
-        assert_eq!(plan.ports.client(2), 20_001);
+        assert_eq!(plan.ports.client(2), 20_002);
         assert!(!plan.memory_file && plan.restart);
     }
 
