@@ -24,15 +24,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::io::Cursor;
 use std::ops::RangeBounds;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::{fs, io, thread};
+use std::path::Path;
+use std::sync::Arc;
 
 use cluster::map::{ClusterMap, Command, Outcome};
-use cluster::{ClusterId, NodeId};
 use openraft::storage::{LogFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::{
     AnyError, EmptyNode, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader,
@@ -40,12 +38,14 @@ use openraft::{
     Vote,
 };
 use parking_lot::Mutex;
-use redb::backends::InMemoryBackend;
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
-};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
+
+pub(super) use self::file::Progress;
+use self::file::{COMMITTED, Done, Job, PURGED, SNAPSHOT, VOTE, Write, Writer, writer_is_gone};
+pub use self::file::{Identity, OpenError, Writing};
+
+mod file;
 
 openraft::declare_raft_types!(
     /// What openraft is to agree on: batches of commands, and an outcome for each.
@@ -60,103 +60,9 @@ openraft::declare_raft_types!(
 pub(super) type Entry = openraft::Entry<Types>;
 type RaftError = StorageError<u64>;
 
-/// The format of the file. Another format is refused.
-const FORMAT: u32 = 1;
-
 /// Entries of one append request hold about this many bytes together, so that it passes the frame limit
 /// of the connections and comes back before the next is due. A single larger entry goes alone.
 const APPEND_BYTES_MAX: usize = 1024 * 1024;
-
-/// A file larger than this is not a Raft log of ours: snapshots keep it to a few times the map.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-
-/// Pages of the file kept in memory. All that is read later is in [`Memory`] anyway.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
-
-const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-
-const IDENTITY: &str = "identity";
-const VOTE: &str = "vote";
-const COMMITTED: &str = "committed";
-const PURGED: &str = "purged";
-const SNAPSHOT: &str = "snapshot";
-
-/// Whose log it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Which cluster.
-    pub cluster: ClusterId,
-    /// Which node of it.
-    pub node: NodeId,
-}
-
-/// Where writes are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writing {
-    /// On a thread of their own: an fsync then keeps nobody waiting who does not need it.
-    Thread,
-    /// On the caller's thread, before the call returns: nothing depends on how threads are scheduled.
-    /// For simulations.
-    Inline,
-}
-
-/// Why the Raft log cannot be opened. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is no file.
-    #[error(
-        "there is no {path}: without its Raft log a node cannot come back under its id, and joins anew"
-    )]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// A file to be made is there already.
-    #[error(
-        "{path} is there already: this node has an identity, start it without --init and --join"
-    )]
-    Present {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// Another process has it.
-    #[error("{path} is in use by another process")]
-    InUse {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// It is not a Raft log of this program, or it is damaged.
-    #[error("{path} cannot be used as the Raft log of this node: {reason}")]
-    Unusable {
-        /// Which file.
-        path: PathBuf,
-        /// What was found.
-        reason: String,
-    },
-    /// It belongs to somebody else.
-    #[error(
-        "{path} is the Raft log of node {} of cluster {}, and this is node {} of cluster {}",
-        found.node, found.cluster, expected.node, expected.cluster
-    )]
-    Foreign {
-        /// Which file.
-        path: PathBuf,
-        /// Whose it is.
-        found: Identity,
-        /// Who asked.
-        expected: Identity,
-    },
-    /// The operating system refused.
-    #[error("cannot open {path}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// The Raft log, vote and snapshots of a node.
 pub struct Storage {
@@ -204,19 +110,7 @@ impl Storage {
     ///
     /// A file of that name is there, or cannot be made.
     pub fn create(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        if path.exists() {
-            return Err(OpenError::Present { path: path.into() });
-        }
-        let unfinished = path.with_extension("new");
-        match fs::remove_file(&unfinished) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::Io { path: unfinished, source });
-            }
-            _ => {}
-        }
-        write_identity(&unfinished, identity).map_err(|error| opening(&unfinished, error))?;
-        let renamed = fs::rename(&unfinished, path).and_then(|()| sync_directory_of(path));
-        renamed.map_err(|source| OpenError::Io { path: path.into(), source })?;
+        file::make(path, identity)?;
         Self::open(path, identity, writing)
     }
 
@@ -227,8 +121,8 @@ impl Storage {
     /// It is not there, in use, damaged, or somebody else's. It is looked at in a copy first, so a file
     /// that is refused is left as it was.
     pub fn open(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        let inspected = inspect(path, identity)?;
-        let database = builder().open(path).map_err(|error| opening(path, error.into()))?;
+        let inspected = file::inspect(path, identity)?;
+        let database = file::open(path)?;
         let progress = Arc::new(Progress::default());
         let writer = Writer::start(database, writing, progress.clone())
             .map_err(|source| OpenError::Io { path: path.into(), source })?;
@@ -327,295 +221,12 @@ impl Written {
     }
 }
 
-// What is in the file.
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    // Bits that the device turned are then an error here and not a panic later.
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
-}
-
-fn write_identity(path: &Path, identity: Identity) -> Result<(), redb::Error> {
-    let database = builder().create(path)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(LOG)?;
-    let bytes = encode(&(FORMAT, identity)).map_err(redb::Error::Io)?;
-    transaction.open_table(ABOUT)?.insert(IDENTITY, bytes.as_slice())?;
-    transaction.commit()?;
-    drop(database);
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(redb::Error::Io)
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::File::open(directory)?.sync_all()
-}
-
-/// Reads all there is from a copy of the file in memory: recovering from a crash writes to it, and a file
-/// that is not ours, or beyond recovery, is none of our business to write to.
-fn inspect(path: &Path, identity: Identity) -> Result<Memory, OpenError> {
-    let unusable = |reason: String| OpenError::Unusable { path: path.into(), reason };
-    let copy = copy_of(path)?;
-    // The copy is in memory: whatever cannot be read of it is not in the file.
-    let damaged = |error: redb::Error| unusable(error.to_string());
-    let database = builder().create_with_backend(copy).map_err(|error| damaged(error.into()))?;
-    let contents = read_all(&database).map_err(|error| match error {
-        ReadError::Database(error) => damaged(error),
-        ReadError::Contents(reason) => unusable(reason),
-    })?;
-    let Contents { found, memory } = contents;
-    if found != identity {
-        return Err(OpenError::Foreign { path: path.into(), found, expected: identity });
-    }
-    Ok(memory)
-}
-
-fn copy_of(path: &Path) -> Result<InMemoryBackend, OpenError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
-        _ => OpenError::Io { path: path.into(), source },
-    };
-    let file = fs::File::open(path).map_err(failed)?;
-    match file.try_lock_shared() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.into() }),
-        Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
-    }
-    let bytes = file.metadata().map_err(failed)?.len();
-    if bytes == 0 || bytes > FILE_BYTES_MAX {
-        let reason = format!("it has {bytes} bytes");
-        return Err(OpenError::Unusable { path: path.into(), reason });
-    }
-    let contents = fs::read(path).map_err(failed)?;
-    let backend = InMemoryBackend::new();
-    let copied = backend.set_len(bytes).and_then(|()| backend.write(0, &contents));
-    copied.map_err(failed)?;
-    Ok(backend)
-}
-
-struct Contents {
-    found: Identity,
-    memory: Memory,
-}
-
-enum ReadError {
-    Database(redb::Error),
-    Contents(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for ReadError {
-    fn from(error: E) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-fn read_all(database: &Database) -> Result<Contents, ReadError> {
-    let transaction = database.begin_read()?;
-    let about = match transaction.open_table(ABOUT) {
-        Ok(about) => about,
-        Err(TableError::Storage(error)) => return Err(error.into()),
-        Err(error) => {
-            return Err(ReadError::Contents(format!("another program wrote it: {error}")));
-        }
-    };
-    let identity = about.get(IDENTITY)?;
-    let Some(identity) = identity else {
-        return Err(ReadError::Contents("it names no node".into()));
-    };
-    // The format stands first, and is read alone: what follows may look otherwise in another one.
-    let (format, rest) = postcard::take_from_bytes::<u32>(identity.value())
-        .map_err(|error| ReadError::Contents(format!("its identity: {error}")))?;
-    if format != FORMAT {
-        let reason = format!("it has format {format}, this build reads format {FORMAT}");
-        return Err(ReadError::Contents(reason));
-    }
-    let found = part("identity", rest)?;
-    let mut memory = Memory {
-        vote: optional_part(&about, VOTE)?,
-        committed: optional_part(&about, COMMITTED)?,
-        purged: optional_part(&about, PURGED)?,
-        snapshot: optional_part(&about, SNAPSHOT)?,
-        log: BTreeMap::new(),
-    };
-    for item in transaction.open_table(LOG)?.iter()? {
-        let (index, bytes) = item?;
-        let entry: Entry = part("log", bytes.value())?;
-        let index = index.value();
-        let before = memory
-            .log
-            .last_key_value()
-            .map_or_else(|| memory.purged.map(|purged| purged.index), |(before, _)| Some(*before));
-        if entry.log_id.index != index || before.is_some_and(|before| before + 1 != index) {
-            return Err(ReadError::Contents(format!("its log has a hole before entry {index}")));
-        }
-        memory.log.insert(index, Logged { entry, bytes: bytes.value().len() });
-    }
-    Ok(Contents { found, memory })
-}
-
-fn optional_part<T: for<'de> Deserialize<'de>>(
-    about: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<Option<T>, ReadError> {
-    about.get(name)?.map(|bytes| part(name, bytes.value())).transpose()
-}
-
-fn part<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T, ReadError> {
-    postcard::from_bytes(bytes).map_err(|error| ReadError::Contents(format!("its {name}: {error}")))
-}
-
-fn opening(path: &Path, error: redb::Error) -> OpenError {
-    let path = path.into();
-    match error {
-        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
-        redb::Error::Io(source) => OpenError::Io { path, source },
-        other => OpenError::Unusable { path, reason: other.to_string() },
-    }
-}
-
 fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(io::Error::other)
 }
 
 fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(io::Error::other)
-}
-
-// The writer.
-
-enum Write {
-    About(&'static str, Vec<u8>),
-    Append(Vec<(u64, Vec<u8>)>),
-    /// Drops the entries from this one on.
-    Truncate(u64),
-    /// Drops the entries up to and with this one.
-    Purge(u64),
-}
-
-type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-struct Job {
-    writes: Vec<Write>,
-    done: Done,
-}
-
-/// How many transactions were begun and ended. A watchdog that finds the same one open for too long knows
-/// that the disk hangs.
-#[derive(Default)]
-pub(super) struct Progress {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Progress {
-    /// The transaction that is being written, if one is.
-    pub(super) fn open_transaction(&self) -> Option<u64> {
-        let ended = self.ended.load(Ordering::Acquire);
-        let begun = self.begun.load(Ordering::Acquire);
-        (begun > ended).then_some(begun)
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_a_disk_that_hangs() -> Arc<Self> {
-        let progress = Self::default();
-        progress.begun.store(1, Ordering::Release);
-        Arc::new(progress)
-    }
-
-    #[cfg(test)]
-    pub(super) fn next(&self) {
-        self.ended.fetch_add(1, Ordering::Release);
-        self.begun.fetch_add(1, Ordering::Release);
-    }
-}
-
-enum Writer {
-    Inline(Mutex<File>),
-    // The thread ends when the sender goes, and is not waited for: it may be in an fsync that hangs.
-    Thread(mpsc::Sender<Job>),
-}
-
-struct File {
-    database: Database,
-    progress: Arc<Progress>,
-}
-
-impl Writer {
-    fn start(database: Database, writing: Writing, progress: Arc<Progress>) -> io::Result<Self> {
-        let mut file = File { database, progress };
-        Ok(match writing {
-            Writing::Inline => Self::Inline(Mutex::new(file)),
-            Writing::Thread => {
-                let (sender, jobs) = mpsc::channel::<Job>();
-                thread::Builder::new().name("raft-log".into()).spawn(move || {
-                    while let Ok(first) = jobs.recv() {
-                        file.commit(std::iter::once(first).chain(jobs.try_iter()).collect());
-                    }
-                })?;
-                Self::Thread(sender)
-            }
-        })
-    }
-
-    fn submit(&self, job: Job) {
-        match self {
-            Self::Inline(file) => file.lock().commit(vec![job]),
-            Self::Thread(sender) => {
-                if let Err(refused) = sender.send(job) {
-                    (refused.0.done)(Err(writer_is_gone()));
-                }
-            }
-        }
-    }
-}
-
-fn writer_is_gone() -> io::Error {
-    io::Error::other("the thread that writes the Raft log is gone")
-}
-
-impl File {
-    /// All that is waiting, as one transaction: under load an fsync serves many.
-    fn commit(&mut self, jobs: Vec<Job>) {
-        self.progress.begun.fetch_add(1, Ordering::Release);
-        let result = self.transaction(&jobs);
-        self.progress.ended.fetch_add(1, Ordering::Release);
-        match result {
-            Ok(()) => jobs.into_iter().for_each(|job| (job.done)(Ok(()))),
-            Err(error) => {
-                let text = error.to_string();
-                jobs.into_iter().for_each(|job| (job.done)(Err(io::Error::other(text.clone()))));
-            }
-        }
-    }
-
-    fn transaction(&self, jobs: &[Job]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut about = transaction.open_table(ABOUT)?;
-            let mut log = transaction.open_table(LOG)?;
-            for write in jobs.iter().flat_map(|job| &job.writes) {
-                match write {
-                    Write::About(name, bytes) => {
-                        about.insert(*name, bytes.as_slice())?;
-                    }
-                    Write::Append(entries) => {
-                        for (index, bytes) in entries {
-                            log.insert(*index, bytes.as_slice())?;
-                        }
-                    }
-                    Write::Truncate(from) => log.retain_in(*from.., |_, _| false)?,
-                    Write::Purge(upto) => log.retain_in(..=*upto, |_, _| false)?,
-                }
-            }
-        }
-        // Commits are durable unless asked otherwise: one fsync, with checksums to tell a torn one.
-        transaction.commit()?;
-        Ok(())
-    }
 }
 
 // Openraft's log half.

@@ -1,9 +1,14 @@
 //! The file passes openraft's own suite, survives a kill at any moment, and refuses what is not its own.
 
+use std::fs;
+use std::path::PathBuf;
+
 use cluster::map::{Addresses, NewNode, Role};
 use cluster::pool::Pool;
+use cluster::{ClusterId, NodeId};
 use openraft::storage::RaftLogStorageExt;
 use openraft::testing::{StoreBuilder, Suite, blank_ent, log_id, membership_ent};
+use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
