@@ -1,6 +1,7 @@
 //! What crosses a crate boundary, as one test binary.
 //!
 //! - `backup`: what one server gives out, another one takes.
+//! - `failover`: a cluster of processes, killed, paused and cut off under load, and what its clients saw.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
@@ -11,6 +12,8 @@
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
 #[cfg(test)]
 mod backup;
+#[cfg(test)]
+mod failover;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]

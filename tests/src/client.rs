@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::model::{Answer, Direction, Request, Rule, Side};
@@ -30,17 +31,74 @@ impl Client {
         Connection::open(address).map(|connection| Self { connection })
     }
 
+    /// Connects to the server at `address`, and waits no longer than `limit` for that and for each answer.
+    ///
+    /// # Errors
+    /// When nobody listens there, or the system there is as good as gone.
+    pub fn open_within(address: SocketAddr, limit: Duration) -> io::Result<Self> {
+        Connection::open_within(address, limit).map(|connection| Self { connection })
+    }
+
     /// Asks `request` in `dialect` and reads its answer.
     ///
     /// # Errors
     /// When the connection ends, or the answer is none the protocol knows: an error line included.
     pub fn ask(&mut self, request: &Request, dialect: Dialect) -> io::Result<Answer> {
+        self.send(std::slice::from_ref(request), dialect)?;
+        self.receive()
+    }
+
+    /// Asks `requests`, all at once, without waiting for answers: as many are to be [received].
+    ///
+    /// # Errors
+    /// When the other side is gone or does not read.
+    ///
+    /// [received]: Self::receive
+    pub fn send(&mut self, requests: &[Request], dialect: Dialect) -> io::Result<()> {
         let mut bytes = Vec::new();
-        match dialect {
-            Dialect::Classic => write_classic(request, &mut bytes),
-            Dialect::Meta => write_meta(request, &mut bytes),
+        for request in requests {
+            match dialect {
+                Dialect::Classic => write_classic(request, &mut bytes),
+                Dialect::Meta => write_meta(request, &mut bytes),
+            }
         }
+        self.connection.send(&bytes)
+    }
+
+    /// Reads all of `keys` with one request: a value or a miss for each.
+    ///
+    /// # Errors
+    /// When the connection ends, or what comes is no answer: an error line is [`Refused`].
+    pub fn get_many(&mut self, keys: &[Vec<u8>]) -> io::Result<Vec<Answer>> {
+        let mut bytes = Vec::new();
+        let words: Vec<&[u8]> =
+            std::iter::once(&b"gets"[..]).chain(keys.iter().map(Vec::as_slice)).collect();
+        write_line(&mut bytes, &words);
         self.connection.send(&bytes)?;
+        let mut answers = vec![Answer::Missing; keys.len()];
+        loop {
+            let line = self.line()?;
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["VALUE", key, flags, len, cas] => {
+                    let value = self.connection.receive_block(number(len)?)?;
+                    let (flags, cas) = (number(flags)?, number(cas)?);
+                    let place = keys.iter().position(|wanted| wanted == key.as_bytes());
+                    let place = place.ok_or_else(|| unexpected(&line))?;
+                    answers[place] = Answer::Value { value, flags, cas };
+                }
+                ["END"] => return Ok(answers),
+                _ => return Err(unexpected(&line)),
+            }
+        }
+    }
+
+    /// Reads the answer to the first of the requests sent that has none yet.
+    ///
+    /// # Errors
+    /// When the connection ends, or the answer is none the protocol knows. An error line is [`Refused`], and
+    /// the next answer can be read.
+    pub fn receive(&mut self) -> io::Result<Answer> {
         let line = self.line()?;
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
@@ -86,7 +144,25 @@ fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
 }
 
 fn unexpected(text: &str) -> io::Error {
-    io::Error::other(format!("unexpected: {text}"))
+    let is_error =
+        ["ERROR", "CLIENT_ERROR ", "SERVER_ERROR "].iter().any(|word| text.starts_with(word));
+    match is_error {
+        true => io::Error::other(Refused(text.to_owned())),
+        false => io::Error::other(format!("unexpected: {text}")),
+    }
+}
+
+/// An error line instead of an answer. It is inside of an [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+#[error("refused: {0}")]
+pub struct Refused(pub String);
+
+impl Refused {
+    /// The error line that `error` is, if it is one.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
 }
 
 fn write_classic(request: &Request, bytes: &mut Vec<u8>) {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long an answer may take.
+/// How long an answer may take, unless said otherwise.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 const LINE_END: &[u8] = b"\r\n";
@@ -14,6 +14,8 @@ const LINE_END: &[u8] = b"\r\n";
 pub struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// How long an answer may take.
+    limit: Duration,
 }
 
 impl Connection {
@@ -25,15 +27,28 @@ impl Connection {
         TcpStream::connect(address).and_then(Self::over)
     }
 
+    /// Connects to `address`, and waits no longer than `limit` for that and for each answer.
+    ///
+    /// # Errors
+    /// When nobody listens there, or the system there is as good as gone.
+    pub fn open_within(address: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, limit)?;
+        Self::waiting(stream, limit)
+    }
+
     /// Takes over a stream that is connected already.
     ///
     /// # Errors
     /// When its options cannot be set.
     pub fn over(stream: TcpStream) -> io::Result<Self> {
+        Self::waiting(stream, ANSWER_LIMIT)
+    }
+
+    fn waiting(stream: TcpStream, limit: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        Ok(Self { stream, received: Vec::new() })
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(Self { stream, received: Vec::new(), limit })
     }
 
     /// Sends `bytes` as they are.
@@ -47,7 +62,7 @@ impl Connection {
     /// The next line without its end, or `None` at the end of the connection.
     ///
     /// # Errors
-    /// When none arrives within [`ANSWER_LIMIT`].
+    /// When none arrives in time.
     pub fn receive_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
         loop {
@@ -69,7 +84,7 @@ impl Connection {
     /// The next `len` bytes and the line end that follows them; without that it is an error.
     ///
     /// # Errors
-    /// When they do not arrive within [`ANSWER_LIMIT`], or something else does.
+    /// When they do not arrive in time, or something else does.
     pub fn receive_block(&mut self, len: usize) -> io::Result<Vec<u8>> {
         while self.received.len() < len + LINE_END.len() {
             if !self.receive_more()? {
@@ -92,7 +107,7 @@ impl Connection {
             // A server that closes with input unread resets the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let reason = format!("no answer within {ANSWER_LIMIT:?}");
+                let reason = format!("no answer within {:?}", self.limit);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
             }
             other => other?,

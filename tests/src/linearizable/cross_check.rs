@@ -92,7 +92,9 @@ fn answer() -> impl Strategy<Value = Answer> {
 
 /// What a client of a right cache may see: each request takes effect at a moment between its ends.
 fn right_history(len: usize) -> impl Strategy<Value = Vec<Operation>> {
-    let one = (request(), 0_u64..20, 0_u64..4, 0_u64..4, 0_u32..8, any::<bool>());
+    // About as many at a time as there are clients in a load, however long it is.
+    let span = 4 * len as u64;
+    let one = (request(), 0..span, 0_u64..4, 0_u64..4, 0_u32..8, any::<bool>());
     prop::collection::vec(one, 1..=len).prop_map(|mut drawn| {
         drawn.sort_by_key(|&(_, moment, ..)| moment);
         let mut cache = Cache::default();

@@ -1,0 +1,291 @@
+//! A cluster of real processes, loaded and broken: nothing acknowledged is lost, nothing stale is read.
+//!
+//! The short runs are for every day. The long ones, `cargo test -- --ignored`, are what the figures of
+//! `docs/replication.md` come from; `FAILOVER_ROUNDS` says how many faults each has, `FAILOVER_SEED` what they
+//! are drawn from.
+
+use std::time::Duration;
+
+use tests::cluster_rig::{Layout, LocalCluster, Memory, Rig, admin};
+use tests::connection::Connection;
+use tests::faults::{self, Campaign, Fault, Report, Scene, Spread, Victim, judge};
+use tests::liar::{Liar, Lie};
+use tests::linearizable::{self, Rules};
+use tests::load::{Load, LoadPlan};
+use tests::netns::Network;
+use tests::process::Launcher;
+use tests::promises;
+use tests::wait::{self, Stopwatch};
+
+const WHOLE_LIMIT: Duration = Duration::from_secs(60);
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn seconds(from: f64, to: f64) -> std::ops::Range<Duration> {
+    Duration::from_secs_f64(from)..Duration::from_secs_f64(to)
+}
+
+#[expect(clippy::print_stderr, reason = "a campaign tells what it measured")]
+fn tell(what: &str, report: &Report) {
+    eprintln!("{what}\n{report}");
+}
+
+/// Runs it on the loopback and fails unless all was right.
+fn campaign(layout: &Layout, faults: &[(Fault, Victim)], rounds: u32, lasts: (f64, f64)) -> Report {
+    let mut rig = Rig::start(layout);
+    let report = run_on(&mut rig, faults, rounds, lasts);
+    tell(layout.preset, &report);
+    report.assert_right();
+    report
+}
+
+fn run_on(rig: &mut Rig, faults: &[(Fault, Victim)], rounds: u32, lasts: (f64, f64)) -> Report {
+    let campaign = Campaign {
+        faults: faults.to_vec(),
+        rounds,
+        lasts: seconds(lasts.0, lasts.1),
+        seed: number_from("FAILOVER_SEED", 1),
+        load: LoadPlan::default(),
+    };
+    faults::run(rig, &campaign)
+}
+
+/// A network, or a word why not.
+fn network(hosts: usize) -> Option<Network> {
+    match Network::build(hosts) {
+        Ok(network) => Some(network),
+        #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_clients_find_no_fault_with_one_server() {
+    let server = Launcher::new(&["-m", "64"]).start();
+    let plan = LoadPlan { pause: Duration::from_millis(1), ..LoadPlan::default() };
+    let load = Load::start(&plan, &[server.address()], Stopwatch::start());
+    // Longer than the shortest lifetimes.
+    wait::pass(Duration::from_secs(5));
+    let (history, tally) = load.finish();
+    linearizable::check(&history, Rules::default())
+        .accept(0)
+        .unwrap_or_else(|wrong| panic!("{wrong}"));
+    let broken = promises::broken(&history);
+    assert!(broken.is_empty(), "{}", broken[0]);
+    assert!(tally.answered > 5_000 && tally.lost + tally.late + tally.refused == 0, "{tally:?}");
+}
+
+#[test]
+fn the_clients_find_out_who_lies() {
+    for lie in [Lie::Never, Lie::Lose(500), Lie::Undo(500), Lie::Twice(100), Lie::Revive(20)] {
+        let liar = Liar::start(lie).unwrap();
+        let plan = LoadPlan { pause: Duration::from_millis(1), ..LoadPlan::default() };
+        let load = Load::start(&plan, &[liar.address()], Stopwatch::start());
+        // Shorter than the shortest lifetime: it knows of none.
+        wait::pass(Duration::from_millis(1_800));
+        let (history, tally) = load.finish();
+        assert!(tally.answered > 1_000, "{tally:?}");
+        let judged = linearizable::check(&history, Rules::default());
+        assert!(judged.undecided.is_empty(), "{lie:?}");
+        let is_honest = lie == Lie::Never;
+        assert_eq!(judged.violations.is_empty(), is_honest, "{lie:?}: {:?}", judged.accept(0));
+        if is_honest || matches!(lie, Lie::Lose(_) | Lie::Twice(_)) {
+            assert_eq!(promises::broken(&history).is_empty(), is_honest, "{lie:?}");
+        }
+    }
+}
+
+#[test]
+fn a_local_cluster_tells_where_its_nodes_are_and_leaves_none_behind() {
+    let cluster = LocalCluster::start(&Layout { replicas: 2, ..Layout::sessions() });
+    assert_eq!(cluster.nodes.len(), 3);
+    assert!(cluster.owns_its_nodes());
+    for node in &cluster.nodes {
+        let status = admin::status(node.admin).unwrap();
+        assert_eq!((status.node, status.is_healthy), (node.id, true));
+        // What is written through one is read through all.
+        let mut writer = Connection::open(node.client).unwrap();
+        writer.send(format!("set k 0 0 1\r\n{}\r\n", node.id).as_bytes()).unwrap();
+        assert_eq!(writer.receive_line().unwrap().unwrap(), b"STORED");
+        for reader in &cluster.nodes {
+            let mut reader = Connection::open(reader.client).unwrap();
+            reader.send(b"get k\r\n").unwrap();
+            assert_eq!(reader.receive_line().unwrap().unwrap(), b"VALUE k 0 1");
+            assert_eq!(reader.receive_line().unwrap().unwrap(), node.id.to_string().as_bytes());
+        }
+    }
+    cluster.stop();
+}
+
+#[test]
+fn killed_primaries_and_leaders_cost_nothing_acknowledged() {
+    let faults = [
+        (Fault::Kill, Victim::Primary),
+        (Fault::KillAndEmpty, Victim::Primary),
+        (Fault::Kill, Victim::Leader),
+        (Fault::KillAndHurry, Victim::Primary),
+        (Fault::Kill, Victim::Primary),
+    ];
+    let report = campaign(&Layout::sessions(), &faults, 5, (1.0, 2.0));
+    assert_eq!(report.whole_after.len(), 5);
+}
+
+#[test]
+fn killed_nodes_of_a_strict_cluster_cost_nothing_acknowledged() {
+    let faults = [(Fault::Kill, Victim::Leader), (Fault::KillAndEmpty, Victim::Primary)];
+    drop(campaign(&Layout::strict(), &faults, 2, (1.0, 2.0)));
+}
+
+#[test]
+fn a_paused_primary_that_goes_on_serves_nothing_stale() {
+    drop(campaign(&Layout::sessions(), &[(Fault::Pause, Victim::Primary)], 2, (3.0, 3.5)));
+}
+
+#[test]
+fn a_primary_cut_off_with_its_clients_serves_nothing_stale() {
+    let Some(network) = network(3) else { return };
+    let mut rig = Rig::start_apart(&Layout::strict(), network);
+    let faults = [
+        (Fault::Isolate, Victim::Primary),
+        (Fault::Mute, Victim::Primary),
+        (Fault::Deafen, Victim::Leader),
+        (Fault::Bridge, Victim::Primary),
+    ];
+    let report = run_on(&mut rig, &faults, 4, (2.0, 3.0));
+    tell("strict, apart", &report);
+    report.assert_right();
+}
+
+#[test]
+fn a_rolling_restart_fails_no_request() {
+    let mut rig = Rig::start(&Layout::sessions());
+    let scene = Scene::start(&rig, &LoadPlan::default(), number_from("FAILOVER_SEED", 1));
+    let mut pauses = Vec::new();
+    for index in 0..rig.nodes().len() {
+        scene.probe(&rig, Some(index));
+        let others: Vec<_> = (0..rig.nodes().len())
+            .filter(|&other| other != index)
+            .map(|other| rig.nodes()[other].client)
+            .collect();
+        let from_ns = scene.now_ns();
+        rig.stop(index);
+        wait::pass(Duration::from_millis(300));
+        pauses.extend(scene.gaps(&others, from_ns));
+        rig.restart(index, Memory::Kept);
+        wait::pass(Duration::from_millis(300));
+        rig.wait_healthy(WHOLE_LIMIT);
+    }
+    let (history, tally) = scene.finish();
+    let report = judge(&history, tally, 1, [].into(), Vec::new());
+    tell(&format!("rolling restart, pauses {}", Spread(&pauses)), &report);
+    report.assert_right();
+    assert_eq!((tally.late, tally.refused), (0, 0), "no request fails: {tally:?}");
+}
+
+#[test]
+fn a_node_is_added_and_another_drained_without_a_failed_request() {
+    let mut rig = Rig::start(&Layout::sessions());
+    let scene = Scene::start(&rig, &LoadPlan::default(), number_from("FAILOVER_SEED", 1));
+    scene.probe(&rig, None);
+    let survivors: Vec<_> = rig.nodes().iter().map(|node| node.client).collect();
+    let from_ns = scene.now_ns();
+    let fourth = rig.add_node();
+    scene.load().add_node(rig.nodes()[fourth].client);
+    settle(&mut rig);
+    let holds = |rig: &Rig, index: usize| {
+        let id = rig.nodes()[index].id;
+        let status = rig.status(rig.running()[0]).expect("it runs");
+        let node = status.nodes.iter().find(|node| node.id == id).expect("it is listed");
+        node.copies
+    };
+    let even = u64::from(Layout::sessions().shards) * 2 / 4;
+    assert!(holds(&rig, fourth) >= even - 2, "it takes its share: {}", holds(&rig, fourth));
+
+    // Any but the one that is asked.
+    admin::drain(rig.nodes()[0].admin, rig.nodes()[1].id).unwrap();
+    let drained = wait::until(WHOLE_LIMIT, || (holds(&rig, 1) == 0).then_some(()));
+    assert!(drained.is_some(), "it still holds {}", holds(&rig, 1));
+    let gaps = scene.gaps(&survivors, from_ns);
+    scene.load().remove_node(rig.nodes()[1].client);
+    wait::pass(Duration::from_millis(200));
+    let (history, tally) = scene.finish();
+    let report = judge(&history, tally, 1, [].into(), Vec::new());
+    tell(&format!("one added, one drained, longest gap {}", Spread(&gaps)), &report);
+    report.assert_right();
+    assert_eq!((tally.late, tally.refused), (0, 0), "no request fails: {tally:?}");
+}
+
+/// Waits until nothing is moved any more.
+fn settle(rig: &mut Rig) {
+    let is_still = || {
+        let moves = admin::moves(rig.nodes()[0].admin).ok()?;
+        (moves == 0 && rig.is_healthy()).then_some(())
+    };
+    // Looked at twice: between two moves there may be a moment without any.
+    for _ in 0..2 {
+        assert!(wait::until(WHOLE_LIMIT, is_still).is_some(), "shards still move");
+        wait::pass(Duration::from_millis(500));
+    }
+}
+
+/// What the issue asks of the gaps without an acknowledged write.
+fn assert_gaps(report: &Report) {
+    for ((fault, victim), gaps) in &report.gaps {
+        let spread = Spread(gaps);
+        let (median, worst) = (spread.percentile(50).unwrap(), spread.percentile(99).unwrap());
+        assert!(median <= Duration::from_millis(400), "{fault} ({victim:?}): {spread}");
+        assert!(worst <= Duration::from_secs(1), "{fault} ({victim:?}): {spread}");
+    }
+}
+
+fn rounds(default: u32) -> u32 {
+    u32::try_from(number_from("FAILOVER_ROUNDS", default.into())).expect("a few")
+}
+
+#[test]
+#[ignore = "a hundred kills take ten minutes; FAILOVER_ROUNDS"]
+fn a_hundred_kills() {
+    let faults = [(Fault::Kill, Victim::Primary), (Fault::Kill, Victim::Leader)];
+    for layout in [Layout::sessions(), Layout::strict()] {
+        assert_gaps(&campaign(&layout, &faults, rounds(100), (1.0, 3.0)));
+    }
+}
+
+#[test]
+#[ignore = "several pauses of half a minute; FAILOVER_ROUNDS"]
+fn pauses_of_half_a_minute() {
+    let faults = [(Fault::Pause, Victim::Primary), (Fault::Pause, Victim::Leader)];
+    assert_gaps(&campaign(&Layout::strict(), &faults, rounds(6), (30.0, 31.0)));
+}
+
+#[test]
+#[ignore = "takes some minutes and root; FAILOVER_ROUNDS"]
+fn partitions_of_every_kind() {
+    let Some(network) = network(3) else { return };
+    let mut rig = Rig::start_apart(&Layout::strict(), network);
+    let faults = [(Fault::Isolate, Victim::Primary), (Fault::Isolate, Victim::Leader)];
+    let report = run_on(&mut rig, &faults, rounds(40), (2.0, 6.0));
+    tell("strict, apart", &report);
+    report.assert_right();
+    assert_gaps(&report);
+    let faults = [Fault::Mute, Fault::Deafen, Fault::Bridge];
+    let faults = faults.map(|fault| [(fault, Victim::Primary), (fault, Victim::Leader)]).concat();
+    let report = run_on(&mut rig, &faults, rounds(24), (2.0, 6.0));
+    tell("strict, apart", &report);
+    report.assert_right();
+}
+
+#[test]
+#[ignore = "everything in turn, for some minutes; FAILOVER_ROUNDS, FAILOVER_SEED"]
+fn every_fault_in_turn() {
+    let faults = [Fault::Kill, Fault::KillAndEmpty, Fault::KillAndHurry, Fault::Pause, Fault::Stop];
+    let faults = faults.map(|fault| [(fault, Victim::Primary), (fault, Victim::Leader)]).concat();
+    for layout in [Layout::sessions(), Layout::strict()] {
+        drop(campaign(&layout, &faults, rounds(30), (0.5, 6.0)));
+    }
+}
