@@ -369,7 +369,7 @@ mod tests {
 
     async fn assert_frames_pass(near: &mut PeerConnection, far: &mut PeerConnection) {
         for (from, to) in [(0, 1), (1, 0)] {
-            let mut ends = [&mut *near, &mut *far];
+            let ends = [&mut *near, &mut *far];
             ends[from].send(b"hello").await.unwrap();
             assert_eq!(ends[to].receive(FAREWELL).await.unwrap(), "hello");
         }

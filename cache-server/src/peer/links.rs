@@ -247,8 +247,8 @@ impl Links {
         Ok(Self { shared })
     }
 
-    /// Says who else there is. Links to nodes whose address is unchanged stay as they are; those to and from
-    /// nodes that are no longer named, or were removed, end.
+    /// Says who else there is. Links to nodes whose address is unchanged stay as they are; links to nodes
+    /// that are no longer named end, and so do those from nodes that were removed.
     pub fn set_roster(&self, mut roster: Roster) {
         let shared = &self.shared;
         roster.peers.remove(&shared.identity.member.node);
@@ -774,5 +774,485 @@ impl Pauses {
         drawn = (drawn ^ drawn >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         drawn ^= drawn >> 31;
         half + half.mul_f64(drawn as f64 / u64::MAX as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+
+    use cluster::Incarnation;
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::peer::STALL_DEADLINE;
+    use crate::peer::accept;
+    use crate::peer::fixtures::{
+        authority, encrypted, identity, listener, member, on_one_thread, plain,
+    };
+    use crate::peer::frame::{HEADER_BYTES, Salt};
+
+    /// Longer than anything takes here.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Keeps what it hears; replies to a call with the call, at once unless the call says otherwise.
+    #[derive(Default)]
+    struct Recorder {
+        messages: RefCell<Vec<(Member, Bytes)>>,
+        events: RefCell<Vec<LinkEvent>>,
+    }
+
+    impl Handler for Recorder {
+        fn on_message(&self, from: Member, payload: Bytes) {
+            self.messages.borrow_mut().push((from, payload));
+        }
+
+        fn on_call(&self, _from: Member, payload: Bytes) -> Reply {
+            Box::pin(async move {
+                match &payload[..] {
+                    b"never" => future::pending().await,
+                    b"later" => sleep(Duration::from_millis(50)).await,
+                    _ => {}
+                }
+                payload
+            })
+        }
+
+        fn on_link(&self, event: LinkEvent) {
+            self.events.borrow_mut().push(event);
+        }
+    }
+
+    struct Node {
+        links: Links,
+        heard: Rc<Recorder>,
+        counters: Arc<PeerCounters>,
+        handed_on: Receiver<PeerConnection>,
+    }
+
+    impl Node {
+        fn start(identity: Identity, security: Arc<Security>) -> Self {
+            Self::start_on(identity, security, listener().0)
+        }
+
+        fn start_on(
+            identity: Identity,
+            security: Arc<Security>,
+            listener: std::net::TcpListener,
+        ) -> Self {
+            let (heard, counters) = (Rc::new(Recorder::default()), Arc::default());
+            let (sender, handed_on) = channel(1);
+            let config =
+                LinksConfig { identity, security, counters: Arc::clone(&counters), seed: 1 };
+            let handler: Rc<dyn Handler> = Rc::<Recorder>::clone(&heard);
+            let links = Links::start(config, listener, handler, sender).unwrap();
+            Self { links, heard, counters, handed_on }
+        }
+
+        fn address(&self) -> String {
+            self.links.local_address().to_string()
+        }
+
+        fn knows(&self, peers: &[(u32, &Self)]) {
+            let peers = peers.iter().map(|(node, peer)| (NodeId(*node), peer.address())).collect();
+            self.links.set_roster(Roster { peers, removed: BTreeSet::new() });
+        }
+
+        async fn is_linked(&self, node: u32) {
+            wait_until(|| self.links.linked(NodeId(node)).is_some()).await;
+        }
+
+        async fn call(&self, node: u32, payload: &'static [u8]) -> Result<Bytes, CallError> {
+            self.links.call(NodeId(node), Bytes::from_static(payload), PATIENCE).await
+        }
+
+        fn send(&self, node: u32, payload: &'static [u8]) -> bool {
+            self.links.send(NodeId(node), Bytes::from_static(payload))
+        }
+
+        /// Shakes hands with this node as node 3, to send whatever comes to mind.
+        async fn taken_in(&self) -> PeerConnection {
+            let dialler = Dialler::new(identity(3), plain(), Arc::default());
+            dialler.connect(&self.address(), Purpose::Control, Target::Anybody).await.unwrap()
+        }
+    }
+
+    async fn wait_until(mut holds: impl FnMut() -> bool) {
+        while !holds() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Nodes 1 and 2, linked both ways.
+    async fn pair() -> (Node, Node) {
+        pair_of(plain(), plain()).await
+    }
+
+    async fn pair_of(first: Arc<Security>, second: Arc<Security>) -> (Node, Node) {
+        let (a, b) = (Node::start(identity(1), first), Node::start(identity(2), second));
+        // Each is told of itself as well, as the map has it.
+        a.knows(&[(1, &a), (2, &b)]);
+        b.knows(&[(1, &a), (2, &b)]);
+        a.is_linked(2).await;
+        b.is_linked(1).await;
+        (a, b)
+    }
+
+    #[test]
+    fn messages_and_calls_pass_both_ways_plain_and_encrypted() {
+        on_one_thread(async {
+            let authority = authority();
+            let plain = (plain(), plain());
+            let encrypted = (encrypted(&authority, 1), encrypted(&authority, 2));
+            for (first, second) in [plain, encrypted] {
+                let (a, b) = pair_of(first, second).await;
+                assert!(a.send(2, b"one") && a.send(2, b"two") && b.send(1, b"three"));
+                assert_eq!(a.call(2, b"four").await.unwrap(), "four");
+                assert_eq!(b.call(1, b"").await.unwrap(), "");
+                let one = (member(1), Bytes::from("one"));
+                let two = (member(1), Bytes::from("two"));
+                assert_eq!(*b.heard.messages.borrow(), [one, two]);
+                wait_until(|| a.heard.messages.borrow().len() == 1).await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_node_is_linked_to_others_and_not_to_itself() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            assert_eq!(a.links.all_linked(), [member(2)]);
+            assert_eq!(*a.heard.events.borrow(), [LinkEvent::Up(member(2))]);
+            assert_eq!((a.counters.accepted.get(), b.counters.accepted.get()), (1, 1));
+        });
+    }
+
+    #[test]
+    fn calls_are_answered_in_the_order_in_which_they_are_done() {
+        on_one_thread(async {
+            let (a, _b) = pair().await;
+            let order = RefCell::new(Vec::new());
+            let call = async |payload| {
+                let reply = a.call(2, payload).await.unwrap();
+                order.borrow_mut().push(reply);
+            };
+            tokio::join!(call(b"later"), call(b"at once"));
+            assert_eq!(*order.borrow(), ["at once", "later"]);
+        });
+    }
+
+    #[test]
+    fn the_longest_payload_passes_and_a_longer_one_is_not_sent() {
+        on_one_thread(async {
+            let (a, _b) = pair().await;
+            let longest = Purpose::Control.payload_bytes_max() - CALL_HEAD_BYTES;
+            let payload = Bytes::from(vec![7; longest]);
+            let reply = a.links.call(NodeId(2), payload.clone(), PATIENCE).await;
+            assert!(reply.unwrap() == payload);
+            let payload = Bytes::from(vec![7; longest + 1]);
+            let reply = a.links.call(NodeId(2), payload.clone(), PATIENCE).await;
+            assert_eq!(reply, Err(CallError::TooLong));
+            assert!(!a.links.send(NodeId(2), payload));
+            assert_eq!(a.call(2, b"and on").await.unwrap(), "and on");
+        });
+    }
+
+    #[test]
+    fn without_a_link_nothing_is_sent() {
+        on_one_thread(async {
+            let a = Node::start(identity(1), plain());
+            assert_eq!(a.call(2, b"").await, Err(CallError::NoLink));
+            assert!(!a.send(2, b""));
+            assert_eq!(a.counters.messages_dropped.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_call_ends_at_its_deadline_or_with_its_link() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            let never = Bytes::from("never");
+            let soon = Duration::from_millis(20);
+            let late = a.links.call(NodeId(2), never, soon).await;
+            assert_eq!(late, Err(CallError::TimedOut));
+            let stop = async {
+                sleep(soon).await;
+                b.links.stop();
+            };
+            let (lost, ()) = tokio::join!(a.call(2, b"never"), stop);
+            assert_eq!(lost, Err(CallError::LinkLost));
+            assert_eq!(a.counters.calls_failed.get(), 2);
+            let link = a.links.shared.link(NodeId(2)).unwrap();
+            assert!(link.calls.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_restarted_node_is_linked_again_in_its_new_life() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            let address = b.links.local_address();
+            b.links.stop();
+            wait_until(|| a.links.linked(NodeId(2)).is_none()).await;
+            sleep(PAUSE_MIN * 3).await;
+            let mut next_life = member(2);
+            next_life.incarnation = Incarnation(21);
+            let restarted = Identity { member: next_life, ..identity(2) };
+            let _b = Node::start_on(restarted, plain(), accept::bind(address).unwrap());
+            wait_until(|| a.links.linked(NodeId(2)) == Some(next_life)).await;
+            let events = a.heard.events.borrow();
+            let expected =
+                [LinkEvent::Up(member(2)), LinkEvent::Down(member(2)), LinkEvent::Up(next_life)];
+            assert_eq!(*events, expected);
+        });
+    }
+
+    #[test]
+    fn a_node_that_moved_is_linked_at_its_new_address_and_a_forgotten_one_is_not() {
+        on_one_thread(async {
+            let (a, _b) = pair().await;
+            let moved = Node::start(Identity { member: member(2), ..identity(2) }, plain());
+            a.knows(&[(2, &moved)]);
+            assert_eq!(a.links.linked(NodeId(2)), None);
+            a.is_linked(2).await;
+            assert_eq!(moved.counters.accepted.get(), 1);
+            a.knows(&[]);
+            assert_eq!(a.call(2, b"").await, Err(CallError::NoLink));
+            assert_eq!(a.heard.events.borrow().len(), 4);
+        });
+    }
+
+    #[test]
+    fn a_removed_node_is_cut_off_and_told_why_once() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            let removed = BTreeSet::from([NodeId(1)]);
+            b.links.set_roster(Roster { peers: BTreeMap::new(), removed });
+            wait_until(|| a.heard.events.borrow().len() >= 3).await;
+            wait_until(|| b.counters.refused(Reason::RemovedNode).get() >= 3).await;
+            let events = a.heard.events.borrow();
+            let [_, LinkEvent::Down(_), LinkEvent::Refused(NodeId(2), refused)] = &events[..]
+            else {
+                panic!("{events:?}")
+            };
+            assert_eq!(refused.reason, Reason::RemovedNode);
+            assert!(refused.text.contains("node 1 was removed"));
+        });
+    }
+
+    #[test]
+    fn an_earlier_life_does_not_take_the_place_of_a_later_one() {
+        on_one_thread(async {
+            let (_a, b) = pair().await;
+            let mut earlier = identity(1);
+            earlier.member.incarnation = Incarnation(9);
+            let dialler = Dialler::new(earlier, plain(), Arc::default());
+            let error = dialler.connect(&b.address(), Purpose::Control, Target::Anybody).await;
+            let Err(ConnectError::RefusedByPeer(refused)) = error else { panic!("taken in") };
+            assert_eq!(refused.reason, Reason::Superseded);
+        });
+    }
+
+    #[test]
+    fn what_is_no_link_is_handed_on_and_dropped_if_nobody_takes_it() {
+        on_one_thread(async {
+            let (a, mut b) = pair().await;
+            let address = b.address();
+            let connect =
+                |lane| a.links.dialler().connect(&address, Purpose::Data { lane }, Target::Anybody);
+            let (_first, mut second) = (connect(1).await.unwrap(), connect(2).await.unwrap());
+            assert!(second.receive(PATIENCE).await.is_err(), "the channel holds one");
+            assert_eq!(b.counters.not_taken.get(), 1);
+            let taken = b.handed_on.recv().await.unwrap();
+            assert_eq!((taken.purpose, taken.peer), (Purpose::Data { lane: 1 }, Some(member(1))));
+        });
+    }
+
+    /// That `bytes`, sent as node 3, end that connection and nothing else.
+    async fn assert_ends_the_connection(
+        a: &Node,
+        b: &Node,
+        bytes: impl FnOnce(&mut PeerConnection) -> Vec<u8>,
+    ) {
+        let before = b.counters.malformed.get();
+        let mut connection = b.taken_in().await;
+        let bytes = bytes(&mut connection);
+        connection::write(&mut connection.stream, &bytes).await.unwrap();
+        assert!(connection.receive(PATIENCE).await.is_err(), "the node hangs up");
+        wait_until(|| b.counters.malformed.get() == before + 1).await;
+        assert_eq!(a.call(2, b"still here").await.unwrap(), "still here");
+    }
+
+    fn framed(connection: &mut PeerConnection, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        connection.encoder.encode(payload, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_peer_that_sends_nonsense_is_dropped_and_nobody_else() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            // Nothing at all, half an id, a reply to no call, a kind that there is not.
+            for payload in [&[][..], &[CALL, 1, 2], &[REPLY, 0, 0, 0, 0, 0, 0, 0, 0], &[9; 9]] {
+                assert_ends_the_connection(&a, &b, |node| framed(node, payload)).await;
+            }
+        });
+    }
+
+    #[test]
+    fn frames_that_are_damaged_oversized_or_replayed_drop_the_peer_and_nobody_else() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            assert_ends_the_connection(&a, &b, |node| {
+                let mut bytes = framed(node, &[MESSAGE, 1]);
+                bytes[HEADER_BYTES + 1] ^= 1;
+                bytes
+            })
+            .await;
+            assert_ends_the_connection(&a, &b, |_| vec![0xff; HEADER_BYTES]).await;
+            let replayed = framed(&mut b.taken_in().await, &[MESSAGE, 2]);
+            assert_ends_the_connection(&a, &b, |_| replayed).await;
+            assert_ends_the_connection(&a, &b, |node| framed(node, &[MESSAGE, 3]).repeat(2)).await;
+            let heard = b.heard.messages.borrow();
+            assert_eq!(*heard, [(member(3), Bytes::from_static(&[3]))], "once, of two");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_answers_what_was_not_asked_is_dropped() {
+        on_one_thread(async {
+            let a = Node::start(identity(1), plain());
+            let mut b = liar().await;
+            a.links.set_roster(Roster {
+                peers: BTreeMap::from([(NodeId(2), b.address.to_string())]),
+                removed: BTreeSet::new(),
+            });
+            let mut far = b.connections.recv().await.unwrap();
+            far.send(&[REPLY, 9, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            wait_until(|| a.counters.malformed.get() == 1).await;
+        });
+    }
+
+    /// Node 2, whose connections belong to the test.
+    struct Liar {
+        address: SocketAddr,
+        connections: tokio::sync::mpsc::UnboundedReceiver<PeerConnection>,
+    }
+
+    async fn liar() -> Liar {
+        let (listener, address) = listener();
+        let (sender, connections) = tokio::sync::mpsc::unbounded_channel();
+        let acceptor = Acceptor {
+            identity: identity(2),
+            security: plain(),
+            counters: Arc::default(),
+            admit: Box::new(|_| Ok(())),
+            deliver: Box::new(move |connection| sender.send(connection).unwrap()),
+        };
+        spawn_local(acceptor.run(TcpListener::from_std(listener).unwrap()));
+        Liar { address, connections }
+    }
+
+    #[test]
+    fn a_frame_that_is_left_half_sent_ends_the_connection_in_time() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            let mut connection = b.taken_in().await;
+            let bytes = framed(&mut connection, &[MESSAGE, 1]);
+            let half = &bytes[..bytes.len() - 1];
+            let began = Instant::now();
+            connection::write(&mut connection.stream, half).await.unwrap();
+            let ended = connection.receive(PATIENCE).await.unwrap_err();
+            assert!(!matches!(ended, ConnectionError::Stalled), "the node hangs up first");
+            assert!(began.elapsed() >= STALL_DEADLINE);
+            assert_eq!(a.call(2, b"still here").await.unwrap(), "still here");
+        });
+    }
+
+    #[test]
+    fn more_calls_than_can_be_carried_out_are_turned_away() {
+        on_one_thread(async {
+            let (a, _b) = pair().await;
+            let calls: Vec<_> = (0..CALLS_MAX)
+                .map(|_| {
+                    let links = a.links.clone();
+                    let never = Bytes::from("never");
+                    spawn_local(async move { links.call(NodeId(2), never, PATIENCE).await })
+                })
+                .collect();
+            wait_until(|| a.counters.frames_sent.get() >= CALLS_MAX as u64).await;
+            assert_eq!(a.call(2, b"one more").await, Err(CallError::Busy));
+            calls.iter().for_each(JoinHandle::abort);
+        });
+    }
+
+    #[test]
+    fn a_full_queue_drops_its_oldest_messages_and_no_call() {
+        let (outbox, counters) = (Outbox::default(), PeerCounters::default());
+        let envelope = |kind, id| Envelope { kind, id, payload: Bytes::from(vec![0; 1 << 20]) };
+        assert!(outbox.push(envelope(CALL, 0), &counters));
+        let mut id = 1;
+        while counters.messages_dropped.get() < 3 {
+            assert!(outbox.push(envelope(MESSAGE, id), &counters));
+            assert!(outbox.bytes.get() <= QUEUED_BYTES_MAX);
+            id += 1;
+        }
+        assert_eq!(outbox.pop().map(|first| first.kind), Some(CALL));
+        assert_eq!(outbox.pop().map(|oldest| oldest.id), Some(4));
+    }
+
+    #[test]
+    fn a_queue_full_of_calls_takes_no_more() {
+        let (outbox, counters) = (Outbox::default(), PeerCounters::default());
+        let call = |id| Envelope { kind: CALL, id, payload: Bytes::new() };
+        assert!((0..QUEUED_MAX as u64).all(|id| outbox.push(call(id), &counters)));
+        assert!(!outbox.push(call(0), &counters));
+        assert!(!outbox.push(Envelope { kind: MESSAGE, ..call(0) }, &counters));
+        assert!(outbox.pop().is_some());
+        assert!(outbox.push(call(0), &counters));
+    }
+
+    #[test]
+    fn a_call_given_up_before_it_was_sent_never_is() {
+        on_one_thread(async {
+            let (a, b) = pair().await;
+            tokio::select! {
+                biased;
+                reply = a.call(2, b"x") => panic!("replied before anything was sent: {reply:?}"),
+                () = future::ready(()) => {}
+            }
+            assert_eq!(a.call(2, b"y").await.unwrap(), "y");
+            assert_eq!(b.counters.frames_received.get(), 1);
+        });
+    }
+
+    #[test]
+    fn pauses_grow_to_their_bound_and_follow_from_the_seed() {
+        let drawn = |seed| {
+            let mut pauses = Pauses::new(seed);
+            (0..8).map(|_| pauses.next()).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        for (index, pause) in (0..).zip(drawn(3)) {
+            let longest = (PAUSE_MIN * 2_u32.pow(index)).min(PAUSE_MAX);
+            assert!(pause >= longest / 2 && pause <= longest, "{index}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_salt_is_drawn_anew_for_every_connection() {
+        on_one_thread(async {
+            let b = Node::start(identity(2), plain());
+            let frames = [b.taken_in().await, b.taken_in().await]
+                .map(|mut connection| framed(&mut connection, b"same"));
+            assert_ne!(frames[0], frames[1]);
+            let mut unsalted = FrameDecoder::new(Salt(0), 64);
+            let space = unsalted.space();
+            space[..frames[0].len()].copy_from_slice(&frames[0]);
+            unsalted.received(frames[0].len());
+            assert!(unsalted.next_frame().is_err());
+        });
     }
 }
