@@ -47,6 +47,20 @@ impl Clock {
     }
 }
 
+/// Nanoseconds of the clock that runs through suspend, by which promises between nodes are measured. No
+/// test advances it.
+pub fn boot_ns() -> u64 {
+    let Ok(time) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME) else { return 0 };
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+}
+
+/// Waits, on a thread that serves nobody.
+pub fn pause(duration: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that waits")]
+    std::thread::sleep(duration);
+}
+
 fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,16 +16,17 @@ use tokio::sync::watch;
 
 use crate::backup::{Backups, fresh_cache_id};
 use crate::clock::{Clock, Now};
+use crate::cluster_node::{self, ClusterNode, NodeParts};
 use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::Config;
 use crate::maintenance::Maintenance;
-use crate::memory_file::{MemoryFile, MemoryFileError};
+use crate::memory_file::{MemoryFile, MemoryFileError, Reason};
 use crate::net::listener::{ListenError, Listeners};
 use crate::net::mailbox::mailbox;
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
 use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
-use crate::service::CacheService;
+use crate::service::{CacheService, ServiceParts};
 use crate::shards::Shards;
 use crate::stats::Statistics;
 
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The memory file cannot be used.
     #[error(transparent)]
     MemoryFile(#[from] MemoryFileError),
+    /// The server cannot be a node of its cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster_node::StartError),
     /// A thread, or the event loop on it, cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -60,6 +64,7 @@ pub struct Server {
     restorers: Option<Restorers>,
     backup: Option<ScheduledBackup>,
     unix_path: Option<PathBuf>,
+    cluster: Option<ClusterNode>,
 }
 
 impl Server {
@@ -119,6 +124,7 @@ impl Server {
             .map_err(StartError::Thread)?;
         let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
         let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
+        let cluster = start_cluster(config, &shards, &network, &clock, cache_id, listeners.len())?;
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             network: Arc::clone(&network),
@@ -132,33 +138,45 @@ impl Server {
             restorers: Some(restorers),
             backup: None,
             unix_path,
+            cluster: None,
         };
         let (started, starts) = mpsc::channel();
+        let mut postboxes = Vec::with_capacity(listeners.len());
         for (index, listeners) in listeners.into_iter().enumerate() {
-            let parts = WorkerParts {
-                index,
-                service: CacheService::new(
-                    Arc::clone(&shards),
-                    Arc::clone(&commands[index]),
-                    Arc::clone(&statistics),
-                    Arc::clone(&backups),
-                ),
-                mailbox: mailbox().1,
-                listeners,
-                network: Arc::clone(&network),
-                clock: clock.clone(),
-                protocol_limits: protocol::Limits {
-                    value_bytes_max: config.item_bytes_max,
-                    ..protocol::Limits::default()
-                },
-                limits: config.limits.clone(),
-                requests_per_turn: config.requests_per_turn.get(),
-                stop: stopped.clone(),
+            let (postbox, mailbox) = mailbox();
+            postboxes.push(postbox);
+            let limits = protocol::Limits {
+                value_bytes_max: config.item_bytes_max,
+                ..protocol::Limits::default()
             };
+            let parts = ServiceParts {
+                shards: Arc::clone(&shards),
+                counters: Arc::clone(&commands[index]),
+                statistics: Arc::clone(&statistics),
+                backups: Arc::clone(&backups),
+                protocol_limits: limits,
+                seat: cluster.as_ref().map(|cluster| cluster.seat(index)),
+            };
+            let (network, clock, stop) = (Arc::clone(&network), clock.clone(), stopped.clone());
+            let requests_per_turn = config.requests_per_turn.get();
+            let connection_limits = config.limits.clone();
             let started = started.clone();
             let worker = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
+                    let parts = WorkerParts {
+                        index,
+                        // What it is made of later stays on this thread.
+                        service: CacheService::new(parts),
+                        mailbox,
+                        listeners,
+                        network,
+                        clock,
+                        protocol_limits: limits,
+                        limits: connection_limits,
+                        requests_per_turn,
+                        stop,
+                    };
                     // Nobody listens when another worker failed: this one is about to be stopped.
                     let ready = || drop(started.send(Ok(())));
                     if let Err(error) = run_worker(parts, ready) {
@@ -171,6 +189,10 @@ impl Server {
         // Whoever asked for the server hears of a worker that cannot serve, and not its clients.
         for start in starts.iter().take(server.workers.len()) {
             start.map_err(StartError::Thread)?;
+        }
+        if let Some(cluster) = cluster {
+            cluster.workers_started(postboxes.into());
+            server.cluster = Some(cluster);
         }
         if let Some(config) = config.backup.clone() {
             let backup = ScheduledBackup::start(config, backups, clock, backup_record);
@@ -221,6 +243,33 @@ impl Server {
     pub fn stop(self) {
         drop(self);
     }
+}
+
+/// Makes the server a node of its cluster, where it is to be one.
+fn start_cluster(
+    config: &Config,
+    shards: &Arc<Shards>,
+    network: &Arc<Network>,
+    clock: &Clock,
+    cache_id: CacheId,
+    workers: usize,
+) -> Result<Option<ClusterNode>, StartError> {
+    let Some(cluster) = &config.cluster else { return Ok(None) };
+    let client_address = network.listening().iter().find_map(|address| match address {
+        ListeningAddress::Tcp(address) => Some(*address),
+        ListeningAddress::Unix(_) => None,
+    });
+    let parts = NodeParts {
+        config: cluster.clone(),
+        shards: Arc::clone(shards),
+        network: Arc::clone(network),
+        clock: clock.clone(),
+        client_address: client_address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        workers,
+        cache_id: cache_id.number(),
+        is_warm: shards.progress().report().reason.is_some_and(Reason::is_warm),
+    };
+    Ok(Some(ClusterNode::start(parts)?))
 }
 
 /// A server's memory, before anybody is served from it.
@@ -304,6 +353,9 @@ fn start_sync(
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.leave();
+        }
         self.stop.send_replace(true);
         self.backup = None;
         for worker in self.workers.drain(..) {
@@ -311,6 +363,7 @@ impl Drop for Server {
                 tracing::error!("a worker ended by a bug in the server, please report it");
             }
         }
+        self.cluster = None;
         self.maintenance = None;
         self.sync = None;
         self.restorers = None;

@@ -4,7 +4,6 @@
 //! method per command, in the order of [`Request`]; what `noreply` and quiet mode leave out is left
 //! out at the end of each.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -27,7 +26,10 @@ use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::CommandCounters;
 use crate::config::PROTOCOL_VERSION;
-use crate::net::{Ahead, Call, Flow, Service};
+use crate::net::ticket::Hold;
+use crate::net::{Ahead, Call, Flow, Service, WorkerHandle};
+use crate::replication::WorkerMessage;
+use crate::routing::{Routing, Seat};
 use crate::shards::Shards;
 use crate::stats::Statistics;
 
@@ -40,67 +42,94 @@ const LINE_END: &[u8] = b"\r\n";
 
 /// Answers requests from the shards.
 pub struct CacheService {
-    shards: Arc<Shards>,
-    counters: Arc<CachePadded<CommandCounters>>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) counters: Arc<CachePadded<CommandCounters>>,
     statistics: Arc<Statistics>,
     backups: Arc<Backups>,
     /// Pages of the memory file that failed so far.
     bus_errors: u64,
+    /// On a node of a cluster: where keys belong, and what waits.
+    pub(crate) routing: Option<Box<Routing>>,
+    /// What requests may be like.
+    pub(crate) protocol_limits: protocol::Limits,
 }
 
 impl CacheService {
-    /// The service of one worker, which alone counts in `counters`.
-    pub fn new(
-        shards: Arc<Shards>,
-        counters: Arc<CachePadded<CommandCounters>>,
-        statistics: Arc<Statistics>,
-        backups: Arc<Backups>,
-    ) -> Self {
-        Self { shards, counters, statistics, backups, bus_errors: bus_errors() }
+    /// The service of one worker, on its thread.
+    pub fn new(parts: ServiceParts) -> Self {
+        let ServiceParts { shards, counters, statistics, backups, protocol_limits, seat } = parts;
+        let routing = seat.map(|seat| Box::new(Routing::new(seat)));
+        let bus_errors = bus_errors();
+        Self { shards, counters, statistics, backups, bus_errors, routing, protocol_limits }
     }
 }
 
+/// What a worker's service is made of.
+pub struct ServiceParts {
+    /// The items.
+    pub shards: Arc<Shards>,
+    /// Where this worker alone counts.
+    pub counters: Arc<CachePadded<CommandCounters>>,
+    /// What `stats` answers from.
+    pub statistics: Arc<Statistics>,
+    /// What `backup` and `restore` answer from.
+    pub backups: Arc<Backups>,
+    /// What requests may be like.
+    pub protocol_limits: protocol::Limits,
+    /// The worker's place in a cluster, on a node of one.
+    pub(crate) seat: Option<Seat>,
+}
+
 impl Service for CacheService {
-    type Message = Infallible;
+    type Message = WorkerMessage;
+
+    fn started(&mut self, worker: &WorkerHandle<Self>) {
+        if let Some(routing) = &mut self.routing {
+            routing.started(worker);
+        }
+    }
 
     fn handle(&mut self, request: &Request<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
-        let now = timestamp(call.now);
-        match request {
-            Request::Get(get) => return self.get(get, call, out),
-            Request::Store(store) => self.store(store, now, out),
-            Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, now, out),
-            Request::Touch(touch) => self.touch(touch, now, out),
-            Request::Delete(delete) => self.delete(delete, now, out),
-            Request::FlushAll(flush) => self.flush_all(flush, now, out),
-            Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
-            Request::MemoryLimit(limit) => {
-                match self.shards.set_memory(u64::from(limit.mebibytes) << 20, now) {
-                    Ok(()) => answer(out, limit.noreply, &Response::Ok),
-                    Err(error) => {
-                        tracing::warn!("the memory limit stays as it is: {error}");
-                        refuse(out, limit.noreply, ProtocolError::OutOfMemory);
-                    }
-                }
-            }
-            Request::Stats { arguments } => {
-                self.statistics.answer(arguments.clone(), call.now, out);
-            }
-            Request::Version => {
-                Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
-            }
-            Request::Backup(backup) => self.backup(backup, now, out),
-            Request::Restore(restore) => {
-                Response::Restored(self.backups.restore(restore, now)).encode(out);
-            }
-            Request::Quit => return Flow::Close,
-            Request::MetaGet(get) => self.meta_get(get, now, out),
-            Request::MetaSet(set) => self.meta_set(set, now, out),
-            Request::MetaDelete(delete) => self.meta_delete(delete, now, out),
-            Request::MetaArithmetic(arithmetic) => self.meta_arithmetic(arithmetic, now, out),
-            Request::MetaDebug(debug) => self.meta_debug(debug, now, out),
-            Request::MetaNoop => Response::MetaNoop.encode(out),
+        if self.routing.is_some() {
+            return self.handle_in_cluster(request, call, out);
         }
-        Flow::Continue
+        if let Request::Get(get) = request {
+            return self.get(get, call, out);
+        }
+        let now = timestamp(call.now);
+        let mut scratch = KeyScratch::default();
+        match key_of(request, &mut scratch) {
+            Some(key) => {
+                let mut shard = self.shards.lock(&key);
+                self.on_key(request, &mut On { shard: &mut shard, key, own_cas: None, now }, out);
+                Flow::Continue
+            }
+            None => self.without_key(request, &call, out),
+        }
+    }
+
+    fn holds(&mut self) -> Option<&mut Vec<Hold>> {
+        self.routing.as_mut().map(|routing| routing.holds())
+    }
+
+    fn turn_ended(&mut self) {
+        self.end_turn_in_cluster();
+    }
+
+    fn post(&mut self, message: WorkerMessage, now: Now) {
+        self.hear(message, now);
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.routing.as_ref().is_some_and(|routing| routing.wants_ticks())
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.tick_in_cluster(now);
+    }
+
+    fn is_watched(&self) -> bool {
+        self.routing.is_some()
     }
 
     fn prefetch(&self, requests: &[Ahead<'_>]) {
@@ -141,6 +170,9 @@ impl Service for CacheService {
     }
 
     fn invalidate(&mut self, key: &MetaKey<'_>, now: Now) {
+        if self.routing.is_some() {
+            return self.invalidate_in_cluster(key, now);
+        }
         let mut scratch = KeyScratch::default();
         let key = Key::new(key.key(&mut scratch).as_bytes());
         self.shards.lock(&key).delete(&key, None, timestamp(now));
@@ -148,6 +180,59 @@ impl Service for CacheService {
 }
 
 impl CacheService {
+    /// Carries out a request that concerns no key of its own.
+    pub(crate) fn without_key(
+        &mut self,
+        request: &Request<'_>,
+        call: &Call<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let now = timestamp(call.now);
+        match request {
+            Request::FlushAll(flush) => self.flush_all(flush, now, out),
+            Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
+            Request::MemoryLimit(limit) => {
+                match self.shards.set_memory(u64::from(limit.mebibytes) << 20, now) {
+                    Ok(()) => answer(out, limit.noreply, &Response::Ok),
+                    Err(error) => {
+                        tracing::warn!("the memory limit stays as it is: {error}");
+                        refuse(out, limit.noreply, ProtocolError::OutOfMemory);
+                    }
+                }
+            }
+            Request::Stats { arguments } => {
+                self.statistics.answer(arguments.clone(), call.now, out);
+            }
+            Request::Version => {
+                Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
+            }
+            Request::Backup(backup) => self.backup(backup, now, out),
+            Request::Restore(restore) => {
+                Response::Restored(self.backups.restore(restore, now)).encode(out);
+            }
+            Request::Quit => return Flow::Close,
+            Request::MetaNoop => Response::MetaNoop.encode(out),
+            _ => debug_assert!(false, "a request with a key"),
+        }
+        Flow::Continue
+    }
+
+    /// Carries out a request on the item of its key.
+    pub(crate) fn on_key(&self, request: &Request<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        match request {
+            Request::Store(store) => self.store(store, on, out),
+            Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, on, out),
+            Request::Touch(touch) => self.touch(touch, on, out),
+            Request::Delete(delete) => self.delete(delete, on, out),
+            Request::MetaGet(get) => self.meta_get(get, on, out),
+            Request::MetaSet(set) => self.meta_set(set, on, out),
+            Request::MetaDelete(delete) => self.meta_delete(delete, on, out),
+            Request::MetaArithmetic(arithmetic) => self.meta_arithmetic(arithmetic, on, out),
+            Request::MetaDebug(debug) => self.meta_debug(debug, on, out),
+            _ => debug_assert!(false, "a request without a key"),
+        }
+    }
+
     fn get(&self, get: &Get<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
         let mut to_prefetch = get.keys.clone().skip(call.done);
@@ -164,45 +249,55 @@ impl CacheService {
                 return Flow::Pause { done: index };
             }
             let key = Key::new(asked.as_bytes());
-            let mut shard = self.shards.lock(&key);
-            let touched = get.touch.map(|exptime| deadline(exptime, now));
-            if let Some(deadline) = touched.filter(|deadline| !deadline.is_due(now)) {
-                shard.touch(&key, deadline, now);
-            }
-            let found = shard.get(&key, now);
-            // As in memcached, a gat counts as a touch alone.
-            match (touched, &found) {
-                (Some(_), found) => self.count_touch(found.is_some()),
-                (None, found) => self.count_get(found.is_some()),
-            }
-            let Some(item) = found else { continue };
-            let cas = get.with_cas.then_some(item.cas);
-            encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
-            item.value.append_to(out);
-            out.extend_from_slice(LINE_END);
-            // An expiry in the past comes after the value: the last read of it.
-            if let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
-                shard.touch(&key, deadline, now);
-            }
+            self.get_one(get, asked, &mut self.shards.lock(&key), &key, now, out);
         }
         Response::End.encode(out);
         Flow::Continue
     }
 
-    fn store(&self, store: &protocol::request::Store<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let key = Key::new(store.key.as_bytes());
+    /// One key of a get: its value, if it has any.
+    #[inline]
+    pub(crate) fn get_one(
+        &self,
+        get: &Get<'_>,
+        asked: protocol::Key<'_>,
+        shard: &mut Shard,
+        key: &Key<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let touched = get.touch.map(|exptime| deadline(exptime, now));
+        if let Some(deadline) = touched.filter(|deadline| !deadline.is_due(now)) {
+            shard.touch(key, deadline, now);
+        }
+        let found = shard.get(key, now);
+        // As in memcached, a gat counts as a touch alone.
+        match (touched, &found) {
+            (Some(_), found) => self.count_touch(found.is_some()),
+            (None, found) => self.count_get(found.is_some()),
+        }
+        let Some(item) = found else { return };
+        let cas = get.with_cas.then_some(item.cas);
+        encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
+        item.value.append_to(out);
+        out.extend_from_slice(LINE_END);
+        // An expiry in the past comes after the value: the last read of it.
+        if let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
+            shard.touch(key, deadline, now);
+        }
+    }
+
+    fn store(&self, store: &protocol::request::Store<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
         let new = NewItem {
             client_flags: store.client_flags,
             deadline: deadline(store.exptime, now),
             value: &[store.data],
-            own_cas: None,
+            own_cas,
         };
-        let outcome = {
-            let mut shard = self.shards.lock(&key);
-            match precondition(store.mode, store.compare_cas, false) {
-                Write::Put(precondition) => shard.put(&key, &new, precondition, now),
-                Write::Concat(end) => shard.concat(&key, end, store.data, None, None, now),
-            }
+        let outcome = match precondition(store.mode, store.compare_cas, false) {
+            Write::Put(precondition) => shard.put(&key, &new, precondition, now),
+            Write::Concat(end) => shard.concat(&key, end, store.data, None, own_cas, now),
         };
         self.count_store(outcome, store.compare_cas.is_some());
         let response = match outcome {
@@ -218,10 +313,10 @@ impl CacheService {
         answer(out, store.noreply, &response);
     }
 
-    fn arithmetic(&self, arithmetic: &Arithmetic<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let key = Key::new(arithmetic.key.as_bytes());
+    fn arithmetic(&self, arithmetic: &Arithmetic<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
         let delta = delta(arithmetic.direction, arithmetic.delta);
-        let outcome = self.shards.lock(&key).add_delta(&key, delta, None, None, None, now);
+        let outcome = shard.add_delta(&key, delta, None, None, own_cas, now);
         self.count_arithmetic(outcome, arithmetic.direction);
         let noreply = arithmetic.noreply;
         match outcome {
@@ -233,17 +328,17 @@ impl CacheService {
         }
     }
 
-    fn touch(&self, touch: &Touch<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let key = Key::new(touch.key.as_bytes());
-        let touched = self.shards.lock(&key).touch(&key, deadline(touch.exptime, now), now);
+    fn touch(&self, touch: &Touch<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, now, .. } = on.parts();
+        let touched = shard.touch(&key, deadline(touch.exptime, now), now);
         self.count_touch(touched);
         let response = if touched { Response::Touched } else { Response::NotFound };
         answer(out, touch.noreply, &response);
     }
 
-    fn delete(&self, delete: &Delete<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let key = Key::new(delete.key.as_bytes());
-        let outcome = self.shards.lock(&key).delete(&key, None, now);
+    fn delete(&self, delete: &Delete<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, now, .. } = on.parts();
+        let outcome = shard.delete(&key, None, now);
         self.count_delete(outcome);
         let response = match outcome {
             DeleteOutcome::Deleted => Response::Deleted,
@@ -277,15 +372,13 @@ impl CacheService {
         out.extend_from_slice(LINE_END);
     }
 
-    fn meta_get(&self, get: &MetaGet<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let mut scratch = KeyScratch::default();
-        let key = Key::new(get.key.key(&mut scratch).as_bytes());
-        let mut shard = self.shards.lock(&key);
+    fn meta_get(&self, get: &MetaGet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, now, .. } = on.parts();
         self.counters.cmd_meta.add(1);
         let found = if get.no_bump { shard.peek(&key, now) } else { shard.get(&key, now) };
         let Some(item) = found else {
             self.count_get(false);
-            return self.meta_get_miss(&mut shard, get, &key, now, out);
+            return self.meta_get_miss(get, on, out);
         };
         if get.touch.is_some() {
             self.count_touch(true);
@@ -312,22 +405,17 @@ impl CacheService {
     }
 
     /// A miss, or the creation of an empty item whose value this client has won the right to compute.
-    fn meta_get_miss(
-        &self,
-        shard: &mut Shard,
-        get: &MetaGet<'_>,
-        key: &Key<'_>,
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) {
+    fn meta_get_miss(&self, get: &MetaGet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
         let created = get.vivify.map(|exptime| {
             let deadline = deadline(exptime, now);
-            let new = NewItem { client_flags: 0, deadline, value: &[], own_cas: get.new_cas };
-            (deadline, shard.put(key, &new, Precondition::None, now))
+            let own_cas = get.new_cas.or(own_cas);
+            let new = NewItem { client_flags: 0, deadline, value: &[], own_cas };
+            (deadline, shard.put(&key, &new, Precondition::None, now))
         });
         match created {
             Some((deadline, PutOutcome::Stored { cas })) => {
-                shard.win(key, now);
+                shard.win(&key, now);
                 let ttl_s = ttl_s(deadline, now);
                 let facts = ItemFacts { cas, ttl_s, won: true, ..ItemFacts::default() };
                 let status =
@@ -343,38 +431,35 @@ impl CacheService {
         }
     }
 
-    fn meta_set(&self, set: &MetaSet<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let mut scratch = KeyScratch::default();
-        let key = Key::new(set.key.key(&mut scratch).as_bytes());
+    fn meta_set(&self, set: &MetaSet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
+        let own_cas = set.new_cas.or(own_cas);
         let new = |exptime| NewItem {
             client_flags: set.client_flags,
             deadline: deadline(exptime, now),
             value: &[],
-            own_cas: set.new_cas,
+            own_cas,
         };
         self.counters.cmd_meta.add(1);
         let mut value_bytes = set.data.len();
-        let outcome = {
-            let mut shard = self.shards.lock(&key);
-            match precondition(set.mode, set.compare_cas, set.invalidate) {
-                Write::Put(precondition) => {
-                    let new = NewItem { value: &[set.data], ..new(set.exptime) };
-                    shard.put(&key, &new, precondition, now)
-                }
-                Write::Concat(end) => {
-                    let (cas, own_cas) = (set.compare_cas, set.new_cas);
-                    match (shard.concat(&key, end, set.data, cas, own_cas, now), set.vivify) {
-                        (PutOutcome::NotStored, Some(exptime)) => {
-                            let new = NewItem { value: &[set.data], ..new(exptime) };
-                            shard.put(&key, &new, Precondition::Absent, now)
-                        }
-                        (outcome @ PutOutcome::Stored { .. }, _) => {
-                            let joined = shard.peek(&key, now).map(|item| item.value.len());
-                            value_bytes = joined.unwrap_or(value_bytes);
-                            outcome
-                        }
-                        (outcome, _) => outcome,
+        let outcome = match precondition(set.mode, set.compare_cas, set.invalidate) {
+            Write::Put(precondition) => {
+                let new = NewItem { value: &[set.data], ..new(set.exptime) };
+                shard.put(&key, &new, precondition, now)
+            }
+            Write::Concat(end) => {
+                let joined = shard.concat(&key, end, set.data, set.compare_cas, own_cas, now);
+                match (joined, set.vivify) {
+                    (PutOutcome::NotStored, Some(exptime)) => {
+                        let new = NewItem { value: &[set.data], ..new(exptime) };
+                        shard.put(&key, &new, Precondition::Absent, now)
                     }
+                    (outcome @ PutOutcome::Stored { .. }, _) => {
+                        let joined = shard.peek(&key, now).map(|item| item.value.len());
+                        value_bytes = joined.unwrap_or(value_bytes);
+                        outcome
+                    }
+                    (outcome, _) => outcome,
                 }
             }
         };
@@ -403,20 +488,19 @@ impl CacheService {
         encode_line(out, status, &set.key, set.returns.clone(), Some(&facts));
     }
 
-    fn meta_delete(&self, delete: &MetaDelete<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let mut scratch = KeyScratch::default();
-        let key = Key::new(delete.key.key(&mut scratch).as_bytes());
+    fn meta_delete(&self, delete: &MetaDelete<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
         self.counters.cmd_meta.add(1);
         let outcome = if delete.invalidate || delete.remove_value {
             let change = Invalidation {
                 mark_stale: delete.invalidate,
                 drop_value: delete.remove_value,
                 deadline: delete.touch.map(|exptime| deadline(exptime, now)),
-                own_cas: delete.new_cas,
+                own_cas: delete.new_cas.or(own_cas),
             };
-            self.shards.lock(&key).invalidate(&key, delete.compare_cas, change, now)
+            shard.invalidate(&key, delete.compare_cas, change, now)
         } else {
-            self.shards.lock(&key).delete(&key, delete.compare_cas, now)
+            shard.delete(&key, delete.compare_cas, now)
         };
         self.count_delete(outcome);
         let status = match outcome {
@@ -429,22 +513,19 @@ impl CacheService {
         }
     }
 
-    fn meta_arithmetic(&self, wanted: &MetaArithmetic<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let mut scratch = KeyScratch::default();
-        let key = Key::new(wanted.key.key(&mut scratch).as_bytes());
+    fn meta_arithmetic(&self, wanted: &MetaArithmetic<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, own_cas, now } = on.parts();
         self.counters.cmd_meta.add(1);
-        let mut shard = self.shards.lock(&key);
         let change = delta(wanted.direction, wanted.delta);
         let touch = wanted.touch.map(|exptime| deadline(exptime, now));
-        let (cas, own_cas) = (wanted.compare_cas, wanted.new_cas);
+        let (cas, own_cas) = (wanted.compare_cas, wanted.new_cas.or(own_cas));
         let mut outcome = shard.add_delta(&key, change, touch, cas, own_cas, now);
         self.count_arithmetic(outcome, wanted.direction);
         if let (DeltaOutcome::NotFound, Some(exptime)) = (outcome, wanted.vivify) {
-            outcome = create_counter(&mut shard, wanted, &key, exptime, now);
+            outcome = create_counter(shard, wanted, &key, exptime, own_cas, now);
             self.counters.cmd_set.add(1);
         }
         let deadline = shard.peek(&key, now).map_or(Deadline::NEVER, |item| item.deadline);
-        drop(shard);
 
         let mut digits = Vec::new();
         let (status, facts) = match outcome {
@@ -472,11 +553,9 @@ impl CacheService {
         }
     }
 
-    fn meta_debug(&self, debug: &MetaDebug<'_>, now: Timestamp, out: &mut Vec<u8>) {
-        let mut scratch = KeyScratch::default();
-        let key = Key::new(debug.key.key(&mut scratch).as_bytes());
+    fn meta_debug(&self, debug: &MetaDebug<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let On { shard, key, now, .. } = on.parts();
         self.counters.cmd_meta.add(1);
-        let mut shard = self.shards.lock(&key);
         let size = shard.footprint_bytes(&key, now).unwrap_or_default();
         let Some(item) = shard.peek(&key, now) else {
             let returns = protocol::meta::flags::Returns::new(b"");
@@ -534,6 +613,38 @@ impl CacheService {
     }
 }
 
+/// What a request works on: the shard of its key, locked.
+pub(crate) struct On<'a, 'k> {
+    pub(crate) shard: &'a mut Shard,
+    pub(crate) key: Key<'k>,
+    /// The cas that a write leaves, unless the client chooses it; `None` lets the shard count on.
+    pub(crate) own_cas: Option<u64>,
+    pub(crate) now: Timestamp,
+}
+
+impl<'k> On<'_, 'k> {
+    fn parts(&mut self) -> On<'_, 'k> {
+        On { shard: self.shard, key: self.key, own_cas: self.own_cas, now: self.now }
+    }
+}
+
+/// The key of a request that has just one, and is no get.
+pub(crate) fn key_of<'a>(request: &Request<'a>, scratch: &'a mut KeyScratch) -> Option<Key<'a>> {
+    let key = match request {
+        Request::Store(store) => store.key,
+        Request::Arithmetic(arithmetic) => arithmetic.key,
+        Request::Touch(touch) => touch.key,
+        Request::Delete(delete) => delete.key,
+        Request::MetaGet(get) => get.key.key(scratch),
+        Request::MetaSet(set) => set.key.key(scratch),
+        Request::MetaDelete(delete) => delete.key.key(scratch),
+        Request::MetaArithmetic(arithmetic) => arithmetic.key.key(scratch),
+        Request::MetaDebug(debug) => debug.key.key(scratch),
+        _ => return None,
+    };
+    Some(Key::new(key.as_bytes()))
+}
+
 /// Answers a hit of `mg`.
 fn encode_hit(get: &MetaGet<'_>, facts: &ItemFacts, item: &Item<'_>, out: &mut Vec<u8>) {
     let bytes = item.value.len();
@@ -579,6 +690,7 @@ fn create_counter(
     wanted: &MetaArithmetic<'_>,
     key: &Key<'_>,
     exptime: Exptime,
+    own_cas: Option<u64>,
     now: Timestamp,
 ) -> DeltaOutcome {
     let digits = wanted.initial.to_string();
@@ -586,7 +698,7 @@ fn create_counter(
         client_flags: 0,
         deadline: deadline(exptime, now),
         value: &[digits.as_bytes()],
-        own_cas: wanted.new_cas,
+        own_cas,
     };
     match shard.put(key, &new, Precondition::Absent, now) {
         PutOutcome::Stored { cas } => DeltaOutcome::Changed { value: wanted.initial, cas },
@@ -635,7 +747,7 @@ fn ttl_s(deadline: Deadline, now: Timestamp) -> Option<u32> {
     Some(u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX))
 }
 
-fn timestamp(now: Now) -> Timestamp {
+pub(crate) fn timestamp(now: Now) -> Timestamp {
     Timestamp(now.unix_ms)
 }
 

@@ -8,10 +8,11 @@
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::{fmt, io, thread};
 
+use cluster::ShardId;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 use store::arena::bus_error::bus_errors;
@@ -19,10 +20,15 @@ use store::arena::{Arena, CacheFile, Durability, HeapArena};
 use store::snapshot::{SnapshotName, SnapshotWriter};
 use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
 
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, boot_ns};
 use crate::config::Config;
 use crate::memory_file::{MemoryFile, MemoryFileError, take_into_use};
+use crate::replication::replicas::{Context, Replicas};
+use crate::replication::{Agenda, Replication};
 use crate::restoring::{Pending, Progress, convert};
+
+/// Reads of a store shard that are remembered for its other copies, between two reports.
+const USES_NOTED_MAX: u32 = 1024;
 
 /// Entries that a sweep looks at under one lock: some ten microseconds.
 const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;
@@ -41,6 +47,8 @@ pub struct Shards {
     saved_counters: String,
     /// Pages of memory files that had failed when this one was opened.
     bus_errors_before: u64,
+    /// On a node of a cluster.
+    replication: OnceLock<Arc<Replication>>,
 }
 
 impl fmt::Debug for Shards {
@@ -64,16 +72,28 @@ struct Slot {
 struct Held {
     shard: Shard,
     pending: Option<Box<Pending>>,
+    /// The cluster shards that lie in it, on a node of a cluster.
+    replicas: Option<Box<Replicas>>,
+}
+
+impl Held {
+    /// Has the shard tell what the other copies need to hear of.
+    fn prepare_for_replication(&mut self) {
+        if self.replicas.is_some() {
+            self.shard.set_noting_departures(true);
+            self.shard.set_noting_uses(USES_NOTED_MAX);
+        }
+    }
 }
 
 impl Slot {
     fn of(shard: Shard, progress: &Arc<Progress>) -> CachePadded<Self> {
-        Self::holding(Held { shard, pending: None }, progress)
+        Self::holding(Held { shard, pending: None, replicas: None }, progress)
     }
 
     fn pending(pending: Pending, progress: &Arc<Progress>) -> CachePadded<Self> {
         let shard = pending.placeholder();
-        Self::holding(Held { shard, pending: Some(Box::new(pending)) }, progress)
+        Self::holding(Held { shard, pending: Some(Box::new(pending)), replicas: None }, progress)
     }
 
     fn holding(held: Held, progress: &Arc<Progress>) -> CachePadded<Self> {
@@ -110,6 +130,7 @@ impl Slot {
         let Some(pending) = held.pending.take() else { return };
         let (shard, back) = pending.restore(&self.waiting);
         held.shard = shard;
+        held.prepare_for_replication();
         self.is_back.store(true, Ordering::Release);
         back.tell();
     }
@@ -141,6 +162,7 @@ impl Shards {
             progress,
             saved_counters: String::new(),
             bus_errors_before: bus_errors(),
+            replication: OnceLock::new(),
         }
     }
 
@@ -182,6 +204,7 @@ impl Shards {
             progress,
             saved_counters: file.saved_counters(),
             bus_errors_before: bus_errors(),
+            replication: OnceLock::new(),
         };
         if let Some(successor) = &file.successor {
             tracing::info!(
@@ -285,6 +308,10 @@ impl Shards {
     pub fn abandon_file(&self) {
         if !self.progress.abandon() {
             return;
+        }
+        if self.replication.get().is_some() {
+            tracing::error!("the memory file was truncated, or its device failed: this node ends");
+            leave_cluster_at_once();
         }
         tracing::error!(
             "the memory file was truncated, or its device failed: it is given up, and the cache is \
@@ -391,23 +418,87 @@ impl Shards {
         self.slots[index as usize].lock_if_back()
     }
 
+    /// Makes the shards a node's of a cluster. To be called once, before anybody is served.
+    pub(crate) fn join_cluster(
+        &self,
+        replication: &Arc<Replication>,
+        replicas: impl Fn(u32) -> Replicas,
+    ) {
+        assert!(self.replication.set(Arc::clone(replication)).is_ok(), "a node joins once");
+        for (index, slot) in (0..).zip(&self.slots) {
+            let mut held = slot.held.lock();
+            held.replicas = Some(Box::new(replicas(index)));
+            held.prepare_for_replication();
+        }
+    }
+
+    /// Calls `act` with a shard and its replicas, locked. Does nothing where there is no cluster.
+    ///
+    /// What `act` has put on the agenda is the caller's to carry out.
+    pub(crate) fn with_replicas<T>(
+        &self,
+        index: u32,
+        agenda: &mut Agenda,
+        now: Now,
+        boot_ns: u64,
+        act: impl FnOnce(&mut Shard, &mut Replicas, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let replication = self.replication.get()?;
+        let mut locked = self.lock_nth(index);
+        let (shard, replicas) = locked.parts();
+        let now = Timestamp(now.unix_ms);
+        let mut context = Context { replication, agenda, now, boot_ns };
+        replicas.map(|replicas| act(shard, replicas, &mut context))
+    }
+
+    /// The store shard in which a cluster shard lies.
+    pub(crate) fn of_cluster_shard(&self, shard: ShardId, shard_count: u16) -> u32 {
+        let each = u32::from(shard_count) / self.geometry.shard_count;
+        u32::from(shard.0) / each.max(1)
+    }
+
     /// Removes what has expired: a tenth of every shard, or a slice where that is more, so that the
     /// whole memory is swept about once a second at ten calls a second.
     pub fn sweep(&self, now: Timestamp) {
-        for slot in &self.slots {
+        for (index, slot) in (0..).zip(&self.slots) {
             let Some(shard) = slot.lock_if_back() else { continue };
             let mut left = shard.entries_high() / 10 + SWEEP_SLICE_ENTRIES;
             drop(shard);
             while left > 0 {
                 let slice = left.min(SWEEP_SLICE_ENTRIES);
                 // Unlocked between slices: a worker that waits goes first.
-                if slot.lock().sweep(now, slice).wrapped {
+                if self.sweep_slice(index, slice, now) {
                     break;
                 }
                 left -= slice;
             }
         }
     }
+}
+
+impl Shards {
+    /// Sweeps a slice of a shard; whether that was the last.
+    fn sweep_slice(&self, index: u32, entries: u32, now: Timestamp) -> bool {
+        let Some(replication) = self.replication.get() else {
+            return self.lock_nth(index).sweep(now, entries).wrapped;
+        };
+        let mut agenda = Agenda::default();
+        let at = Now { unix_ms: now.0 };
+        let wrapped =
+            self.with_replicas(index, &mut agenda, at, boot_ns(), |shard, replicas, context| {
+                let wrapped = shard.sweep(now, entries).wrapped;
+                replicas.pass_departures_on(shard, context);
+                wrapped
+            });
+        agenda.carry_out(replication, None, |_, _| {});
+        wrapped.unwrap_or(true)
+    }
+}
+
+/// Ends the process without another word to anybody: what this node holds may be damaged, and the copies on
+/// other nodes are not.
+fn leave_cluster_at_once() -> ! {
+    std::process::abort()
 }
 
 /// A shard, locked.
@@ -424,6 +515,15 @@ fn shard_config(config: &Config, geometry: Geometry) -> store::Config {
         policy: config.eviction,
         evicts: config.evicts,
         shard: 0,
+    }
+}
+
+impl Locked<'_> {
+    /// The shard, and the replicas in it on a node of a cluster.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&mut Shard, Option<&mut Replicas>) {
+        let held = &mut *self.0;
+        (&mut held.shard, held.replicas.as_deref_mut())
     }
 }
 
@@ -447,6 +547,10 @@ impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
         if thread::panicking() {
+            if self.0.replicas.is_some() {
+                tracing::error!("a bug interrupted a change of a shard; this node ends");
+                leave_cluster_at_once();
+            }
             tracing::error!("a bug interrupted a change of a shard; its items are dropped");
             self.0.shard.clear();
         }

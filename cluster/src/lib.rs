@@ -14,6 +14,7 @@ pub mod grant;
 pub mod hash;
 pub mod map;
 pub mod message;
+pub mod node;
 pub mod placement;
 pub mod pool;
 pub mod shard;

@@ -107,6 +107,8 @@ pub struct Node {
     pub standing: Standing,
     /// Its life at present: the last that announced itself.
     pub incarnation: Option<Incarnation>,
+    /// Whether that life said that it is about to end.
+    pub is_down: bool,
     /// Where its shards' logs stood when this life began, as its memory file said; of those shards alone
     /// of which it had any.
     pub recovered: BTreeMap<ShardId, Version>,
@@ -270,10 +272,13 @@ impl ClusterMap {
         self.places().filter(|(_, place)| !place.is_settled()).map(|(shard, _)| shard)
     }
 
-    /// The node in its present life; `None` if there is no such node, it was removed, or it never announced
-    /// itself.
+    /// The node in its present life; `None` if there is no such node, it was removed, it never announced
+    /// itself, or it said that it is about to end.
     pub fn current(&self, node: NodeId) -> Option<Member> {
         let known = self.nodes.get(&node).filter(|known| known.standing != Standing::Removed)?;
+        if known.is_down {
+            return None;
+        }
         Some(Member { node, incarnation: known.incarnation? })
     }
 
@@ -327,6 +332,7 @@ impl ClusterMap {
             Command::NodeUp { node, incarnation, addresses, version, recovered } => {
                 self.node_up(*node, *incarnation, addresses, version, recovered)
             }
+            Command::NodeDown { node, incarnation } => self.node_down(*node, *incarnation),
             Command::Reconfigure(changes) => Ok(self.reconfigure_all(changes)),
             Command::SetTargets { based_on, targets } => self.set_targets(*based_on, targets),
             Command::Drain { node } => self.drain(*node),
@@ -454,6 +460,7 @@ impl ClusterMap {
             addresses: addresses.clone(),
             version: version.into(),
             recovered: recovered.clone(),
+            is_down: false,
             ..known.clone()
         };
         if announced == *known {
@@ -465,6 +472,20 @@ impl ClusterMap {
             return Err(Refusal::OldLife { node: id, present, found: incarnation });
         }
         self.nodes.insert(id, announced);
+        Ok((Change::Map, Outcome::Done))
+    }
+
+    fn node_down(&mut self, id: NodeId, incarnation: Incarnation) -> Applied {
+        let known = self.not_removed(id)?;
+        if known.incarnation != Some(incarnation) {
+            return Ok((Change::Nothing, Outcome::Done));
+        }
+        // The life is not forgotten: the next has to be a later one.
+        let gone = Node { is_down: true, ..known.clone() };
+        if gone == *known {
+            return Ok((Change::Nothing, Outcome::Done));
+        }
+        self.nodes.insert(id, gone);
         Ok((Change::Map, Outcome::Done))
     }
 

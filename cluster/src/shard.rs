@@ -24,6 +24,7 @@
 
 mod backup;
 mod log;
+mod pending;
 mod primary;
 mod takeover;
 
@@ -33,6 +34,7 @@ mod model_check;
 use std::collections::BTreeMap;
 
 pub use self::log::{Entry, Log};
+pub use self::pending::Pending;
 use self::primary::Primary;
 use self::takeover::Candidate;
 use crate::map::{Reconfigure, ShardConfig};
@@ -297,7 +299,7 @@ impl Replica {
             }
             Message::SealRefused { ballot, promised } => self.seal_refused(ballot, promised),
             Message::Join { epoch, incarnation, at } => {
-                self.join(from.node, epoch, incarnation, at);
+                self.join(from.node, epoch, incarnation, at, effects);
             }
             Message::Complete { epoch, at } => self.complete(from.node, epoch, at, effects),
             Message::Joined { epoch, last } => self.joined(from, epoch, last, effects),

@@ -43,6 +43,11 @@ impl HashRange {
         Self { first, last: first | rest }
     }
 
+    /// One hash.
+    pub fn of(hash: KeyHash) -> Self {
+        Self { first: hash.0, last: hash.0 }
+    }
+
     /// Whether a hash is among them.
     #[inline]
     pub fn contains(&self, hash: KeyHash) -> bool {

@@ -194,6 +194,8 @@ pub struct Shard {
     scratch: Vec<u8>,
     departures: DepartureNotes,
     uses: Uses,
+    /// Whether an item was changed because a caller asked; see [`Shard::take_changed`].
+    is_changed: bool,
 }
 
 impl Shard {
@@ -233,6 +235,7 @@ impl Shard {
             flush_at: None,
             sweep_at: 0,
             scratch: Vec::new(),
+            is_changed: false,
             departures: DepartureNotes::default(),
             uses: Uses::default(),
             config,
@@ -367,6 +370,17 @@ impl Shard {
         self.flush_at = Some(at);
         self.log.set_flush_at(self.flush_at);
         self.flush_if_due(now);
+    }
+
+    /// Whether a caller's request has changed an item since the last call: written, touched, marked or
+    /// deleted it. What leaves by itself does not count.
+    #[inline]
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    pub(crate) fn note_changed(&mut self) {
+        self.is_changed = true;
     }
 
     /// Items resident now, expired ones that were not met yet included.
@@ -818,6 +832,7 @@ impl Shard {
 
     /// Takes an entry out of everything. The policy has forgotten a victim by itself already.
     fn remove(&mut self, id: EntryId, leaving: Leaving, now: Timestamp) {
+        self.is_changed |= leaving == Leaving::Deleted;
         self.count_leaving(id, leaving, now);
         if self.departures.is_on
             && let Some(reason) = leaving.departure()
@@ -903,6 +918,7 @@ impl Shard {
         let footprint = self.footprint(shape);
         self.make_room_in_budget(key, old, footprint, now)?;
         let Written { location, parts } = self.write_records(key, fields, value, shape, now)?;
+        self.is_changed = true;
 
         // Making room may have taken the old item for a victim.
         match self.find(key, now) {

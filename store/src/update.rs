@@ -239,7 +239,11 @@ impl Shard {
         let Some(id) = self.find(key, now) else { return false };
         let marks = self.entries().state(id);
         self.entries().set_state(id, marks | state::WIN_SENT);
-        marks & state::WIN_SENT == 0
+        let is_first = marks & state::WIN_SENT == 0;
+        if is_first {
+            self.note_changed();
+        }
+        is_first
     }
 
     pub(crate) fn fields(&self, id: EntryId) -> Fields {
@@ -259,6 +263,7 @@ impl Shard {
     }
 
     pub(crate) fn touch_in_place(&mut self, id: EntryId, deadline: Deadline) {
+        self.note_changed();
         if self.record(id).has_expiry_field() {
             self.patch_record(id, record::EXPIRY_AT, &record::pack_expiry(deadline).to_le_bytes());
         }
@@ -273,6 +278,7 @@ impl Shard {
         digits: &[u8],
         deadline: Option<Deadline>,
     ) {
+        self.note_changed();
         let mut image = [0; record::COUNTER_BYTES_MAX];
         let bytes = self.record(id).bytes();
         let image = &mut image[..bytes.len()];

@@ -54,6 +54,13 @@ pub enum Command {
         /// Where its shards' logs stood, as its memory file said.
         recovered: BTreeMap<ShardId, Version>,
     },
+    /// A node's process is about to end: whatever it holds is to go on without it.
+    NodeDown {
+        /// Which node.
+        node: NodeId,
+        /// In which life. Another one's word changes nothing.
+        incarnation: Incarnation,
+    },
     /// Changes configurations, each on its own: some may happen and others not.
     Reconfigure(Vec<Reconfigure>),
     /// Says who should hold shards. All of it happens, or nothing.
@@ -118,6 +125,7 @@ impl NewNode {
             role: self.role,
             standing: Standing::Member,
             incarnation: None,
+            is_down: false,
             recovered: BTreeMap::new(),
             version: self.version.clone(),
             request,

@@ -27,25 +27,21 @@ impl Replica {
 
     /// Writes to apply.
     pub(super) fn follow(&mut self, leader: NodeId, append: Append, effects: &mut Vec<Effect>) {
+        // One that is outside has nothing that could match, and is asked again once it joins.
+        if matches!(self.role, Role::Outside) {
+            return;
+        }
         let epoch = append.epoch;
-        let follows = !self.is_primary()
-            && !matches!(self.role, Role::Outside)
-            && self.follows(leader, epoch);
+        let follows = !self.is_primary() && self.follows(leader, epoch);
         // What comes before is either the last write, or kept: then the overlap is looked at.
         let place = if follows { self.log.place_of(append.prev) } else { None };
-        let Some(mut place) = place else {
-            let (last, promised) = (self.last(), self.promise.epoch);
-            let mismatch = Message::Mismatch { epoch, last, promised };
-            return Self::send(leader, mismatch, effects);
-        };
+        let Some(mut place) = place else { return self.refuse(leader, epoch, effects) };
         let mut matched = append.prev;
         for entry in append.entries {
             if let Some(kept) = self.log.next(place) {
                 if kept.version != entry.version {
                     // Another history: this copy has what the leader never had.
-                    let (last, promised) = (self.last(), self.promise.epoch);
-                    let mismatch = Message::Mismatch { epoch, last, promised };
-                    return Self::send(leader, mismatch, effects);
+                    return self.refuse(leader, epoch, effects);
                 }
             } else {
                 effects.push(Effect::Apply(entry.clone()));
@@ -58,6 +54,16 @@ impl Replica {
         self.log.forget(append.stable.min(self.committed));
         let appended = Message::Appended { epoch, last: matched };
         Self::send(leader, appended, effects);
+    }
+
+    /// Says where this replica stands, and whom it follows.
+    fn refuse(&self, leader: NodeId, epoch: Epoch, effects: &mut Vec<Effect>) {
+        // A ballot may have the number of the epoch that another won. Who has promised itself to that ballot
+        // learns of the epoch from the map, and has not heard of it until then.
+        let is_anothers = self.promise.epoch == epoch && self.promise.leader != Some(leader);
+        let promised = if is_anothers { self.config.epoch } else { self.promise.epoch };
+        let mismatch = Message::Mismatch { epoch, last: self.last(), promised };
+        Self::send(leader, mismatch, effects);
     }
 
     /// A candidate asks to be followed instead of the primary.
@@ -103,11 +109,15 @@ impl Replica {
         epoch: Epoch,
         incarnation: Incarnation,
         at: Version,
+        effects: &mut Vec<Effect>,
     ) {
         // A member of the in-sync set has nothing to learn this way: a message from before it was one.
-        let is_meant = incarnation == self.me.incarnation && !self.is_in_sync();
-        if !is_meant || !self.follows(leader, epoch) {
+        if incarnation != self.me.incarnation || self.is_in_sync() {
             return;
+        }
+        if !self.follows(leader, epoch) {
+            // What it promised while it was a member may be beyond the primary's epoch.
+            return self.refuse(leader, epoch, effects);
         }
         self.role = Role::Joining { is_complete: false };
         self.log = Log::at(at);

@@ -339,8 +339,10 @@ impl Replica {
     /// Asks the map for another configuration of this primary's shard.
     fn propose_change(&mut self, to: ShardConfig, effects: &mut Vec<Effect>) {
         let Role::Primary(primary) = &self.role else { return };
-        // Rule 9.
-        let covered = self.held_by_quorum(primary, &to) >= self.committed;
+        // Rule 9. What is committed is on a quorum of the present set already, also while its members have
+        // not said so to this primary.
+        let covered = to.in_sync == self.config.in_sync
+            || self.held_by_quorum(primary, &to) >= self.committed;
         if !covered && self.keeps(Rule::ShrinkCovered) {
             return;
         }
@@ -496,9 +498,11 @@ impl Replica {
         let last = self.last();
         let Role::Primary(primary) = &self.role else { return };
         let Some(heir) = primary.handing_over else { return };
-        // All of it committed as well, so that no answer is left waiting when the heir leads.
-        let has_all = self.committed == last.sequence()
-            && primary.peers.get(&heir).is_some_and(|peer| peer.matched == Some(last));
+        // Rule 4, its other half: an heir inherits nothing that is not committed. Nor is any answer left
+        // waiting when it leads.
+        let is_committed = self.committed == last.sequence() || !self.keeps(Rule::RecommitTail);
+        let has_all =
+            is_committed && primary.peers.get(&heir).is_some_and(|peer| peer.matched == Some(last));
         let is_proposed = primary.proposed.iter().any(|it| it.primary == Some(heir));
         if !has_all || is_proposed {
             return;
@@ -560,6 +564,11 @@ impl Replica {
         let last = self.last();
         let behind = primary.peers.iter().filter(|(_, peer)| peer.matched != Some(last));
         behind.map(|(&node, peer)| (node, peer.matched.unwrap_or_default().sequence())).collect()
+    }
+
+    /// Whether no change of the configuration is under way.
+    pub fn is_settled(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.proposed.is_empty())
     }
 
     /// Nodes that are joining under this primary.

@@ -1,0 +1,549 @@
+//! How a process becomes a node of its cluster: by founding it, by joining it, or by coming back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::map::{Addresses, ClusterMap, Command, NewNode, Outcome, Standing};
+use cluster::{ClusterId, Member, NodeId, ShardId, Version};
+use store::positions::{Found, Positions, PositionsError, PositionsOwner};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::NodeParts;
+use crate::cluster_dir::{self, ClusterDir, ClusterDirError, Founding};
+use crate::config::{ClusterConfig, ClusterStart, Listen};
+use crate::control_plane::{
+    Called, ControlPlane, RaftControlPlane, Settings, Storage, Transport, TransportError,
+    Unavailable, Writing,
+};
+use crate::peer::accept;
+use crate::peer::certificates::{CertificateAuthority, CertificateError, ClusterFiles, NodeKey};
+use crate::peer::connection::PeerConnection;
+use crate::peer::counters::PeerCounters;
+use crate::peer::dial::{ConnectError, connect_to_join};
+use crate::peer::handshake::Identity;
+use crate::peer::join::{self, JoinAnswer, JoinRequest, JoinToken};
+use crate::peer::links::{CallError, Handler, LinkEvent, Links, LinksConfig, Reply, Roster};
+use crate::peer::tls::{Security, Tls};
+use crate::replication::Replication;
+use crate::replication::replicas::Replicas;
+
+/// How long a node tries to become part of its cluster.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a node's certificate is good for: ten years. To end it earlier, remove the node.
+pub(super) const NODE_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
+/// Connections of other nodes that are not taken yet.
+const HANDED_ON_MAX: usize = 256;
+
+/// Why a node did not start. Nothing has changed then, unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The cluster directory cannot be used.
+    #[error(transparent)]
+    Dir(#[from] ClusterDirError),
+    /// An address cannot be served.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificates cannot be made, read or written.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The control plane's file cannot be used.
+    #[error(transparent)]
+    Storage(#[from] crate::control_plane::OpenError),
+    /// The control plane cannot start.
+    #[error(transparent)]
+    ControlPlane(#[from] crate::control_plane::StartError),
+    /// The control plane did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// No seed let this node in.
+    #[error("no seed let this node in: {0}")]
+    NotAdmitted(String),
+    /// The cluster refuses this node.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(String),
+    /// The cluster did not tell this node its map.
+    #[error("no word of the cluster's map within {} s", START_TIMEOUT.as_secs())]
+    NoMap,
+    /// The positions file cannot be used.
+    #[error(transparent)]
+    Positions(#[from] PositionsError),
+    /// More store shards than cluster shards.
+    #[error(
+        "{store_shards} store shards, for {shard_count} cluster shards: ask for fewer threads with -t"
+    )]
+    TooManyStoreShards {
+        /// Store shards.
+        store_shards: u32,
+        /// Cluster shards.
+        shard_count: u16,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The control thread met a bug.
+    #[error("the control thread met a bug, please report it")]
+    Crashed,
+}
+
+/// A node that is part of its cluster, before it serves.
+pub(super) struct Bootstrapped {
+    pub(super) member: Member,
+    pub(super) cluster: ClusterId,
+    pub(super) links: Links,
+    pub(super) control_plane: Arc<RaftControlPlane>,
+    pub(super) replication: Arc<Replication>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Heard>,
+    pub(super) handed_on: mpsc::Receiver<PeerConnection>,
+    pub(super) admin: std::net::TcpListener,
+    pub(super) security: Arc<Security>,
+    pub(super) authority: Option<Rc<CertificateAuthority>>,
+    pub(super) peer_counters: Arc<PeerCounters>,
+    pub(super) _dir: ClusterDir,
+}
+
+/// What control connections bring.
+pub(super) enum Heard {
+    /// A message of a peer.
+    Message(Member, Bytes),
+    /// A link's fate.
+    Link(LinkEvent),
+}
+
+/// Hands what links bring on.
+struct Ears {
+    inbox: mpsc::UnboundedSender<Heard>,
+    control_plane: Rc<std::cell::OnceCell<Arc<RaftControlPlane>>>,
+}
+
+impl Handler for Ears {
+    fn on_message(&self, from: Member, payload: Bytes) {
+        // Nobody listens any more: the node stops.
+        let _ = self.inbox.send(Heard::Message(from, payload));
+    }
+
+    fn on_call(&self, _: Member, payload: Bytes) -> Reply {
+        let control_plane = self.control_plane.get().cloned();
+        Box::pin(async move {
+            let answer = match control_plane {
+                Some(control_plane) => control_plane.handle(&payload).await,
+                None => None,
+            };
+            answer.map(Bytes::from).unwrap_or_default()
+        })
+    }
+
+    fn on_link(&self, event: LinkEvent) {
+        let _ = self.inbox.send(Heard::Link(event));
+    }
+}
+
+/// A call for the control thread to make.
+type Call = (NodeId, Vec<u8>, oneshot::Sender<Result<Bytes, CallError>>);
+
+/// Carries the control plane's calls to the control connections, which stay on their thread.
+struct CallsByChannel(mpsc::UnboundedSender<Call>);
+
+/// How long a call may take if its caller does not give up before.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Transport for CallsByChannel {
+    fn call(&self, to: NodeId, request: Vec<u8>) -> Called<'_> {
+        Box::pin(async move {
+            let unreachable = |reason: String| TransportError::Unreachable { to, reason };
+            let (reply, replied) = oneshot::channel();
+            self.0.send((to, request, reply)).map_err(|_| unreachable("this node stops".into()))?;
+            match replied.await {
+                // An empty reply is how a node says that it does not take part yet.
+                Ok(Ok(answer)) if answer.is_empty() => Err(unreachable("not ready".into())),
+                Ok(Ok(answer)) => Ok(answer.into()),
+                Ok(Err(error)) => Err(unreachable(error.to_string())),
+                Err(_) => Err(unreachable("this node stops".into())),
+            }
+        })
+    }
+}
+
+/// Becomes a node of the cluster, and announces a new life.
+pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartError> {
+    let config = &parts.config;
+    let peer = bind_peer(&config.peer_listen)?;
+    let admin = bind_admin(&config.admin_listen)?;
+    let address_of = |listener: &std::net::TcpListener, listen: &Listen| {
+        listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: shown(listen), source })
+    };
+    let peer_address = address_of(&peer, &config.peer_listen)?;
+    let admin_address = address_of(&admin, &config.admin_listen)?;
+    let addresses = config.addresses(parts.client_address, peer_address, admin_address);
+
+    let mut dir = ClusterDir::open(&config.dir, &config.start)?;
+    let files = ClusterFiles::new(dir.path());
+    let plain = config.peer_plaintext || peer_address.ip().is_loopback();
+    let mut is_new = false;
+    let identity = match (dir.identity(), &config.start) {
+        (Some(identity), _) => identity.clone(),
+        (None, ClusterStart::Init { pool, shard_count }) => {
+            is_new = true;
+            let cluster = ClusterId(fresh_id());
+            let node = NodeId(1);
+            if !plain {
+                let authority = CertificateAuthority::found(cluster, parts.clock.now())?;
+                authority.save(&files)?;
+                let key = NodeKey::generate()?;
+                let now = parts.clock.now();
+                let pem = authority.issue(node, &key.public_key(), now, NODE_LIFETIME)?;
+                files.save_node(authority.pem(), &pem, &key)?;
+            }
+            let founding = Some(Founding { pool: pool.clone(), shard_count: *shard_count });
+            cluster_dir::Identity { cluster, node, addresses: addresses.clone(), founding }
+        }
+        (None, ClusterStart::Join { seeds, token }) => {
+            is_new = true;
+            let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+            let token = token.read().map_err(|error| StartError::NotAdmitted(error.to_string()))?;
+            join_by_seeds(&seeds, &token, config, &addresses, &files, plain).await?
+        }
+        (None, ClusterStart::Continue) => {
+            return Err(ClusterDirError::Nobody { dir: config.dir.clone() }.into());
+        }
+    };
+    let identity = cluster_dir::Identity { addresses: addresses.clone(), ..identity };
+    dir.establish(identity.clone())?;
+    let unix_ns = parts.clock.now().unix_ms.saturating_mul(1_000_000);
+    let incarnation = dir.begin_life(unix_ns)?;
+    let member = Member { node: identity.node, incarnation };
+    let cluster = identity.cluster;
+
+    let tls =
+        if files.has_node() { Some(Tls::load(files.clone(), parts.clock.now())?) } else { None };
+    let security = Arc::new(Security { tls, plaintext_anywhere: config.peer_plaintext });
+    let authority = CertificateAuthority::load(&files, parts.clock.now())?.map(Rc::new);
+    let peer_counters = Arc::new(PeerCounters::default());
+
+    let (inbox_sender, inbox) = mpsc::unbounded_channel();
+    let (handed_on_sender, handed_on) = mpsc::channel(HANDED_ON_MAX);
+    let control_plane_cell = Rc::new(std::cell::OnceCell::new());
+    let ears = Ears { inbox: inbox_sender, control_plane: Rc::clone(&control_plane_cell) };
+    let links = Links::start(
+        LinksConfig {
+            identity: Identity { cluster, member },
+            security: Arc::clone(&security),
+            counters: Arc::clone(&peer_counters),
+            seed: fresh_id(),
+        },
+        peer,
+        Rc::new(ears),
+        handed_on_sender,
+    )
+    .map_err(StartError::Thread)?;
+
+    let (calls, mut calls_to_make) = mpsc::unbounded_channel::<Call>();
+    let caller = links.clone();
+    tokio::task::spawn_local(async move {
+        while let Some((to, request, reply)) = calls_to_make.recv().await {
+            let links = caller.clone();
+            tokio::task::spawn_local(async move {
+                let mut reply = reply;
+                tokio::select! {
+                    answer = links.call(to, request.into(), CALL_TIMEOUT) => drop(reply.send(answer)),
+                    () = reply.closed() => {}
+                }
+            });
+        }
+    });
+
+    let path = dir.path().join("raft.redb");
+    let raft_identity = crate::control_plane::Identity { cluster, node: member.node };
+    let storage = if path.exists() {
+        Storage::open(&path, raft_identity, Writing::Thread)?
+    } else {
+        Storage::create(&path, raft_identity, Writing::Thread)?
+    };
+    let control_plane =
+        RaftControlPlane::start(storage, Arc::new(CallsByChannel(calls)), Settings::default())
+            .await?;
+    let control_plane = Arc::new(control_plane);
+    let _ = control_plane_cell.set(Arc::clone(&control_plane));
+
+    if let Some(founding) = &identity.founding
+        && member.node == NodeId(1)
+    {
+        found(&control_plane, cluster, founding, config, &addresses).await?;
+    } else if is_new {
+        // The seed that let this node in has the leader tell it everything.
+        links.set_roster(Roster::default());
+    }
+    let map = announce(parts, &links, &control_plane, member, &addresses, &identity).await?;
+    let pool = map.pool.clone();
+    let shard_count = map.shard_count();
+    let store_shards = parts.shards.geometry().shard_count;
+    if store_shards > u32::from(shard_count) {
+        return Err(StartError::TooManyStoreShards { store_shards, shard_count });
+    }
+
+    let (positions, recovered) = open_positions(parts, cluster, shard_count, incarnation.0)?;
+    tell_life(&control_plane, member, &addresses, &recovered).await?;
+
+    let lanes = u16::try_from(parts.workers.clamp(1, 4)).unwrap_or(1);
+    let replication = Arc::new(Replication::new(member, shard_count, &pool, lanes, positions));
+    let position_of = |shard: ShardId| recovered.get(&shard).copied().unwrap_or(Version::ZERO);
+    parts.shards.join_cluster(&replication, |store_shard| {
+        Replicas::new(store_shard, store_shards, shard_count, member, pool.ack, position_of)
+    });
+    tracing::info!(%cluster, node = %member.node, "part of the cluster");
+    Ok(Bootstrapped {
+        member,
+        cluster,
+        links,
+        control_plane,
+        replication,
+        inbox,
+        handed_on,
+        admin,
+        security,
+        authority,
+        peer_counters,
+        _dir: dir,
+    })
+}
+
+fn fresh_id() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds these from the operating system's randomness.
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn shown(listen: &Listen) -> String {
+    format!("{}:{}", listen.host.as_deref().unwrap_or("*"), listen.port)
+}
+
+fn resolve(listen: &Listen) -> io::Result<SocketAddr> {
+    let host = listen.host.as_deref().unwrap_or("0.0.0.0");
+    let mut addresses = (host, listen.port).to_socket_addrs()?;
+    addresses.next().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn bind_peer(listen: &Listen) -> Result<std::net::TcpListener, StartError> {
+    resolve(listen)
+        .and_then(accept::bind)
+        .map_err(|source| StartError::Listen { address: shown(listen), source })
+}
+
+fn bind_admin(listen: &Listen) -> Result<std::net::TcpListener, StartError> {
+    resolve(listen)
+        .and_then(accept::bind)
+        .map_err(|source| StartError::Listen { address: shown(listen), source })
+}
+
+/// Makes this node the first of a new cluster, unless it is that already.
+async fn found(
+    control_plane: &RaftControlPlane,
+    cluster: ClusterId,
+    founding: &Founding,
+    config: &ClusterConfig,
+    addresses: &Addresses,
+) -> Result<(), StartError> {
+    match control_plane.found().await {
+        Ok(()) | Err(crate::control_plane::StartError::Founded) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if control_plane.watch().borrow().is_founded() || control_plane.voters().len() > 1 {
+        return Ok(());
+    }
+    let command = Command::Found {
+        cluster,
+        pool: founding.pool.clone(),
+        shard_count: founding.shard_count,
+        node: new_node(config, addresses),
+    };
+    match control_plane.propose(command, START_TIMEOUT).await? {
+        Outcome::Refused(cluster::map::Refusal::Founded { .. }) => Ok(()),
+        Outcome::Refused(refusal) => Err(StartError::Refused(refusal.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// This node as the map is to have it.
+pub(super) fn new_node(config: &ClusterConfig, addresses: &Addresses) -> NewNode {
+    NewNode {
+        addresses: addresses.clone(),
+        zone: config.zone.clone(),
+        weight: config.weight,
+        role: config.role,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Waits for a map that knows this node.
+async fn announce(
+    parts: &NodeParts,
+    links: &Links,
+    control_plane: &RaftControlPlane,
+    member: Member,
+    addresses: &Addresses,
+    _identity: &cluster_dir::Identity,
+) -> Result<Arc<ClusterMap>, StartError> {
+    let _ = (parts, addresses);
+    let mut maps = control_plane.watch();
+    let wait = async {
+        loop {
+            let map = maps.borrow_and_update().clone();
+            links.set_roster(roster(&map));
+            match map.nodes.get(&member.node) {
+                Some(node) if node.standing == Standing::Removed => {
+                    return Err(StartError::Refused(format!(
+                        "node {} was removed; start with a new directory to join again",
+                        member.node
+                    )));
+                }
+                Some(_) if map.is_founded() => return Ok(map),
+                _ => {}
+            }
+            if maps.changed().await.is_err() {
+                return Err(StartError::NoMap);
+            }
+        }
+    };
+    timeout(START_TIMEOUT, wait).await.unwrap_or(Err(StartError::NoMap))
+}
+
+/// Which nodes to connect to.
+pub(super) fn roster(map: &ClusterMap) -> Roster {
+    let mut roster = Roster::default();
+    for (&id, node) in &map.nodes {
+        if node.standing == Standing::Removed {
+            roster.removed.insert(id);
+        } else {
+            roster.peers.insert(id, node.addresses.peer.clone());
+        }
+    }
+    roster
+}
+
+/// Announces this life of the node.
+async fn tell_life(
+    control_plane: &RaftControlPlane,
+    member: Member,
+    addresses: &Addresses,
+    recovered: &BTreeMap<ShardId, Version>,
+) -> Result<(), StartError> {
+    let begun = Instant::now();
+    loop {
+        let command = Command::NodeUp {
+            node: member.node,
+            incarnation: member.incarnation,
+            addresses: addresses.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            recovered: recovered.clone(),
+        };
+        match control_plane.propose(command, Duration::from_secs(5)).await {
+            Ok(Outcome::Refused(refusal)) => return Err(StartError::Refused(refusal.to_string())),
+            Ok(_) => return Ok(()),
+            // A whole cluster that starts again has no majority before most of it is there.
+            Err(error) if begun.elapsed() > 5 * START_TIMEOUT => return Err(error.into()),
+            Err(error) => tracing::info!("waiting for the control plane: {error}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The positions beside the memory file, and those of the life before.
+fn open_positions(
+    parts: &NodeParts,
+    cluster: ClusterId,
+    shard_count: u16,
+    incarnation: u64,
+) -> Result<(Option<Positions>, BTreeMap<ShardId, Version>), StartError> {
+    let Some(file) = parts.shards.file() else { return Ok((None, BTreeMap::new())) };
+    let mut path = file.path().as_os_str().to_owned();
+    path.push(".positions");
+    let owner =
+        PositionsOwner { cache_id: parts.cache_id, cluster_id: u128::from(cluster.0), shard_count };
+    let (positions, found) = Positions::open_or_create(path.as_ref(), &owner, incarnation)?;
+    let mut recovered = BTreeMap::new();
+    if let (Found::Positions { .. }, true) = (&found, parts.is_warm) {
+        for (shard, position) in (0..).zip(positions.all()) {
+            if let Some(position) = position {
+                recovered.insert(ShardId(shard), Version::from_cas(position));
+            }
+        }
+    } else {
+        (0..shard_count).for_each(|shard| positions.forget(shard));
+    }
+    Ok((Some(positions), recovered))
+}
+
+/// Asks one seed after the other to be let in.
+async fn join_by_seeds(
+    seeds: &[String],
+    token: &str,
+    config: &ClusterConfig,
+    addresses: &Addresses,
+    files: &ClusterFiles,
+    plain: bool,
+) -> Result<cluster_dir::Identity, StartError> {
+    let token: JoinToken =
+        token.parse().map_err(|_| StartError::NotAdmitted("that is no join token".into()))?;
+    let security = Security { tls: None, plaintext_anywhere: config.peer_plaintext || plain };
+    let key = NodeKey::generate()?;
+    let details = JoinDetails { request: fresh_id(), node: new_node(config, addresses) };
+    let request = JoinRequest {
+        secret: token.secret(),
+        public_key: key.public_key().0,
+        details: postcard::to_stdvec(&details)
+            .map_err(|error| StartError::NotAdmitted(error.to_string()))?,
+    };
+    let mut said = Vec::new();
+    let mut seeds: std::collections::VecDeque<String> = seeds.iter().cloned().collect();
+    while let Some(seed) = seeds.pop_front() {
+        match ask_seed(&seed, &token, &security, &request).await {
+            Ok(JoinAnswer::Admitted { cluster, node, certificates, .. }) => {
+                if let Some(certificates) = certificates {
+                    files.save_node(&certificates.authority_pem, &certificates.node_pem, &key)?;
+                }
+                let addresses = addresses.clone();
+                return Ok(cluster_dir::Identity { cluster, node, addresses, founding: None });
+            }
+            Ok(JoinAnswer::Refused(reason)) => said.push(format!("{seed}: {reason}")),
+            Ok(JoinAnswer::Elsewhere(address)) if said.len() < 16 => {
+                said.push(format!("{seed}: ask {address}"));
+                seeds.push_back(address);
+            }
+            Ok(JoinAnswer::Elsewhere(_)) => {}
+            Err(error) => said.push(format!("{seed}: {error}")),
+        }
+    }
+    Err(StartError::NotAdmitted(said.join("; ")))
+}
+
+/// What a joiner says of itself.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct JoinDetails {
+    pub(super) request: u64,
+    pub(super) node: NewNode,
+}
+
+async fn ask_seed(
+    seed: &str,
+    token: &JoinToken,
+    security: &Security,
+    request: &JoinRequest,
+) -> Result<JoinAnswer, String> {
+    let (mut connection, _) = connect_to_join(seed, token, security)
+        .await
+        .map_err(|error: ConnectError| error.to_string())?;
+    join::ask(&mut connection, request).await.map_err(|error| error.to_string())
+}

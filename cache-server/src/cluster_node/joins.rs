@@ -1,0 +1,151 @@
+//! The thread that brings other nodes' copies to this one's.
+//!
+//! ```text
+//! what a joiner has ──> Join, the live stream begins ──> slices: what it lacks ──> what it has too much ──> Complete
+//!                       all on the lane of the shard, in this order, each slice under the shard's lock
+//! ```
+//!
+//! - The joiner applies what comes in the order in which it comes, and that is the order in which this node's
+//!   items had it: so its copy is right when the last has come, whatever was written meanwhile.
+//! - A slice is short, and between two the lock is free: clients hardly notice. A joiner that takes nothing is
+//!   waited for.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use cluster::Member;
+use cluster::shard::Input;
+use store::RangePlace;
+
+use super::control::stamps;
+use crate::clock::{Clock, boot_ns, pause};
+use crate::replication::wire::{KeyStamp, LaneMessage};
+use crate::replication::{Agenda, Replication, ReplicationCounters};
+use crate::shards::Shards;
+
+/// A joiner is waited for while this many bytes are on their way to it.
+const BACKLOG_BYTES_MAX: usize = 4 << 20;
+
+/// The thread.
+pub(super) struct Joins {
+    is_stopping: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Work {
+    shards: Arc<Shards>,
+    replication: Arc<Replication>,
+    clock: Clock,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl Joins {
+    /// Starts the thread; without one nobody joins, and that is logged.
+    pub(super) fn start(shards: Arc<Shards>, replication: Arc<Replication>, clock: Clock) -> Self {
+        let (sender, joiners) = mpsc::channel();
+        replication.set_joiners(sender);
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let work = Work { shards, replication, clock, is_stopping: Arc::clone(&is_stopping) };
+        let thread = thread::Builder::new().name("joins".into()).spawn(move || work.run(&joiners));
+        if let Err(error) = &thread {
+            tracing::error!("no copy can be brought in sync: {error}");
+        }
+        Self { is_stopping, thread: Mutex::new(thread.ok()) }
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the joins thread met a bug, please report it");
+        }
+    }
+}
+
+impl Work {
+    fn run(&self, joiners: &mpsc::Receiver<(Member, LaneMessage)>) {
+        while !self.is_stopping.load(Ordering::Acquire) {
+            match joiners.recv_timeout(Duration::from_millis(100)) {
+                Ok((member, LaneMessage::IHave { shard, items, .. })) => {
+                    self.bring_in(member, shard, &items);
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn bring_in(&self, member: Member, id: cluster::ShardId, items: &[KeyStamp]) {
+        let slot = self.shards.of_cluster_shard(id, self.replication.shard_count());
+        let mut has = stamps(items);
+        let mut agenda = Agenda::default();
+        let mut place = RangePlace::default();
+        let began = self.shards.with_replicas(
+            slot,
+            &mut agenda,
+            self.clock.now(),
+            boot_ns(),
+            |shard, replicas, context| {
+                replicas.step(shard, id, Input::StartJoin(member), context);
+                replicas.get(id).is_some_and(|replica| replica.joiners().contains(&member.node))
+            },
+        );
+        agenda.carry_out(&self.replication, None, |_, _| {});
+        if began != Some(true) {
+            return;
+        }
+        let (mut bytes, mut is_done) = (0, false);
+        while !is_done && !self.is_stopping.load(Ordering::Acquire) {
+            if self.replication.lanes().backlog_bytes(member.node) > BACKLOG_BYTES_MAX {
+                pause(Duration::from_millis(2));
+                continue;
+            }
+            let went_on = self.shards.with_replicas(
+                slot,
+                &mut agenda,
+                self.clock.now(),
+                boot_ns(),
+                |shard, replicas, context| {
+                    // Given up meanwhile: the connection was lost, or another leads.
+                    if !replicas.get(id).is_some_and(|it| it.joiners().contains(&member.node)) {
+                        return false;
+                    }
+                    match replicas.send_missing(shard, id, member.node, place, &mut has, context) {
+                        ControlFlow::Continue((next, sent)) => {
+                            place = next;
+                            bytes += sent;
+                        }
+                        ControlFlow::Break(sent) => {
+                            bytes += sent;
+                            is_done = true;
+                            let left = has.iter();
+                            let left = left.map(|(&key_hash, &stamp)| KeyStamp { key_hash, stamp });
+                            let left: Vec<KeyStamp> = left.collect();
+                            for part in left.chunks(4096) {
+                                let drop = LaneMessage::Drop(id, part.to_vec());
+                                replicas.say(member.node, &drop, context);
+                            }
+                            replicas.step(shard, id, Input::FinishJoin(member.node), context);
+                        }
+                    }
+                    true
+                },
+            );
+            agenda.carry_out(&self.replication, None, |_, _| {});
+            if went_on != Some(true) {
+                return;
+            }
+        }
+        let counters = &self.replication.counters;
+        ReplicationCounters::add(&counters.bytes_sent_to_joiners, bytes);
+        ReplicationCounters::add(&counters.joins_completed, 1);
+        tracing::debug!(shard = %id, node = %member.node, bytes, "copy sent");
+    }
+}

@@ -1,0 +1,665 @@
+//! The replicas of one store shard, under its lock: where the shard protocol meets items.
+//!
+//! ```text
+//!  store shard = cluster shards first .. first + n, each a `cluster::shard::Replica`
+//!
+//!  primary:  store changes ──> op ──> Replica::write ──> lanes          answers wait in `waiting`
+//!            acks ──> Replica::step ──> Committed ──> agenda: they may go
+//!  backup:   append ──> Replica::step ──> Apply ──> store ──> position
+//! ```
+//!
+//! - A cluster shard lies in one store shard, so one lock keeps items and protocol in step.
+//! - What a primary's store evicts or expires goes into the stream as well. What a backup's does is reported
+//!   to the primary, which lets go of that item too, so that copies stay equal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cluster::map::{ClusterMap, ShardConfig};
+use cluster::message::Message;
+use cluster::pool::Ack;
+use cluster::shard::{Effect, Entry, Input, Pending, Replica};
+use cluster::{Member, NodeId, Sequence, ShardId, Version};
+use eviction::KeyHash;
+use store::{
+    Applied, Departures, HashRange, Key, RangePlace, Replicated, Shard, SliceLimit, Timestamp,
+};
+
+use crate::replication::op::{Facts, Op, encode_flush, encode_put, encode_remove, encode_touch};
+use crate::replication::wire::{KeyStamp, LaneMessage};
+use crate::replication::{Agenda, Replication, Waiter};
+
+/// The cluster shards of one store shard, on this node.
+pub(crate) struct Replicas {
+    store_shard: u32,
+    first: u16,
+    /// How many top bits of a key's hash are its cluster shard.
+    bits: u32,
+    all: Box<[Tracked]>,
+    effects: Vec<Effect>,
+    departures: Departures,
+}
+
+/// A replica and what waits for it.
+pub(crate) struct Tracked {
+    pub(crate) replica: Replica,
+    pending: Pending,
+    waiting: VecDeque<(Sequence, Waiter)>,
+    /// Items that left this copy, and that the primary does not know of.
+    unsaid: Vec<KeyStamp>,
+    /// Whether another node was told what this copy, which counts for nothing, holds.
+    has_told: bool,
+    /// Whether this copy, which counts for nothing, was emptied.
+    is_dropped: bool,
+}
+
+/// What a call on replicas works with besides them: the same for a whole turn.
+pub(crate) struct Context<'a> {
+    /// What all threads share.
+    pub(crate) replication: &'a Replication,
+    /// What is to be done once the lock is released.
+    pub(crate) agenda: &'a mut Agenda,
+    /// The wall clock.
+    pub(crate) now: Timestamp,
+    /// The clock that grants are measured by.
+    pub(crate) boot_ns: u64,
+}
+
+/// Whether this node may carry out a request on a key now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It may.
+    Granted,
+    /// Another node leads the shard.
+    Elsewhere(NodeId),
+    /// Nobody does, or this node does not yet, or cannot be certain that it still does.
+    Nobody,
+    /// Too few copies are in sync for a write.
+    TooFewCopies,
+}
+
+impl Tracked {
+    /// Whether this copy is in sync or about to be.
+    fn counts(&self) -> bool {
+        self.replica.is_in_sync() || self.replica.is_joining()
+    }
+}
+
+impl Replicas {
+    /// The cluster shards of store shard `store_shard` of `store_shards`, none of which this node holds yet.
+    /// `recovered` says where a shard's log stood in an earlier life.
+    pub(crate) fn new(
+        store_shard: u32,
+        store_shards: u32,
+        shard_count: u16,
+        me: Member,
+        ack: Ack,
+        recovered: impl Fn(ShardId) -> Version,
+    ) -> Self {
+        let each = u32::from(shard_count) / store_shards;
+        assert!(each > 0, "there are at least as many cluster shards as store shards");
+        let first = u16::try_from(store_shard * each).expect("below the number of cluster shards");
+        let last = first + (u16::try_from(each).expect("no more than there are") - 1);
+        let tracked = |id| Tracked {
+            replica: Replica::new(ShardId(id), me, ack, recovered(ShardId(id))),
+            pending: Pending::default(),
+            waiting: VecDeque::new(),
+            unsaid: Vec::new(),
+            has_told: false,
+            is_dropped: false,
+        };
+        Self {
+            store_shard,
+            first,
+            bits: shard_count.trailing_zeros(),
+            all: (first..=last).map(tracked).collect(),
+            effects: Vec::new(),
+            departures: Departures::default(),
+        }
+    }
+
+    fn index_of_hash(&self, hash: KeyHash) -> usize {
+        let top = usize::try_from(hash.0 >> (u64::BITS - self.bits)).unwrap_or(usize::MAX);
+        top - usize::from(self.first)
+    }
+
+    fn index_of(&self, shard: ShardId) -> Option<usize> {
+        let index = usize::from(shard.0).checked_sub(usize::from(self.first))?;
+        (index < self.all.len()).then_some(index)
+    }
+
+    /// The hashes of a cluster shard's keys.
+    fn range_of(&self, index: usize) -> HashRange {
+        let top = u32::from(self.first) + u32::try_from(index).unwrap_or(u32::MAX);
+        HashRange::with_top_bits(top, self.bits)
+    }
+
+    /// The replica of a cluster shard of this store shard.
+    pub(crate) fn get(&self, shard: ShardId) -> Option<&Replica> {
+        self.index_of(shard).map(|index| &self.all[index].replica)
+    }
+
+    /// Which shards lie here.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let first = self.first;
+        (0..self.all.len()).map(move |index| ShardId(first + u16::try_from(index).unwrap_or(0)))
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.all.iter().map(|tracked| &tracked.replica)
+    }
+
+    /// Whether a request on the key with this hash may be carried out here.
+    #[inline]
+    pub(crate) fn access(&self, hash: KeyHash, writes: bool, context: &Context<'_>) -> Access {
+        let replica = &self.all[self.index_of_hash(hash)].replica;
+        let replication = context.replication;
+        if !replica.is_serving() {
+            return match replica.config().primary {
+                Some(node) if node != replication.me().node => Access::Elsewhere(node),
+                _ => Access::Nobody,
+            };
+        }
+        if writes && !replica.takes_writes(replication.in_sync_min()) {
+            return Access::TooFewCopies;
+        }
+        // Also a write is a read: it answers by what is there.
+        if replication.reads_need_lease()
+            && !replica.may_read(&replication.leases().at(context.boot_ns))
+        {
+            return Access::Nobody;
+        }
+        Access::Granted
+    }
+
+    /// The cas of the next write of a key. To be asked where access was granted.
+    #[inline]
+    pub(crate) fn next_cas(&self, hash: KeyHash) -> u64 {
+        self.all[self.index_of_hash(hash)].replica.next_version().cas()
+    }
+
+    /// The store has changed `key`, as its primary: tells the other copies what it left. Returns what an
+    /// answer has to wait for.
+    ///
+    /// `value_stays` says that the change was not one of the value.
+    pub(crate) fn changed(
+        &mut self,
+        shard: &mut Shard,
+        key: &Key<'_>,
+        value_stays: bool,
+        context: &mut Context<'_>,
+    ) -> Option<Sequence> {
+        let index = self.index_of_hash(key.hash());
+        let op = op_of(shard, key, value_stays, context.now);
+        let sequence = self.order(index, shard, Some(key.hash()), op, context);
+        (self.all[index].replica.committed() < sequence).then_some(sequence)
+    }
+
+    /// What whoever sees this key has to wait for.
+    #[inline]
+    pub(crate) fn awaited(&self, hash: KeyHash) -> Option<Sequence> {
+        self.all[self.index_of_hash(hash)].pending.of(hash.0)
+    }
+
+    /// Has `waiter` told once the write `sequence` of the key's shard is committed, or never will be.
+    pub(crate) fn wait(&mut self, hash: KeyHash, sequence: Sequence, waiter: Waiter) {
+        let index = self.index_of_hash(hash);
+        self.wait_at(index, sequence, waiter);
+    }
+
+    fn wait_at(&mut self, index: usize, sequence: Sequence, waiter: Waiter) {
+        let waiting = &mut self.all[index].waiting;
+        let at = waiting.partition_point(|&(other, _)| other <= sequence);
+        waiting.insert(at, (sequence, waiter));
+    }
+
+    /// Removes every item of the shards that this node leads. Calls `wait` for each write that is not
+    /// committed at once; what it returns is told when it is.
+    pub(crate) fn flush_led(
+        &mut self,
+        shard: &mut Shard,
+        context: &mut Context<'_>,
+        mut waiter: impl FnMut() -> Waiter,
+    ) {
+        for index in 0..self.all.len() {
+            if !self.all[index].replica.is_serving() {
+                continue;
+            }
+            remove_all(shard, &self.range_of(index), context.now);
+            let sequence = self.order(index, shard, None, encode_flush(), context);
+            if self.all[index].replica.committed() < sequence {
+                self.wait_at(index, sequence, waiter());
+            }
+        }
+    }
+
+    /// The same, and nobody waits for it.
+    pub(crate) fn flush_led_unawaited(&mut self, shard: &mut Shard, context: &mut Context<'_>) {
+        for index in 0..self.all.len() {
+            if self.all[index].replica.is_serving() {
+                remove_all(shard, &self.range_of(index), context.now);
+                self.order(index, shard, None, encode_flush(), context);
+            }
+        }
+    }
+
+    /// Tells backups which keys were read here since the last call.
+    pub(crate) fn tell_uses(&mut self, shard: &mut Shard, context: &mut Context<'_>) {
+        let mut uses = Vec::new();
+        shard.take_uses(&mut uses);
+        uses.sort_unstable_by_key(|hash| hash.0);
+        uses.dedup();
+        // The hashes are in order, and so are those of one cluster shard together.
+        let index_of = |hash: &KeyHash| self.index_of_hash(*hash);
+        for of_one in uses.chunk_by(|a, b| index_of(a) == index_of(b)) {
+            let replica = &self.all[index_of(&of_one[0])].replica;
+            if !replica.is_serving() {
+                continue;
+            }
+            let hashes: Vec<u64> = of_one.iter().map(|hash| hash.0).collect();
+            let used = LaneMessage::Used(replica.id(), hashes);
+            let me = context.replication.me();
+            let others: Vec<NodeId> = replica.config().in_sync.iter().map(|it| it.node).collect();
+            for node in others.into_iter().filter(|&node| node != me.node) {
+                self.say(node, &used, context);
+            }
+        }
+    }
+
+    /// Removes the items of one copy that this node is not to hold any more, and that others hold. Returns
+    /// where to go on.
+    pub(crate) fn drop_leftovers(
+        &mut self,
+        shard: &mut Shard,
+        map: &ClusterMap,
+        from: RangePlace,
+        context: &mut Context<'_>,
+    ) -> Option<RangePlace> {
+        let me = context.replication.me().node;
+        let _ = from;
+        for index in 0..self.all.len() {
+            let replica = &self.all[index].replica;
+            let Some(place) = map.place(replica.id()) else { continue };
+            let config = &place.config;
+            let is_held = config.in_sync.iter().any(|&it| map.current(it.node) == Some(it));
+            let is_wanted = place.targets.contains(&me)
+                || config.in_sync.iter().any(|it| it.node == me)
+                || self.all[index].counts();
+            if is_wanted || !is_held || self.all[index].is_dropped {
+                continue;
+            }
+            context.replication.forget_position(replica.id());
+            remove_all(shard, &self.range_of(index), context.now);
+            self.all[index].is_dropped = true;
+        }
+        None
+    }
+
+    /// Advances a replica by one input and does what follows.
+    pub(crate) fn step(
+        &mut self,
+        shard: &mut Shard,
+        id: ShardId,
+        input: Input,
+        context: &mut Context<'_>,
+    ) {
+        let Some(index) = self.index_of(id) else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        let grants = context.replication.leases().at(context.boot_ns);
+        let tracked = &mut self.all[index];
+        let was_joining = tracked.replica.is_joining();
+        tracked.replica.step(input, &grants, &mut effects);
+        if tracked.counts() {
+            tracked.is_dropped = false;
+        }
+        if tracked.replica.is_joining() && !was_joining {
+            context.replication.forget_position(id);
+        }
+        self.carry_out(index, shard, &mut effects, context);
+        self.effects = effects;
+        let tracked = &mut self.all[index];
+        if was_joining && tracked.replica.is_in_sync() {
+            context.replication.note_position(id, tracked.replica.last());
+        }
+        if !tracked.unsaid.is_empty() {
+            self.say_unsaid(index, context);
+        }
+        self.pass_departures_on(shard, context);
+    }
+
+    /// What the map says of a shard.
+    pub(crate) fn configure(
+        &mut self,
+        shard: &mut Shard,
+        id: ShardId,
+        config: ShardConfig,
+        context: &mut Context<'_>,
+    ) {
+        self.step(shard, id, Input::Configured(config), context);
+    }
+
+    /// A message that is not of the shard protocol. Those of joins that the primary has to answer are
+    /// returned.
+    pub(crate) fn hear(
+        &mut self,
+        shard: &mut Shard,
+        from: Member,
+        message: LaneMessage,
+        context: &mut Context<'_>,
+    ) {
+        match message {
+            LaneMessage::Shard(id, message) => {
+                self.step(shard, id, Input::Received { from, message }, context);
+            }
+            LaneMessage::Departed(id, item) => {
+                let Some(index) = self.index_of(id) else { return };
+                if self.all[index].replica.is_serving() {
+                    shard.remove_if_cas(KeyHash(item.key_hash), item.stamp, context.now);
+                    self.pass_departures_on(shard, context);
+                }
+            }
+            LaneMessage::Used(id, hashes) => {
+                let leads = |replica: &Replica| replica.config().primary == Some(from.node);
+                if self.get(id).is_some_and(leads) {
+                    for hash in hashes {
+                        shard.note_use(KeyHash(hash), context.now);
+                    }
+                }
+            }
+            LaneMessage::WhatHaveYou(id, epoch) => {
+                let Some(index) = self.index_of(id) else { return };
+                let range = self.range_of(index);
+                self.all[index].has_told = true;
+                self.all[index].unsaid.clear();
+                let mut items = Vec::new();
+                walk_all(shard, &range, context.now, |hash, stamp| {
+                    items.push(KeyStamp { key_hash: hash.0, stamp });
+                });
+                let answer = LaneMessage::IHave { shard: id, epoch, is_all: true, items };
+                self.say(from.node, &answer, context);
+            }
+            LaneMessage::Item(id, op) => {
+                let Some(index) = self.index_of(id) else { return };
+                if self.all[index].replica.is_joining() {
+                    apply(shard, &self.range_of(index), &op, context.now);
+                    self.pass_departures_on(shard, context);
+                }
+            }
+            LaneMessage::Drop(id, items) => {
+                if self.get(id).is_some_and(Replica::is_joining) {
+                    for item in items {
+                        drop_item(shard, item, context.now);
+                    }
+                }
+            }
+            LaneMessage::IHave { .. } => debug_assert!(false, "joins.rs takes these"),
+        }
+    }
+
+    /// What a joiner lacks of a shard that this node leads, from `place` on: each is sent to it. Returns
+    /// where to go on.
+    pub(crate) fn send_missing(
+        &mut self,
+        shard: &mut Shard,
+        id: ShardId,
+        to: NodeId,
+        place: RangePlace,
+        has: &mut BTreeMap<u64, u64>,
+        context: &mut Context<'_>,
+    ) -> ControlFlow<u64, (RangePlace, u64)> {
+        const SLICE: SliceLimit = SliceLimit { entries: 256, value_bytes: 256 << 10 };
+        let Some(index) = self.index_of(id) else { return ControlFlow::Break(0) };
+        let range = self.range_of(index);
+        let Some(lane) = context.replication.lanes().get(to, self.store_shard) else {
+            return ControlFlow::Break(0);
+        };
+        let mut sent_bytes = 0;
+        let next = shard.walk_range(&range, place, SLICE, context.now, |met| {
+            let fingerprint = met.fingerprint();
+            if has.remove(&met.hash.0) == Some(fingerprint) {
+                return;
+            }
+            let facts = facts_of(&met.item);
+            let value = &met.item.value;
+            let op = encode_put(met.key, &facts, value.pieces(), value.len());
+            sent_bytes += op.len() as u64;
+            lane.push(|to| LaneMessage::Item(id, op).encode(to));
+        });
+        context.agenda.flush_later(lane);
+        match next {
+            Some(next) => ControlFlow::Continue((next, sent_bytes)),
+            None => ControlFlow::Break(sent_bytes),
+        }
+    }
+
+    /// Sends a message about one of the shards here.
+    pub(crate) fn say(&self, to: NodeId, message: &LaneMessage, context: &mut Context<'_>) {
+        if let Some(lane) = context.replication.lanes().get(to, self.store_shard)
+            && lane.push(|to| message.encode(to))
+        {
+            context.agenda.flush_later(lane);
+        }
+    }
+
+    /// What left the store by itself since the last call: into the stream where this node leads, to the
+    /// primary elsewhere.
+    pub(crate) fn pass_departures_on(&mut self, shard: &mut Shard, context: &mut Context<'_>) {
+        // What is ordered below changes no item, so nothing departs meanwhile.
+        if !shard.has_departures() {
+            return;
+        }
+        let mut departures = std::mem::take(&mut self.departures);
+        shard.take_departures(&mut departures);
+        for departure in departures.iter() {
+            let index = self.index_of_hash(departure.hash);
+            let tracked = &mut self.all[index];
+            if tracked.replica.is_serving() {
+                self.order(index, shard, None, encode_remove(departure.key), context);
+                continue;
+            }
+            let item = KeyStamp { key_hash: departure.hash.0, stamp: departure.cas };
+            if tracked.counts() {
+                tracked.unsaid.push(item);
+                self.say_unsaid(index, context);
+            } else if tracked.has_told {
+                tracked.unsaid.push(item);
+            }
+        }
+        self.departures = departures;
+    }
+
+    /// Sends the primary word of items that left this copy.
+    fn say_unsaid(&mut self, index: usize, context: &mut Context<'_>) {
+        let tracked = &mut self.all[index];
+        if tracked.replica.is_primary() || !tracked.counts() {
+            return;
+        }
+        let (id, primary) = (tracked.replica.id(), tracked.replica.config().primary);
+        let unsaid = std::mem::take(&mut tracked.unsaid);
+        let Some(primary) = primary.filter(|&node| node != context.replication.me().node) else {
+            return;
+        };
+        for item in unsaid {
+            self.say(primary, &LaneMessage::Departed(id, item), context);
+        }
+    }
+
+    /// Puts a write that the store has carried out into the stream.
+    fn order(
+        &mut self,
+        index: usize,
+        shard: &mut Shard,
+        awaited_by: Option<KeyHash>,
+        op: Bytes,
+        context: &mut Context<'_>,
+    ) -> Sequence {
+        let mut effects = std::mem::take(&mut self.effects);
+        let tracked = &mut self.all[index];
+        let version = tracked.replica.write(op, &mut effects);
+        context.replication.note_position(tracked.replica.id(), version);
+        let sequence = version.sequence();
+        if let Some(hash) = awaited_by
+            && tracked.replica.committed() < sequence
+        {
+            tracked.pending.wrote(hash.0, sequence);
+        }
+        self.carry_out(index, shard, &mut effects, context);
+        self.effects = effects;
+        sequence
+    }
+
+    fn carry_out(
+        &mut self,
+        index: usize,
+        shard: &mut Shard,
+        effects: &mut Vec<Effect>,
+        context: &mut Context<'_>,
+    ) {
+        let range = self.range_of(index);
+        let tracked = &mut self.all[index];
+        let id = tracked.replica.id();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } => {
+                    send(self.store_shard, id, to, &message, context);
+                }
+                Effect::Apply(Entry { version, op }) => {
+                    apply(shard, &range, &op, context.now);
+                    if tracked.replica.is_in_sync() {
+                        context.replication.note_position(id, version);
+                    }
+                }
+                Effect::Committed(through) => {
+                    tracked.pending.committed(through);
+                    while let Some(&(sequence, waiter)) = tracked.waiting.front()
+                        && sequence <= through
+                    {
+                        tracked.waiting.pop_front();
+                        context.agenda.tell(waiter, true);
+                    }
+                }
+                Effect::Propose(change) => context.replication.propose(change),
+                Effect::Serves => {
+                    tracing::info!(shard = %id, epoch = %tracked.replica.config().epoch, "serves");
+                    context.agenda.has_news();
+                }
+                Effect::Deposed => {
+                    let epoch = tracked.replica.config().epoch;
+                    tracing::info!(shard = %id, %epoch, "leads no more");
+                    tracked.pending.clear();
+                    for (_, waiter) in tracked.waiting.drain(..) {
+                        context.agenda.tell(waiter, false);
+                    }
+                    context.agenda.has_news();
+                }
+            }
+        }
+    }
+}
+
+fn send(store_shard: u32, id: ShardId, to: NodeId, message: &Message, context: &mut Context<'_>) {
+    if let Some(lane) = context.replication.lanes().get(to, store_shard)
+        && lane.push(|to| crate::replication::wire::encode_shard(to, id, message))
+    {
+        context.agenda.flush_later(lane);
+    }
+}
+
+/// What a write has left of a key.
+fn op_of(shard: &mut Shard, key: &Key<'_>, value_stays: bool, now: Timestamp) -> Bytes {
+    let Some(item) = shard.peek(key, now) else { return encode_remove(key.bytes()) };
+    let facts = facts_of(&item);
+    if value_stays {
+        encode_touch(key.bytes(), &facts)
+    } else {
+        encode_put(key.bytes(), &facts, item.value.pieces(), item.value.len())
+    }
+}
+
+fn facts_of(item: &store::Item<'_>) -> Facts {
+    Facts {
+        client_flags: item.client_flags,
+        deadline: item.deadline,
+        cas: item.cas,
+        stale: item.stale,
+        win_sent: item.win_sent,
+    }
+}
+
+/// Makes the store hold what a write left elsewhere.
+fn apply(shard: &mut Shard, range: &HashRange, op: &[u8], now: Timestamp) {
+    match Op::decode(op) {
+        Ok(Op::Put { key, facts, value }) => {
+            let new = Replicated {
+                client_flags: facts.client_flags,
+                deadline: facts.deadline,
+                cas: facts.cas,
+                stale: facts.stale,
+                win_sent: facts.win_sent,
+                value: &[value],
+            };
+            let key = Key::new(key);
+            match shard.apply_put(&key, &new, now) {
+                Applied::Stored | Applied::Expired => {}
+                Applied::TooLarge | Applied::NoRoom => {
+                    tracing::warn!("a copy has no room for an item of {} bytes", value.len());
+                }
+            }
+        }
+        Ok(Op::Touch { key, facts }) => {
+            let key = Key::new(key);
+            let marks = (facts.stale, facts.win_sent);
+            shard.apply_touch(&key, facts.cas, facts.deadline, marks, now);
+        }
+        Ok(Op::Remove { key }) => {
+            shard.apply_remove(&Key::new(key), now);
+        }
+        Ok(Op::Flush) => remove_all(shard, range, now),
+        Err(error) => tracing::error!("{error}"),
+    }
+}
+
+fn remove_all(shard: &mut Shard, range: &HashRange, now: Timestamp) {
+    let mut place = Some(RangePlace::default());
+    while let Some(from) = place {
+        place = shard.remove_range(range, from, u32::MAX, now);
+    }
+}
+
+fn walk_all(
+    shard: &mut Shard,
+    range: &HashRange,
+    now: Timestamp,
+    mut visit: impl FnMut(KeyHash, u64),
+) {
+    let mut place = Some(RangePlace::default());
+    while let Some(from) = place {
+        place = shard.walk_range(range, from, SliceLimit::NONE, now, |met| {
+            visit(met.hash, met.fingerprint());
+        });
+    }
+}
+
+/// Removes an item that another copy has not, unless it is another item by now.
+fn drop_item(shard: &mut Shard, item: KeyStamp, now: Timestamp) {
+    let mut cas = None;
+    walk_all_of(shard, KeyHash(item.key_hash), now, |fingerprint, its_cas| {
+        if fingerprint == item.stamp {
+            cas = Some(its_cas);
+        }
+    });
+    if let Some(cas) = cas {
+        shard.remove_if_cas(KeyHash(item.key_hash), cas, now);
+        // It was never the primary's: nobody needs to be told.
+        shard.take_departures(&mut Departures::default());
+    }
+}
+
+fn walk_all_of(shard: &mut Shard, hash: KeyHash, now: Timestamp, mut visit: impl FnMut(u64, u64)) {
+    let range = HashRange::of(hash);
+    shard.walk_range(&range, RangePlace::default(), SliceLimit::NONE, now, |met| {
+        visit(met.fingerprint(), met.item.cas);
+    });
+}

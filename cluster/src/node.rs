@@ -1,0 +1,550 @@
+//! `Node`: what one node of a cluster does about its peers and its shards; composes grants, failure detection
+//! and decisions.
+//!
+//! ```text
+//! beacons, answers, map, ticks ──> Node::step ──> what to send, which grants stand
+//! each replica, now and then   ──> Node::attend ──> inputs for it: campaign, lead on without, hand over, ...
+//! the map, where Raft leads    ──> steer ──> commands: targets, first primaries, recovery after a total loss
+//! ```
+//!
+//! - A replica is only ever told to do what it would refuse if it were wrong: what is decided here decides how
+//!   soon things happen, not whether they are right.
+//! - Whatever may be lost is decided anew, at intervals, until it is no longer needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Intervals;
+use crate::failure_detector::{FailureDetector, Suspicion};
+use crate::grant::{Beacon, GrantAnswer, Granted, Held};
+use crate::map::{ClusterMap, Command, Reconfigure, Role, ShardConfig, ShardPlace, Standing};
+use crate::pool::OnTotalLoss;
+use crate::shard::{self, Replica};
+use crate::{Instant, Member, NodeId, ShardId, Version, placement};
+
+/// The same thing is not asked of a replica again within this time.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Shards handed over at once by one node: each pauses for about a round of the control plane.
+const HANDOVERS_MAX: usize = 16;
+/// Copies brought in sync at once by one node.
+const JOINS_MAX: usize = 16;
+/// A join that came to nothing is given up after this time.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a node hears.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed; to be called every [`Intervals::beacon`] or more often. The longest time that one
+    /// of the workers has shown no progress for.
+    Tick {
+        /// That time in milliseconds.
+        worker_silent_ms: u32,
+    },
+    /// A peer says that it lives.
+    Beacon(Beacon),
+    /// A peer answers this node's beacon.
+    Answer(GrantAnswer),
+    /// The map changed, and every replica was told.
+    Map(Arc<ClusterMap>),
+}
+
+/// What a node asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send this beacon.
+    Beacon {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        beacon: Beacon,
+    },
+    /// From now on this node is bound towards a peer. To be made known before the answer is sent.
+    Bound {
+        /// Whom.
+        peer: NodeId,
+        /// Until when.
+        until: Instant,
+    },
+    /// Send this answer to a beacon.
+    Answer {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        answer: GrantAnswer,
+    },
+    /// A peer's grant can be relied on.
+    Held {
+        /// Whose.
+        member: Member,
+        /// Until when.
+        until: Instant,
+    },
+    /// What became of a peer, for the log; every replica should be attended to.
+    Suspicion(Suspicion),
+}
+
+/// What a replica is to be told, and what its driver has to do for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// This input.
+    Step(shard::Input),
+    /// Bring this node's copy to the primary's: ask it what it has, then [`shard::Input::StartJoin`].
+    Join(Member),
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    me: Member,
+    intervals: Intervals,
+    map: Arc<ClusterMap>,
+    granted: Granted,
+    held: Held,
+    detector: FailureDetector,
+    /// Peers that are overdue, and since when.
+    overdue: BTreeMap<NodeId, Instant>,
+    next_beacon_at: Instant,
+    /// What was asked of a replica, and when: not to be asked again at once.
+    asked: BTreeMap<(ShardId, u8), Instant>,
+    /// Shards withheld, with the primary that is.
+    withheld: BTreeMap<ShardId, NodeId>,
+    handing_over: BTreeMap<ShardId, Instant>,
+    joining: BTreeMap<(ShardId, NodeId), Instant>,
+    is_leaving: bool,
+}
+
+const CAMPAIGN: u8 = 0;
+const RETRY: u8 = 1;
+const CHANGE: u8 = 2;
+
+impl Node {
+    /// A node that knows nobody yet.
+    pub fn new(me: Member, intervals: Intervals) -> Self {
+        Self {
+            me,
+            map: Arc::new(ClusterMap::default()),
+            granted: Granted::new(me, &intervals),
+            held: Held::new(me, &intervals),
+            detector: FailureDetector::new(&intervals),
+            intervals,
+            overdue: BTreeMap::new(),
+            next_beacon_at: Instant::ZERO,
+            asked: BTreeMap::new(),
+            withheld: BTreeMap::new(),
+            handing_over: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            is_leaving: false,
+        }
+    }
+
+    /// This node in this life.
+    pub fn me(&self) -> Member {
+        self.me
+    }
+
+    /// From now on shards are handed over to whoever is in sync: the process is about to end.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// Whether a peer is thought to be alive.
+    pub fn is_alive(&self, peer: NodeId) -> bool {
+        peer == self.me.node || !self.overdue.contains_key(&peer)
+    }
+
+    /// For how long a peer has been overdue.
+    pub fn overdue_for(&self, peer: NodeId, now: Instant) -> Option<Duration> {
+        self.overdue.get(&peer).map(|&since| now.since(since))
+    }
+
+    /// Joins under way: the shard, and who joins.
+    pub fn joins(&self) -> impl Iterator<Item = (ShardId, NodeId)> {
+        self.joining.keys().copied()
+    }
+
+    /// Advances by one input and appends to `effects` what the driver must do, in this order.
+    pub fn step(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
+        let mut suspicions = Vec::new();
+        match input {
+            Input::Tick { worker_silent_ms } => {
+                self.detector.tick(now, &mut suspicions);
+                if now >= self.next_beacon_at {
+                    self.next_beacon_at = now.after(self.intervals.beacon);
+                    self.send_beacons(now, worker_silent_ms, effects);
+                }
+            }
+            Input::Beacon(beacon) => {
+                let peer = beacon.from.node;
+                self.detector.on_beacon(now, &beacon, &mut suspicions);
+                if let Some(answer) = self.granted.on_beacon(now, &beacon) {
+                    let until = self.granted.binds_until(peer);
+                    effects.push(Effect::Bound { peer, until });
+                    effects.push(Effect::Answer { to: peer, answer });
+                }
+            }
+            Input::Answer(answer) => {
+                self.held.on_answer(now, &answer);
+                self.tell_held(answer.from, effects);
+            }
+            Input::Map(map) => self.take_map(now, map, effects),
+        }
+        for suspicion in suspicions {
+            match suspicion {
+                Suspicion::PeerOverdue { peer, .. } => self.overdue.insert(peer, now),
+                Suspicion::PeerBack { peer } => self.overdue.remove(&peer),
+            };
+            effects.push(Effect::Suspicion(suspicion));
+        }
+    }
+
+    fn send_beacons(&self, now: Instant, worker_silent_ms: u32, effects: &mut Vec<Effect>) {
+        for to in self.peers() {
+            let beacon = Beacon {
+                from: self.me,
+                sent_at: now,
+                worker_silent_ms,
+                map_revision: self.map.revision,
+            };
+            effects.push(Effect::Beacon { to, beacon });
+        }
+    }
+
+    fn peers(&self) -> impl Iterator<Item = NodeId> {
+        let me = self.me.node;
+        self.map
+            .nodes
+            .iter()
+            .filter(move |(id, node)| **id != me && node.standing != Standing::Removed)
+            .map(|(&id, _)| id)
+    }
+
+    fn take_map(&mut self, now: Instant, map: Arc<ClusterMap>, effects: &mut Vec<Effect>) {
+        self.map = map;
+        let peers: Vec<NodeId> = self.peers().collect();
+        self.overdue.retain(|peer, _| peers.contains(peer));
+        self.detector.watch(now, peers.iter().copied());
+        for &peer in &peers {
+            if let Some(member) = self.map.current(peer) {
+                self.tell_held(member, effects);
+            }
+        }
+    }
+
+    fn tell_held(&self, member: Member, effects: &mut Vec<Effect>) {
+        let until = self.held.until(member, self.map.revision);
+        effects.push(Effect::Held { member, until });
+    }
+
+    /// The replica has promised itself to somebody else than its primary, or no more: no grant is renewed
+    /// meanwhile. To be called for every replica before grants are renewed; [`Node::attend`] does.
+    pub fn note_seal(&mut self, replica: &Replica) {
+        let shard = replica.id();
+        let withheld = replica.withholds_from();
+        if let Some(&peer) = self.withheld.get(&shard)
+            && withheld != Some(peer)
+        {
+            self.withheld.remove(&shard);
+            self.granted.resume(peer, shard, self.map.revision);
+        }
+        if let Some(peer) = withheld
+            && self.withheld.insert(shard, peer).is_none()
+        {
+            self.granted.withhold(peer, shard);
+        }
+    }
+
+    /// Whether any shard is withheld from `peer`.
+    pub fn withholds_from(&self, peer: NodeId) -> bool {
+        self.withheld.values().any(|&withheld| withheld == peer)
+    }
+
+    /// Whether the same was asked of the shard a moment ago; if not, it is now.
+    fn was_asked(&mut self, now: Instant, shard: ShardId, what: u8) -> bool {
+        let again_after = AGAIN_AFTER;
+        match self.asked.get(&(shard, what)) {
+            Some(&at) if now.since(at) < again_after => true,
+            _ => {
+                self.asked.insert((shard, what), now);
+                false
+            }
+        }
+    }
+
+    /// Looks at a replica: what it is to be told now.
+    pub fn attend(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) {
+        self.note_seal(replica);
+        let map = Arc::clone(&self.map);
+        let Some(place) = map.place(replica.id()) else { return };
+        if replica.is_primary() {
+            self.attend_primary(now, replica, place, tasks);
+        } else if replica.is_in_sync() {
+            self.attend_backup(now, replica, place, tasks);
+        }
+        if replica.has_open_business() && !self.was_asked(now, replica.id(), RETRY) {
+            tasks.push(Task::Step(shard::Input::Retry));
+        }
+    }
+
+    /// Whether a member of an in-sync set is lost: its process is another by now, or it is overdue.
+    fn is_lost(&self, member: Member) -> bool {
+        member != self.me
+            && (!self.is_alive(member.node) || self.map.current(member.node) != Some(member))
+    }
+
+    fn attend_backup(
+        &mut self,
+        now: Instant,
+        replica: &Replica,
+        place: &ShardPlace,
+        tasks: &mut Vec<Task>,
+    ) {
+        let config = replica.config();
+        let Some(primary) = config.primary.filter(|&node| node != self.me.node) else { return };
+        let Some(member) = config.in_sync.iter().find(|member| member.node == primary) else {
+            return;
+        };
+        if !self.is_lost(*member) || !self.granted.ran_out(primary, now) {
+            return;
+        }
+        // Those who would be better primaries go first.
+        let rank = self.rank(config, place, primary);
+        let since = self.overdue.get(&primary).copied().unwrap_or(Instant::ZERO);
+        let delay = self.intervals.takeover_delay(rank);
+        if now.since(since) >= delay && !self.was_asked(now, replica.id(), CAMPAIGN) {
+            tasks.push(Task::Step(shard::Input::Campaign));
+        }
+    }
+
+    /// How many of the in-sync set should lead rather than this node.
+    fn rank(&self, config: &ShardConfig, place: &ShardPlace, primary: NodeId) -> u32 {
+        let wish = |node: NodeId| {
+            let at = place.targets.iter().position(|&target| target == node);
+            (at.unwrap_or(usize::MAX), node)
+        };
+        let mine = wish(self.me.node);
+        let better = config.in_sync.iter().filter(|&&member| {
+            member.node != primary
+                && member.node != self.me.node
+                && !self.is_lost(member)
+                && wish(member.node) < mine
+        });
+        u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    fn attend_primary(
+        &mut self,
+        now: Instant,
+        replica: &Replica,
+        place: &ShardPlace,
+        tasks: &mut Vec<Task>,
+    ) {
+        let shard = replica.id();
+        let config = replica.config().clone();
+        self.handing_over.remove(&shard);
+        let lost = config.in_sync.iter().find(|&&member| self.is_lost(member));
+        if let Some(lost) = lost {
+            if !self.was_asked(now, shard, CHANGE) {
+                tasks.push(Task::Step(shard::Input::MemberLost(lost.node)));
+            }
+            return;
+        }
+        self.tend_joins(now, replica, tasks);
+        if !replica.is_serving() {
+            return;
+        }
+        if self.is_leaving {
+            return self.hand_over_to_anybody(now, shard, &config, place, tasks);
+        }
+        let wanted: Vec<Member> = place
+            .targets
+            .iter()
+            .filter_map(|&node| self.map.current(node))
+            .filter(|&member| member == self.me || !self.is_lost(member))
+            .collect();
+        let missing = wanted.iter().find(|member| !config.in_sync.contains(member));
+        if let Some(&member) = missing {
+            let is_new = !self.joining.contains_key(&(shard, member.node));
+            if is_new && self.joining.len() < JOINS_MAX && replica.is_settled() {
+                self.joining.insert((shard, member.node), now);
+                tasks.push(Task::Join(member));
+            }
+            return;
+        }
+        self.settle(now, shard, &config, place, &wanted, tasks);
+    }
+
+    /// All that are wanted are in sync: the preferred one leads, and the others are let go.
+    fn settle(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        config: &ShardConfig,
+        place: &ShardPlace,
+        wanted: &[Member],
+        tasks: &mut Vec<Task>,
+    ) {
+        let Some(first) = wanted.first().filter(|first| Some(&first.node) == place.targets.first())
+        else {
+            return;
+        };
+        if *first != self.me {
+            return self.hand_over(now, shard, first.node, tasks);
+        }
+        let extra = config.in_sync.iter().find(|member| !wanted.contains(member));
+        if let Some(extra) = extra
+            && wanted.len() == place.targets.len()
+            && !self.was_asked(now, shard, CHANGE)
+        {
+            tasks.push(Task::Step(shard::Input::LetGo(extra.node)));
+        }
+    }
+
+    fn hand_over_to_anybody(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        config: &ShardConfig,
+        place: &ShardPlace,
+        tasks: &mut Vec<Task>,
+    ) {
+        let wish = |member: &&Member| {
+            place.targets.iter().position(|&node| node == member.node).unwrap_or(usize::MAX)
+        };
+        let others = config.in_sync.iter().filter(|member| member.node != self.me.node);
+        if let Some(heir) = others.min_by_key(wish) {
+            self.hand_over(now, shard, heir.node, tasks);
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant, shard: ShardId, to: NodeId, tasks: &mut Vec<Task>) {
+        self.handing_over.retain(|_, &mut since| now.since(since) < Duration::from_secs(1));
+        if self.handing_over.len() < HANDOVERS_MAX && !self.was_asked(now, shard, CHANGE) {
+            self.handing_over.insert(shard, now);
+            tasks.push(Task::Step(shard::Input::HandOver(to)));
+        }
+    }
+
+    /// Forgets joins that are over, and gives up those that came to nothing.
+    fn tend_joins(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) {
+        let shard = replica.id();
+        let of_shard: Vec<(NodeId, Instant)> = self
+            .joining
+            .range((shard, NodeId(0))..=(shard, NodeId(u32::MAX)))
+            .map(|(&(_, node), &since)| (node, since))
+            .collect();
+        for (node, since) in of_shard {
+            let is_in =
+                self.map.current(node).is_some_and(|it| replica.config().in_sync.contains(&it));
+            let is_over = !self.is_alive(node) || now.since(since) > JOIN_TIMEOUT;
+            // Asked what it has, and not begun: the question or its answer was lost.
+            let is_stuck =
+                !replica.joiners().contains(&node) && now.since(since) > 20 * AGAIN_AFTER;
+            if is_in || is_over || is_stuck {
+                self.joining.remove(&(shard, node));
+            }
+            if is_over && !is_in {
+                tasks.push(Task::Step(shard::Input::MemberLost(node)));
+            }
+        }
+    }
+
+    /// Forgets what was asked of shards that this node leads no more.
+    pub fn forget(&mut self, now: Instant) {
+        self.asked.retain(|_, &mut at| now.since(at) < Duration::from_secs(10));
+        self.joining.retain(|_, &mut since| now.since(since) <= JOIN_TIMEOUT);
+    }
+
+    /// What the node on which Raft leads has to ask of the map: first primaries, recovery after a total loss,
+    /// and who should hold what. Nodes overdue for longer than `replace_after` get no share.
+    pub fn steer(&self, now: Instant, replace_after: Duration) -> Vec<Command> {
+        let map = &self.map;
+        if !map.is_founded() {
+            return Vec::new();
+        }
+        let mut commands = Vec::new();
+        let changes: Vec<Reconfigure> = map
+            .places()
+            .filter_map(|(shard, place)| {
+                let to = self.first_or_recovered(shard, place)?;
+                Some(Reconfigure { shard, from: place.config.epoch, to })
+            })
+            .collect();
+        if !changes.is_empty() {
+            commands.push(Command::Reconfigure(changes));
+            return commands;
+        }
+        let mut counted = ClusterMap::clone(map);
+        for (&id, node) in &mut counted.nodes {
+            let is_gone = self.overdue_for(id, now).is_some_and(|gone| gone > replace_after);
+            if is_gone && node.standing == Standing::Member {
+                node.standing = Standing::Draining;
+            }
+        }
+        let targets = placement::plan(&counted);
+        if !targets.is_empty() {
+            commands.push(Command::SetTargets { based_on: map.placement_revision, targets });
+        }
+        commands
+    }
+
+    /// Who is to lead a shard that nobody leads and nobody will.
+    fn first_or_recovered(&self, shard: ShardId, place: &ShardPlace) -> Option<ShardConfig> {
+        let config = &place.config;
+        let map = &self.map;
+        let holder = |node: NodeId| {
+            map.current(node).filter(|it| self.is_alive(it.node) && self.may_hold(it.node))
+        };
+        let lead = |member: Member| {
+            Some(ShardConfig {
+                epoch: config.epoch.next(),
+                primary: Some(member.node),
+                in_sync: vec![member],
+            })
+        };
+        let by_wish = || place.targets.iter().copied().chain(map.nodes.keys().copied());
+        if config.in_sync.is_empty() {
+            return lead(by_wish().find_map(holder)?);
+        }
+        if config.in_sync.iter().any(|&member| map.current(member.node) == Some(member)) {
+            // One life at least that may still hold everything.
+            return None;
+        }
+        // Rule 6, with lives that ended for seals: they acknowledge nothing any more.
+        let quorum = map.pool.ack.write_quorum(config.in_sync.len());
+        let enough = config.in_sync.len() + 1 - quorum.min(config.in_sync.len());
+        let back: Vec<(Version, Member)> = config
+            .in_sync
+            .iter()
+            .filter_map(|member| {
+                let now = holder(member.node)?;
+                Some((*map.nodes[&now.node].recovered.get(&shard)?, now))
+            })
+            .collect();
+        if back.len() >= enough {
+            let best =
+                back.iter().max_by_key(|(last, member)| (*last, std::cmp::Reverse(member.node)));
+            return lead(best?.1);
+        }
+        let all_are_back = config.in_sync.iter().all(|member| holder(member.node).is_some());
+        let may_be_empty = map.pool.on_total_loss == OnTotalLoss::Recover && all_are_back;
+        if !may_be_empty {
+            return None;
+        }
+        // Nothing more can come: the best of what there is, or an empty shard.
+        match back.iter().max_by_key(|(last, member)| (*last, std::cmp::Reverse(member.node))) {
+            Some(&(_, best)) => lead(best),
+            None => lead(by_wish().find_map(holder)?),
+        }
+    }
+
+    fn may_hold(&self, node: NodeId) -> bool {
+        let there = self.map.nodes.get(&node);
+        there.is_some_and(|it| it.role == Role::Data && it.standing != Standing::Removed)
+    }
+
+    /// The peers that are thought to be alive, this node among them.
+    pub fn alive(&self) -> BTreeSet<NodeId> {
+        self.peers().filter(|&peer| self.is_alive(peer)).chain([self.me.node]).collect()
+    }
+}
