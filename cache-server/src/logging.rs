@@ -11,6 +11,9 @@
 use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Starts logging, for as often as `-v` was given. The first call counts.
 pub fn start(verbosity: u8) {
@@ -19,12 +22,15 @@ pub fn start(verbosity: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // The Raft library logs every try to reach a node that is gone; what an operator needs to know of it is
+    // logged here.
+    let raft = if verbosity > 1 { level } else { LevelFilter::OFF };
+    let lines = fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .finish();
+        .with_target(false);
+    let targets = Targets::new().with_default(level).with_target("openraft", raft);
+    let subscriber = tracing_subscriber::registry().with(lines).with(targets);
     // Refused when a subscriber is there already: a test's, which is just as good.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -56,6 +56,10 @@ const STEER_INTERVAL: Duration = Duration::from_millis(100);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node that is gone for so long is replaced: its copies are made anew elsewhere.
 const REPLACE_AFTER: Duration = Duration::from_secs(60);
+/// How long the other voters may still refuse a vote after they heard from a leader.
+const CAMPAIGN_AFTER: Duration = Duration::from_millis(150);
+/// The voter after the first waits this much longer before it asks for votes, and so on.
+const CAMPAIGN_STAGGER: Duration = Duration::from_millis(50);
 /// Nodes that vote, at most, unless the operator says otherwise.
 const VOTERS_MAX: usize = 3;
 
@@ -255,6 +259,7 @@ impl Control {
                     match suspicion {
                         Suspicion::PeerOverdue { peer, reason } => {
                             tracing::warn!(node = %peer, ?reason, "peer is overdue");
+                            self.succeed_leader(peer);
                         }
                         Suspicion::PeerBack { peer } => {
                             tracing::info!(node = %peer, "peer is back")
@@ -264,6 +269,29 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// If `gone` led the control plane, asks for votes before Raft's own timeout does: those who heard from
+    /// the leader a moment ago refuse, and one after the other asks.
+    fn succeed_leader(&self, gone: NodeId) {
+        if self.control_plane.leader() != Some(gone) {
+            return;
+        }
+        let voters = self.control_plane.voters();
+        let mut others = voters.iter().filter(|&&voter| voter != gone);
+        let Some(rank) = others.position(|&voter| voter == self.member.node) else { return };
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+        let control_plane = Arc::clone(&self.control_plane);
+        spawn_local(async move {
+            sleep(CAMPAIGN_AFTER + rank * CAMPAIGN_STAGGER).await;
+            for _ in 0..5 {
+                if control_plane.leader() != Some(gone) {
+                    return;
+                }
+                control_plane.campaign().await;
+                sleep(CAMPAIGN_STAGGER * 2).await;
+            }
+        });
     }
 
     /// Answers a beacon, and grants nothing if somebody may have sealed one of the peer's shards meanwhile.
@@ -297,6 +325,7 @@ impl Control {
             }
             Heard::Link(LinkEvent::Down(member)) => {
                 tracing::debug!(node = %member.node, "control connection is down");
+                self.succeed_leader(member.node);
             }
             Heard::Link(LinkEvent::Refused(node, refused)) => {
                 tracing::warn!(%node, "refused by a peer: {refused:?}");
