@@ -82,7 +82,9 @@ fn the_clients_find_no_fault_with_one_server() {
 
 #[test]
 fn the_clients_find_out_who_lies() {
-    for lie in [Lie::Never, Lie::Lose(500), Lie::Undo(500), Lie::Twice(100), Lie::Revive(20)] {
+    let honest = [Lie::Never, Lie::HangUp(50)];
+    let lies = [Lie::Lose(500), Lie::Undo(500), Lie::Twice(100), Lie::Revive(20)];
+    for lie in honest.into_iter().chain(lies) {
         let liar = Liar::start(lie).unwrap();
         let plan = LoadPlan { pause: Duration::from_millis(1), ..LoadPlan::default() };
         let load = Load::start(&plan, &[liar.address()], Stopwatch::start());
@@ -90,10 +92,12 @@ fn the_clients_find_out_who_lies() {
         wait::pass(Duration::from_millis(1_800));
         let (history, tally) = load.finish();
         assert!(tally.answered > 1_000, "{tally:?}");
+        assert_eq!(tally.lost > 0, lie == Lie::HangUp(50), "{tally:?}");
         let judged = linearizable::check(&history, Rules::default());
         assert!(judged.undecided.is_empty(), "{lie:?}");
-        let is_honest = lie == Lie::Never;
+        let is_honest = honest.contains(&lie);
         assert_eq!(judged.violations.is_empty(), is_honest, "{lie:?}: {:?}", judged.accept(0));
+        // What is undone and what comes back need not show without a search.
         if is_honest || matches!(lie, Lie::Lose(_) | Lie::Twice(_)) {
             assert_eq!(promises::broken(&history).is_empty(), is_honest, "{lie:?}");
         }

@@ -20,6 +20,8 @@ pub enum Lie {
     Twice(u64),
     /// A deleted item is there again.
     Revive(u64),
+    /// It hangs up instead of answering, having done what was asked or not: no lie.
+    HangUp(u64),
 }
 
 /// A liar that serves until the process ends; its threads wait for clients.
@@ -39,6 +41,7 @@ struct Item {
 struct Table {
     items: HashMap<String, Item>,
     cas: u64,
+    requests: u64,
     writes: u64,
     lie: Lie,
     /// What the key of the last write held before, to be put back.
@@ -54,7 +57,8 @@ impl Liar {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let items = HashMap::new();
-        let table = Arc::new(Mutex::new(Table { items, cas: 0, writes: 0, lie, undo: None }));
+        let table =
+            Arc::new(Mutex::new(Table { items, cas: 0, requests: 0, writes: 0, lie, undo: None }));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let table = Arc::clone(&table);
@@ -90,7 +94,17 @@ fn serve(mut stream: TcpStream, table: &Mutex<Table>) -> io::Result<()> {
         block.truncate(block_bytes.unwrap_or(0));
         let answer = {
             let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-            table.answer(&words, block)
+            table.requests += 1;
+            let requests = table.requests;
+            match table.lie {
+                Lie::HangUp(every) if requests.is_multiple_of(every) => {
+                    if requests.is_multiple_of(2 * every) {
+                        drop(table.answer(&words, block));
+                    }
+                    return Ok(());
+                }
+                _ => table.answer(&words, block),
+            }
         };
         stream.write_all(&answer)?;
         line.clear();

@@ -36,6 +36,8 @@ use crate::wait::{self, Stopwatch};
 
 /// How long a node is left alone that failed.
 const AVOID: Duration = Duration::from_secs(2);
+/// How long a client waits that was refused; asked without rest a node refuses without rest.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 /// After so long a multi-get may have been answered with what had arrived: then a miss tells nothing.
 const WHOLE_ANSWER_LIMIT: Duration = Duration::from_millis(200);
 /// How often another key is appended to.
@@ -206,6 +208,7 @@ impl Link {
         let mut answers = vec![None; requests.len()];
         let Some((node, mut client)) = self.connected() else { return answers };
         let mut failure = client.send(requests, dialect).err();
+        let mut is_refused = false;
         for (request, place) in requests.iter().zip(&mut answers) {
             let mut ended = Ended::Unknown;
             if failure.is_none() {
@@ -215,7 +218,10 @@ impl Link {
                         self.tally.answered += 1;
                         ended = Ended::Answered { answer, at_ns: self.now_ns() };
                     }
-                    Err(error) if is_refusal(&error) => self.tally.refused += 1,
+                    Err(error) if is_refusal(&error) => {
+                        self.tally.refused += 1;
+                        is_refused = true;
+                    }
                     Err(error) => failure = Some(error),
                 }
             }
@@ -224,6 +230,9 @@ impl Link {
         match failure {
             None => self.client = Some((node, client)),
             Some(error) => self.failed(node, &error),
+        }
+        if is_refused {
+            wait::pass(REFUSAL_PAUSE);
         }
         answers
     }
@@ -392,10 +401,8 @@ impl Walk {
                 Request::Put { key, rule: Rule::IfAbsent, value, flags: 0, ttl_s: 0 }
             }
             1 | 2 => Request::Get { key },
-            _ => {
-                let delta = self.random.random_range(1..5);
-                Request::Count { key, direction: Direction::Up, delta }
-            }
+            // Always by one: of counts of unknown outcome only their number matters then.
+            _ => Request::Count { key, direction: Direction::Up, delta: 1 },
         }
     }
 

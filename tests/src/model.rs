@@ -15,7 +15,7 @@ const CLOCK_SLACK_MS: u64 = 1_000;
 pub type Key = Vec<u8>;
 
 /// What a client asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Read an item.
     Get {
@@ -87,7 +87,7 @@ impl Request {
 }
 
 /// When a value may be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// Always: `set`.
     Always,
@@ -100,7 +100,7 @@ pub enum Rule {
 }
 
 /// Where a value is extended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// Before the value: `prepend`.
     Front,
@@ -109,7 +109,7 @@ pub enum Side {
 }
 
 /// Which way a number is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// `incr`, which starts again after 64 bits.
     Up,
