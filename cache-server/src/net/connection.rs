@@ -16,7 +16,7 @@
 //!
 //! Between turns a connection that owes nothing and is owed nothing holds no buffer at all.
 //!
-//! Answers that are not ready yet stay behind ([`crate::net::outgoing`]), and requests behind them
+//! Answers that are not ready yet stay behind (`outgoing.rs`), and requests behind them
 //! are carried out all the same, up to a bound.
 
 use std::sync::Arc;

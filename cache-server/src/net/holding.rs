@@ -4,6 +4,7 @@
 //! The service answers each key of a get by what its first letter says, so the answer to any input
 //! is known beforehand; what is random is when what arrives, is taken and is resolved.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -415,12 +416,15 @@ fn data_that_is_dropped_is_no_part_of_the_request_behind_it() {
     assert_eq!(client.service.raw, [b"mg k v\r\n"]);
 }
 
+/// Answers with their tokens.
+type Answers = Vec<(u64, Vec<u8>)>;
+
 /// Detached responses of one service, with what has finished.
 #[derive(Default)]
 struct Detachment {
     service: Oracle,
     room: WaitingRoom,
-    finished: Rc<std::cell::RefCell<Vec<(u64, Vec<u8>)>>>,
+    finished: Rc<RefCell<Answers>>,
 }
 
 impl Detachment {
