@@ -305,7 +305,9 @@ impl Hello {
         let (to, to_incarnation) = (fields.u32()?, fields.u64()?);
         let nonce = fields.u64()?;
         let purpose = Purpose::decode(fields.u8()?, fields.u16()?)?;
-        fields.0.is_empty().then_some(Self {
+        // One way to say it: nobody has no life.
+        let whole = fields.0.is_empty() && (node != 0 || incarnation == 0);
+        whole.then_some(Self {
             cluster: (cluster != 0).then_some(ClusterId(cluster)),
             from: (node != 0)
                 .then_some(Member { node: NodeId(node), incarnation: Incarnation(incarnation) }),
