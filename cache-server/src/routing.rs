@@ -42,6 +42,8 @@ use crate::service::{CacheService, On, key_of, timestamp};
 const PARKED_MS_MAX: u64 = 1_000;
 /// How long a request that was passed on may take.
 const FORWARDED_MS_MAX: u64 = 5_000;
+/// How long the answer to a write is awaited from a node that leads the shard no more.
+const IN_DOUBT_MS_MAX: u64 = 100;
 /// Requests that one worker keeps parked, in bytes.
 const PARKED_BYTES_MAX: usize = 16 << 20;
 
@@ -611,7 +613,8 @@ impl CacheService {
         }
     }
 
-    /// Ends a turn: what was ordered and passed on in it is sent.
+    /// Ends a turn: what was ordered and passed on in it is sent, together with what other turns of the
+    /// worker that are due have for the same nodes.
     pub(crate) fn end_turn_in_cluster(&mut self) {
         let Some(routing) = &mut self.routing else { return };
         routing.boot_ns = 0;
@@ -619,10 +622,10 @@ impl CacheService {
             let mut agenda = std::mem::take(&mut routing.agenda);
             let replication = Arc::clone(&routing.replication);
             let own = Some(routing.worker);
+            routing.links.send_soon(agenda.take_lanes());
             agenda.carry_out(&replication, own, |token, outcome| routing.decided(token, outcome));
             routing.agenda = agenda;
         }
-        routing.links.flush();
     }
 
     /// Another thread sent something.
@@ -675,12 +678,20 @@ impl CacheService {
             matches!(passed_on.job.kind, JobKind::Flush(_))
                 || routing.replication.leader_of_shard(passed_on.job.shard) == Some(passed_on.node)
         };
-        let lost: Vec<u64> = routing
-            .passed_on
-            .iter()
-            .filter(|(_, passed_on)| !leads(passed_on) && passed_on.job.kind != JobKind::Write)
-            .map(|(&token, _)| token)
-            .collect();
+        let (mut lost, mut in_doubt) = (Vec::new(), Vec::new());
+        for (&token, passed_on) in &routing.passed_on {
+            match passed_on.job.kind {
+                _ if leads(passed_on) => {}
+                JobKind::Write => in_doubt.push(token),
+                _ => lost.push(token),
+            }
+        }
+        // Where the node lives and has handed the shard over its answer is about to come.
+        for token in in_doubt {
+            if let Some(passed_on) = routing.passed_on.get_mut(&token) {
+                passed_on.until_ms = passed_on.until_ms.min(now.unix_ms + IN_DOUBT_MS_MAX);
+            }
+        }
         self.give_up(lost, now);
     }
 

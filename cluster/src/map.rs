@@ -282,6 +282,11 @@ impl ClusterMap {
         Some(Member { node, incarnation: known.incarnation? })
     }
 
+    /// Those of `nodes` that have a present life, in it.
+    pub fn current_members(&self, nodes: &[NodeId]) -> Vec<Member> {
+        nodes.iter().filter_map(|&node| self.current(node)).collect()
+    }
+
     /// The nodes that were not removed.
     pub fn present(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         let nodes = self.nodes.iter().map(|(&id, node)| (id, node));

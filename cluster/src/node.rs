@@ -28,7 +28,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Shards handed over at once by one node: each pauses for about a round of the control plane.
 const HANDOVERS_MAX: usize = 16;
 /// Copies brought in sync at once by one node.
-const JOINS_MAX: usize = 16;
+const JOINS_MAX: usize = 64;
 /// A join that came to nothing is given up after this time.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -278,8 +278,11 @@ impl Node {
         let Some(place) = map.place(replica.id()) else { return };
         if replica.is_primary() {
             self.attend_primary(now, replica, place, tasks);
-        } else if replica.is_in_sync() {
-            self.attend_backup(now, replica, place, tasks);
+        } else {
+            self.handing_over.remove(&replica.id());
+            if replica.is_in_sync() {
+                self.attend_backup(now, replica, place, tasks);
+            }
         }
         if replica.has_open_business() && !self.was_asked(now, replica.id(), RETRY) {
             tasks.push(Task::Step(shard::Input::Retry));
@@ -341,7 +344,9 @@ impl Node {
     ) {
         let shard = replica.id();
         let config = replica.config().clone();
-        self.handing_over.remove(&shard);
+        if replica.is_serving() {
+            self.handing_over.remove(&shard);
+        }
         let lost = config.in_sync.iter().find(|&&member| self.is_lost(member));
         if let Some(lost) = lost {
             if !self.was_asked(now, shard, CHANGE) {
@@ -353,7 +358,7 @@ impl Node {
         if !replica.is_serving() {
             return;
         }
-        if self.is_leaving {
+        if self.is_leaving && config.in_sync.len() > 1 {
             return self.hand_over_to_anybody(now, shard, &config, place, tasks);
         }
         let wanted: Vec<Member> = place

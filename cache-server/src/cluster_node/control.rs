@@ -683,17 +683,15 @@ impl Control {
     /// Hands over what this node leads, then has the others go on without it.
     async fn leave(&self) {
         self.node.borrow_mut().leave();
-        loop {
-            self.attention.notify_one();
-            if !self.leads_what_others_could() {
-                break;
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
+        // First, or the others would hand back what this node is wanted to lead.
         let Member { node, incarnation } = self.member;
         let down = Command::NodeDown { node, incarnation };
         if let Err(error) = self.control_plane.propose(down, PROPOSE_TIMEOUT).await {
             tracing::warn!("the cluster does not know that this node ends: {error}");
+        }
+        while self.leads_what_others_could() {
+            self.attention.notify_one();
+            sleep(Duration::from_millis(5)).await;
         }
         let member = self.member;
         loop {
@@ -719,8 +717,10 @@ impl Control {
                     && node.is_alive(member.node)
                     && map.current(member.node) == Some(*member)
             };
+            // Whoever is wanted and lives will be in sync before long.
+            let others = map.current_members(&place.targets);
             place.config.primary == Some(self.member.node)
-                && place.config.in_sync.iter().any(is_alive)
+                && (place.config.in_sync.iter().any(is_alive) || others.iter().any(is_alive))
         })
     }
 }
