@@ -32,6 +32,7 @@ use self::admin_client::AdminClient;
 use self::folder::{Folder, ListedNode};
 use self::node::{Node, Origin};
 use self::signals::Signals;
+use crate::admin::model::Status;
 use crate::clock::Clock;
 use crate::config::{ADMIN_PORT_OFFSET, PEER_PORT_OFFSET};
 
@@ -201,17 +202,20 @@ impl LocalCluster<'_> {
             let origin = if known == 0 { Origin::Founds } else { Origin::Continues };
             self.start_node(index, origin)?;
         }
-        self.until(deadline_ms, "node 1 answers at its admin port", |cluster| {
-            cluster.status_of(0).is_some()
-        })?;
+        self.until(deadline_ms, "node 1 knows of its cluster", |cluster| cluster.knows(0))?;
         self.check_pool()?;
         for index in known.max(1)..self.plan.nodes {
-            let admin = self.plan.ports.admin(0);
-            let token = self.client.token(admin).context("node 1 gives no token to join with")?;
-            self.folder.write_token(index, &token.token)?;
+            let number = index + 1;
+            let mut token = None;
+            self.until(deadline_ms, "node 1 gives a token to join with", |cluster| {
+                // Refused while the control plane has no leader, such as when a voter was just added.
+                token = cluster.client.token(cluster.plan.ports.admin(0)).ok();
+                token.is_some()
+            })?;
+            self.folder.write_token(index, &token.map(|token| token.token).unwrap_or_default())?;
             self.start_node(index, Origin::Joins)?;
-            self.until(deadline_ms, &format!("node {} joins", index + 1), |cluster| {
-                cluster.status_of(index).is_some()
+            self.until(deadline_ms, &format!("node {number} joins"), |cluster| {
+                cluster.knows(index)
             })?;
             self.folder.remove_token(index);
         }
@@ -219,7 +223,10 @@ impl LocalCluster<'_> {
             (0..cluster.plan.nodes).all(|index| cluster.serves(index))
         })?;
         self.list_nodes()?;
-        self.tell()?;
+        if let Err(error) = self.tell() {
+            // Nobody reads it. The list tells the same.
+            tracing::debug!("cannot print the nodes: {error}");
+        }
         Ok(())
     }
 
@@ -366,8 +373,13 @@ impl LocalCluster<'_> {
         Ok(())
     }
 
-    fn status_of(&self, index: u16) -> Option<crate::admin::model::Status> {
+    fn status_of(&self, index: u16) -> Option<Status> {
         self.client.status(self.plan.ports.admin(index)).ok()
+    }
+
+    /// Whether a node has the cluster's map: before, it knows neither shards nor what is promised.
+    fn knows(&self, index: u16) -> bool {
+        self.status_of(index).is_some_and(|status| status.shards.total > 0)
     }
 
     /// Whether a node serves clients, and finds all well with the cluster.
@@ -409,7 +421,10 @@ impl LocalCluster<'_> {
         }
         let admin = local(self.plan.ports.admin(0));
         let mut out = io::stdout().lock();
-        writeln!(out, "{table}\n")?;
+        for line in table.lines() {
+            writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
+        }
+        writeln!(out)?;
         writeln!(out, "Any memcached client may talk to any of them; all hold the same cache.")?;
         writeln!(out, "`cache-ctl --node {admin} status` looks at it. Ctrl-C stops all.")?;
         out.flush()

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::prctl;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, daemon, geteuid, getppid, initgroups, setgid, setuid};
 
@@ -89,10 +89,7 @@ impl RunError {
             Self::Root => EX_USAGE,
             Self::NoSuchUser(_) => 67,
             Self::Identity { .. } | Self::OpenFiles { .. } | Self::Start(_) => 71,
-            Self::Background(_)
-            | Self::PidFile { .. }
-            | Self::Parent(_)
-            | Self::Signals(_) => 1,
+            Self::Background(_) | Self::PidFile { .. } | Self::Parent(_) | Self::Signals(_) => 1,
         }
     }
 }

@@ -450,6 +450,7 @@ pub(super) mod tests {
             recovered: BTreeMap::new(),
             version: "1".to_owned(),
             request: 0,
+            is_down: false,
         };
         let member = |id| Member { node: NodeId(id), incarnation: Incarnation(u64::MAX) };
         let shard = |in_sync| ShardPlace {
