@@ -267,7 +267,11 @@ fn start_cluster(
         client_address: client_address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         workers,
         cache_id: cache_id.number(),
-        is_warm: shards.progress().report().reason.is_some_and(Reason::is_warm),
+        // Not after a restart of the machine: what was noted may be ahead of what was kept.
+        is_warm: matches!(
+            shards.progress().report().reason,
+            Some(Reason::CleanStop | Reason::Killed)
+        ),
     };
     Ok(Some(ClusterNode::start(parts)?))
 }

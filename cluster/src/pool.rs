@@ -18,8 +18,6 @@ pub enum Ack {
 pub enum Reads {
     /// That a write quorum still holds its grant: linearizable as long as clocks run at about one rate.
     Lease,
-    /// That a write quorum says so now: linearizable without a clock, for a round trip.
-    Confirm,
     /// Nothing: whatever the node has.
     Any,
 }

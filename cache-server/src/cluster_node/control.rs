@@ -693,30 +693,32 @@ impl Control {
             self.attention.notify_one();
             sleep(Duration::from_millis(5)).await;
         }
-        let member = self.member;
-        loop {
-            let map = self.replication.map();
-            let with_others = map.places().any(|(_, place)| {
-                let in_sync = &place.config.in_sync;
-                in_sync.contains(&member) && in_sync.len() > 1
-            });
-            if !with_others {
-                break;
-            }
+        while self.is_in_sync_with_others() {
             sleep(Duration::from_millis(5)).await;
         }
         self.replication.set_has_left();
     }
 
+    /// Whether another node, in its present life, is thought to be alive.
+    fn is_alive(&self, map: &ClusterMap, member: &Member) -> bool {
+        member.node != self.member.node
+            && self.node.borrow().is_alive(member.node)
+            && map.current(member.node) == Some(*member)
+    }
+
+    /// Whether a primary that lives still counts on this node.
+    fn is_in_sync_with_others(&self) -> bool {
+        let map = self.replication.map();
+        map.places().any(|(_, place)| {
+            let in_sync = &place.config.in_sync;
+            in_sync.contains(&self.member) && in_sync.iter().any(|it| self.is_alive(&map, it))
+        })
+    }
+
     fn leads_what_others_could(&self) -> bool {
         let map = self.replication.map();
-        let node = self.node.borrow();
         map.places().any(|(_, place)| {
-            let is_alive = |member: &Member| {
-                member.node != self.member.node
-                    && node.is_alive(member.node)
-                    && map.current(member.node) == Some(*member)
-            };
+            let is_alive = |member: &Member| self.is_alive(&map, member);
             // Whoever is wanted and lives will be in sync before long.
             let others = map.current_members(&place.targets);
             place.config.primary == Some(self.member.node)

@@ -310,12 +310,17 @@ impl Replicas {
         let grants = context.replication.leases().at(context.boot_ns);
         let tracked = &mut self.all[index];
         let was_joining = tracked.replica.is_joining();
+        let counted = tracked.counts();
         tracked.replica.step(input, &grants, &mut effects);
         if tracked.counts() {
             tracked.is_dropped = false;
         }
         if tracked.replica.is_joining() && !was_joining {
             context.replication.forget_position(id);
+        }
+        if !counted && tracked.replica.is_primary() && tracked.replica.last() == Version::ZERO {
+            // A shard that begins empty: what may lie here is another cluster's.
+            remove_all(shard, &self.range_of(index), context.now);
         }
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
