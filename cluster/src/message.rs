@@ -50,6 +50,8 @@ pub enum Message {
         epoch: Epoch,
         /// The joiner's life that is meant.
         incarnation: Incarnation,
+        /// Which of the primary's joins this is: what belongs to another counts for nothing.
+        attempt: u32,
         /// Where the primary's log ends.
         at: Version,
     },
@@ -57,6 +59,8 @@ pub enum Message {
     Complete {
         /// The primary's epoch.
         epoch: Epoch,
+        /// Which of the primary's joins this ends.
+        attempt: u32,
         /// Where the primary's log ends.
         at: Version,
     },
@@ -64,6 +68,8 @@ pub enum Message {
     Joined {
         /// The epoch that was followed.
         epoch: Epoch,
+        /// Which of the primary's joins this was.
+        attempt: u32,
         /// Where the joiner's log ends.
         last: Version,
     },

@@ -145,7 +145,11 @@ enum Role {
     /// Its copy, if any, counts for nothing.
     Outside,
     /// Its copy is being brought up to the primary's.
-    Joining { is_complete: bool },
+    Joining {
+        /// The primary's number of this join.
+        attempt: u32,
+        is_complete: bool,
+    },
     /// In sync.
     Backup,
     /// In sync, and seeking promotion.
@@ -298,11 +302,17 @@ impl Replica {
                 self.sealed(from, ballot, last, beyond, effects);
             }
             Message::SealRefused { ballot, promised } => self.seal_refused(ballot, promised),
-            Message::Join { epoch, incarnation, at } => {
-                self.join(from.node, epoch, incarnation, at, effects);
+            Message::Join { epoch, incarnation, attempt, at } => {
+                if incarnation == self.me.incarnation {
+                    self.join(from.node, epoch, attempt, at, effects);
+                }
             }
-            Message::Complete { epoch, at } => self.complete(from.node, epoch, at, effects),
-            Message::Joined { epoch, last } => self.joined(from, epoch, last, effects),
+            Message::Complete { epoch, attempt, at } => {
+                self.complete(from.node, epoch, attempt, at, effects);
+            }
+            Message::Joined { epoch, attempt, last } => {
+                self.joined(from, epoch, attempt, last, effects);
+            }
         }
     }
 

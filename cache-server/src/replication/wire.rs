@@ -142,20 +142,23 @@ pub(crate) fn encode_shard(to: &mut Vec<u8>, shard: ShardId, message: &Message) 
             to.put_u32_le(ballot.0);
             to.put_u32_le(promised.0);
         }
-        Message::Join { epoch, incarnation, at } => {
+        Message::Join { epoch, incarnation, attempt, at } => {
             head(to, JOIN, shard);
             to.put_u32_le(epoch.0);
             to.put_u64_le(incarnation.0);
+            to.put_u32_le(*attempt);
             to.put_u64_le(at.cas());
         }
-        Message::Complete { epoch, at } => {
+        Message::Complete { epoch, attempt, at } => {
             head(to, COMPLETE, shard);
             to.put_u32_le(epoch.0);
+            to.put_u32_le(*attempt);
             to.put_u64_le(at.cas());
         }
-        Message::Joined { epoch, last } => {
+        Message::Joined { epoch, attempt, last } => {
             head(to, JOINED, shard);
             to.put_u32_le(epoch.0);
+            to.put_u32_le(*attempt);
             to.put_u64_le(last.cas());
         }
     }
@@ -265,10 +268,19 @@ impl LaneMessage {
             JOIN => Message::Join {
                 epoch: epoch(from)?,
                 incarnation: Incarnation(from.try_get_u64_le().ok()?),
+                attempt: from.try_get_u32_le().ok()?,
                 at: version(from)?,
             },
-            COMPLETE => Message::Complete { epoch: epoch(from)?, at: version(from)? },
-            JOINED => Message::Joined { epoch: epoch(from)?, last: version(from)? },
+            COMPLETE => Message::Complete {
+                epoch: epoch(from)?,
+                attempt: from.try_get_u32_le().ok()?,
+                at: version(from)?,
+            },
+            JOINED => Message::Joined {
+                epoch: epoch(from)?,
+                attempt: from.try_get_u32_le().ok()?,
+                last: version(from)?,
+            },
             DEPARTED => return Some(Self::Departed(shard, stamp(from)?)),
             USED => {
                 return Some(Self::Used(shard, list(from, 8, |from| from.try_get_u64_le().ok())?));
@@ -362,9 +374,14 @@ mod tests {
             }),
             Message::Sealed { ballot: Epoch(5), last: version(3, 9), beyond: vec![entry(1)] },
             Message::SealRefused { ballot: Epoch(5), promised: Epoch(6) },
-            Message::Join { epoch: Epoch(5), incarnation: Incarnation(1), at: version(3, 9) },
-            Message::Complete { epoch: Epoch(5), at: version(3, 9) },
-            Message::Joined { epoch: Epoch(5), last: version(3, 9) },
+            Message::Join {
+                epoch: Epoch(5),
+                incarnation: Incarnation(1),
+                attempt: 7,
+                at: version(3, 9),
+            },
+            Message::Complete { epoch: Epoch(5), attempt: 7, at: version(3, 9) },
+            Message::Joined { epoch: Epoch(5), attempt: 7, last: version(3, 9) },
         ];
         let mut all: Vec<_> =
             of_shards.into_iter().map(|message| LaneMessage::Shard(shard, message)).collect();

@@ -3,7 +3,7 @@
 use super::{Effect, Grants, Log, Replica, Role, Rule};
 use crate::message::{Append, Message, Seal};
 use crate::shard::Promise;
-use crate::{Epoch, Incarnation, NodeId, Sequence, Version};
+use crate::{Epoch, NodeId, Sequence, Version};
 
 impl Replica {
     /// Whether this replica follows `leader` in `epoch`, from now on at the latest.
@@ -66,6 +66,19 @@ impl Replica {
         Self::send(leader, mismatch, effects);
     }
 
+    /// A sealed member grants its primary nothing, and answers nothing that it is not asked. Should the primary
+    /// be alive after all, it hears of the seal and moves on to an epoch beyond.
+    pub(super) fn tell_of_seal(&self, effects: &mut Vec<Effect>) {
+        let is_follower = matches!(self.role, Role::Backup | Role::Candidate(_));
+        if let Some(primary) = self.config.primary
+            && is_follower
+            && self.is_sealed()
+            && primary != self.me.node
+        {
+            self.refuse(primary, self.config.epoch, effects);
+        }
+    }
+
     /// A candidate asks to be followed instead of the primary.
     pub(super) fn seal(
         &mut self,
@@ -107,19 +120,19 @@ impl Replica {
         &mut self,
         leader: NodeId,
         epoch: Epoch,
-        incarnation: Incarnation,
+        attempt: u32,
         at: Version,
         effects: &mut Vec<Effect>,
     ) {
         // A member of the in-sync set has nothing to learn this way: a message from before it was one.
-        if incarnation != self.me.incarnation || self.is_in_sync() {
+        if self.is_in_sync() {
             return;
         }
         if !self.follows(leader, epoch) {
             // What it promised while it was a member may be beyond the primary's epoch.
             return self.refuse(leader, epoch, effects);
         }
-        self.role = Role::Joining { is_complete: false };
+        self.role = Role::Joining { attempt, is_complete: false };
         self.log = Log::at(at);
         // What of it is committed the primary will say.
         self.committed = Sequence(0);
@@ -130,17 +143,17 @@ impl Replica {
         &mut self,
         leader: NodeId,
         epoch: Epoch,
+        attempt: u32,
         at: Version,
         effects: &mut Vec<Effect>,
     ) {
-        if !matches!(self.role, Role::Joining { .. })
-            || !self.follows(leader, epoch)
-            || self.log.place_of(at).is_none()
-        {
+        let is_its_end =
+            matches!(self.role, Role::Joining { attempt: begun, .. } if begun == attempt);
+        if !is_its_end || !self.follows(leader, epoch) || self.log.place_of(at).is_none() {
             return;
         }
-        self.role = Role::Joining { is_complete: true };
+        self.role = Role::Joining { attempt, is_complete: true };
         let last = self.last();
-        Self::send(leader, Message::Joined { epoch, last }, effects);
+        Self::send(leader, Message::Joined { epoch, attempt, last }, effects);
     }
 }

@@ -18,6 +18,8 @@
 //!
 //! `MODEL_CHECK_WORLDS=10000000` explores larger worlds, so many of each.
 
+#![expect(clippy::print_stdout, reason = "a search says how far it went")]
+
 mod search;
 mod world;
 

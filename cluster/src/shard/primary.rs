@@ -20,6 +20,8 @@ pub(super) struct Primary {
     peers: BTreeMap<NodeId, Peer>,
     /// Configurations that the map was asked for and that may still come to be.
     proposed: Vec<ShardConfig>,
+    /// Joins begun.
+    joins: u32,
     /// Whether it has stopped serving for another to lead.
     handing_over: Option<NodeId>,
 }
@@ -38,7 +40,12 @@ struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum PeerKind {
     InSync,
-    Joining,
+    Joining {
+        /// Which join: an answer to an earlier one says nothing of the copy that is being made now.
+        attempt: u32,
+        /// All that it lacked was sent.
+        is_sent: bool,
+    },
     /// Its copy is whole: it can be taken into the in-sync set.
     Joined,
 }
@@ -269,7 +276,7 @@ impl Replica {
             // It lacks what is forgotten, or has what never was: its copy is no use.
             match kind {
                 PeerKind::InSync => self.drop_member(from.node, effects),
-                PeerKind::Joining | PeerKind::Joined => self.abort_join(from.node),
+                PeerKind::Joining { .. } | PeerKind::Joined => self.abort_join(from.node),
             }
         }
     }
@@ -278,7 +285,7 @@ impl Replica {
     pub(super) fn connected(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&node) else { return };
-        if peer.kind == PeerKind::Joining {
+        if matches!(peer.kind, PeerKind::Joining { .. }) {
             // What the joiner lacked was under way as well.
             primary.peers.remove(&node);
             return;
@@ -422,19 +429,24 @@ impl Replica {
         if is_in || may_be_in {
             return;
         }
-        let kind = PeerKind::Joining;
+        primary.joins += 1;
+        let attempt = primary.joins;
+        let kind = PeerKind::Joining { attempt, is_sent: false };
         let peer = Peer { member, matched: None, sent: Some(at), kind };
         primary.peers.insert(member.node, peer);
         let incarnation = member.incarnation;
-        Self::send(member.node, Message::Join { epoch, incarnation, at }, effects);
+        Self::send(member.node, Message::Join { epoch, incarnation, attempt, at }, effects);
     }
 
     /// All that a joiner lacked was sent.
     pub(super) fn finish_join(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let (epoch, at) = (self.config.epoch, self.last());
-        let Role::Primary(primary) = &self.role else { return };
-        if primary.peers.get(&node).is_some_and(|peer| peer.kind == PeerKind::Joining) {
-            Self::send(node, Message::Complete { epoch, at }, effects);
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(peer) = primary.peers.get_mut(&node) else { return };
+        if let PeerKind::Joining { attempt, is_sent } = &mut peer.kind {
+            *is_sent = true;
+            let attempt = *attempt;
+            Self::send(node, Message::Complete { epoch, attempt, at }, effects);
         }
     }
 
@@ -453,6 +465,7 @@ impl Replica {
         &mut self,
         from: Member,
         epoch: Epoch,
+        attempt: u32,
         last: Version,
         effects: &mut Vec<Effect>,
     ) {
@@ -460,10 +473,12 @@ impl Replica {
         let current = self.config.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
-        if epoch != current || peer.member != from || peer.kind == PeerKind::InSync || !is_ours {
+        let is_meant = peer.kind == PeerKind::Joining { attempt, is_sent: true };
+        if epoch != current || peer.member != from || !is_meant || !is_ours {
             return;
         }
-        peer.matched = peer.matched.max(Some(last));
+        // What it acknowledged before, an earlier copy may have had.
+        peer.matched = Some(last);
         peer.kind = PeerKind::Joined;
         self.admit(from.node, effects);
     }
@@ -514,6 +529,7 @@ impl Replica {
     /// Says again what may be lost.
     pub(super) fn retry(&mut self, effects: &mut Vec<Effect>) {
         self.insist(effects);
+        self.tell_of_seal(effects);
         let Role::Primary(primary) = &self.role else { return };
         for to in primary.proposed.clone() {
             self.propose(to, effects);
@@ -522,7 +538,8 @@ impl Replica {
         let behind: Vec<NodeId> = primary
             .peers
             .iter()
-            .filter(|(_, peer)| peer.matched != Some(last) && peer.kind != PeerKind::Joining)
+            .filter(|(_, peer)| peer.matched != Some(last))
+            .filter(|(_, peer)| !matches!(peer.kind, PeerKind::Joining { .. }))
             .map(|(&node, _)| node)
             .collect();
         let joined: Vec<NodeId> = primary
@@ -531,8 +548,17 @@ impl Replica {
             .filter(|(_, peer)| peer.kind == PeerKind::Joined)
             .map(|(&node, _)| node)
             .collect();
+        let sent: Vec<NodeId> = primary
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer.kind, PeerKind::Joining { is_sent: true, .. }))
+            .map(|(&node, _)| node)
+            .collect();
         for node in behind {
             self.probe(node, effects);
+        }
+        for node in sent {
+            self.finish_join(node, effects);
         }
         for node in joined {
             self.admit(node, effects);
@@ -552,6 +578,7 @@ impl Replica {
                         .any(|peer| peer.matched != last || peer.kind == PeerKind::Joined)
             }
             Role::Candidate(_) => true,
+            Role::Backup if self.is_sealed() => true,
             Role::Outside | Role::Joining { .. } | Role::Backup => {
                 self.config.primary == Some(self.me.node)
             }

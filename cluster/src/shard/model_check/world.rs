@@ -548,7 +548,7 @@ impl Universe {
             .map_err(|_| format!("node {node} panics"))?;
         if let Some(copy) = copy {
             let replica = &site.replica;
-            let is_begun = replica.role == (Role::Joining { is_complete: false })
+            let is_begun = matches!(replica.role, Role::Joining { is_complete: false, .. })
                 && join == Some(replica.last())
                 && join == Some(replica.log.base());
             if is_begun {
@@ -770,6 +770,7 @@ impl Universe {
             && self.nodes().map(|node| self.site(world, node)).all(|site| {
                 site.replica.config == *latest
                     && latest.in_sync.contains(&site.replica.me)
+                    && !site.replica.is_sealed()
                     && site.history == primary.history
                     && site.replica.last() == primary.replica.last()
             })
@@ -850,7 +851,7 @@ fn told(config: &ShardConfig) -> String {
         .iter()
         .map(|member| format!("{}@{}", member.node, member.incarnation.0))
         .collect();
-    let primary = config.primary.map_or("nobody".into(), |node| node.to_string());
+    let primary = config.primary.map_or_else(|| "nobody".into(), |node| node.to_string());
     format!("epoch {} led by {primary} with {}", config.epoch, members.join(" "))
 }
 
