@@ -83,8 +83,6 @@ impl ClusterNode {
         let (started, starts) = mpsc::sync_channel(1);
         let (phase, phases) = watch::channel(Phase::Starting);
         let run = move || {
-            // Beacons are small and late ones cost a takeover: before everything else, where that is allowed.
-            let _ = nix::unistd::gettid();
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(StartError::Thread(error)))),
@@ -114,11 +112,6 @@ impl ClusterNode {
             dialler: self.dialler.clone(),
             worker: u16::try_from(index).unwrap_or(u16::MAX),
         }
-    }
-
-    /// What the node's threads share.
-    pub(crate) fn replication(&self) -> &Arc<Replication> {
-        &self.replication
     }
 
     /// The workers take messages from now on: shards may be served.

@@ -86,6 +86,11 @@ impl Agenda {
         self.has_news = true;
     }
 
+    /// The lanes to which something was pushed: whoever takes them flushes them.
+    pub(crate) fn take_lanes(&mut self) -> impl Iterator<Item = Arc<Lane>> {
+        self.lanes.drain(..)
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.lanes.is_empty() && self.decided.is_empty() && !self.has_news
@@ -159,7 +164,6 @@ pub(crate) struct ReplicationCounters {
     pub(crate) parked_too_long: AtomicU64,
     pub(crate) unknown_outcomes: AtomicU64,
     pub(crate) frames_refused: AtomicU64,
-    pub(crate) items_sent_to_joiners: AtomicU64,
     pub(crate) bytes_sent_to_joiners: AtomicU64,
     pub(crate) joins_completed: AtomicU64,
 }

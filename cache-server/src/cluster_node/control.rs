@@ -82,14 +82,15 @@ pub(super) struct Control {
     /// By peer: how often a seal was tried when none of its shards was known to be sealed.
     seals_seen: RefCell<BTreeMap<NodeId, u64>>,
     /// By peer and lane: what tells its present data connection from those before.
-    current_lanes: RefCell<BTreeMap<(NodeId, Purpose16), (Member, Arc<AtomicBool>)>>,
+    current_lanes: RefCell<BTreeMap<(NodeId, u16), CurrentLane>>,
     next_worker: Cell<usize>,
     attention: Notify,
     ticks: Cell<u64>,
     peers: Arc<Mutex<Peers>>,
 }
 
-type Purpose16 = u16;
+/// Who made a data connection, and what goes false when a newer one takes its place.
+type CurrentLane = (Member, Arc<AtomicBool>);
 
 /// Runs the node until it is told to stop.
 pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch::Receiver<Phase>) {
@@ -223,13 +224,13 @@ impl Control {
             let count = self.ticks.get() + 1;
             self.ticks.set(count);
             self.step(Input::Tick { worker_silent_ms: self.worker_silent_ms() });
-            if occasion || count % ATTEND_TICKS == 0 {
+            if occasion || count.is_multiple_of(ATTEND_TICKS) {
                 self.attend();
             }
-            if count % USED_TICKS == 0 {
+            if count.is_multiple_of(USED_TICKS) {
                 self.tell_uses();
             }
-            if count % LEFTOVER_TICKS == 0 {
+            if count.is_multiple_of(LEFTOVER_TICKS) {
                 self.drop_leftovers();
             }
             if self.replication.takes_flush(self.now().unix_ms) {
@@ -262,7 +263,7 @@ impl Control {
                             self.succeed_leader(peer);
                         }
                         Suspicion::PeerBack { peer } => {
-                            tracing::info!(node = %peer, "peer is back")
+                            tracing::info!(node = %peer, "peer is back");
                         }
                     }
                     self.attention.notify_one();

@@ -1,7 +1,7 @@
 //! Lanes: the data connections to other nodes, one way each, that any thread may send on.
 //!
 //! ```text
-//! under a shard's lock:  push ──> | frame in the making |        end of a turn:  flush
+//! under a shard's lock:  push ──> | frame in the making |        after the turn:  flush
 //!                                        │ whole            ──> socket, tried at once
 //!                                 | frames not yet sent |   ──> the lane's task, when the socket is full
 //! ```
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cluster::NodeId;
 use parking_lot::{Mutex, RwLock};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::peer::frame::{FrameEncoder, FrameStart};
@@ -40,7 +41,7 @@ pub(crate) trait Sink: Send + Sync {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
-impl Sink for tokio::net::TcpStream {
+impl Sink for OwnedWriteHalf {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         Self::try_write(self, bytes)
     }
@@ -295,11 +296,6 @@ impl Lanes {
                 lane.call_attention();
             }
         }
-    }
-
-    /// The nodes to which there are lanes.
-    pub(crate) fn nodes(&self) -> Vec<NodeId> {
-        self.by_node.read().keys().copied().collect()
     }
 
     /// Bytes that wait for `node`.

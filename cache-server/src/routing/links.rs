@@ -10,16 +10,19 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use bytes::{Buf, BufMut, Bytes};
 use cluster::shard::Input;
 use cluster::{Member, NodeId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use store::Key;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -39,6 +42,9 @@ use crate::service::CacheService;
 /// How long to wait before a node is tried again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_millis(500);
+
+/// Messages and requests of a frame whose items are fetched from memory together.
+const AHEAD_MAX: usize = 16;
 
 const DONE: u8 = 0;
 const ELSEWHERE: u8 = 1;
@@ -60,8 +66,7 @@ pub(crate) struct Links {
     /// To pass requests on.
     out: BTreeMap<NodeId, Arc<Lane>>,
     tasks: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
-    /// What this turn has pushed to.
-    dirty: Rc<RefCell<Vec<Arc<Lane>>>>,
+    outbox: Rc<Outbox>,
 }
 
 impl Links {
@@ -73,12 +78,13 @@ impl Links {
             worker: None,
             out: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            dirty: Rc::default(),
+            outbox: Rc::default(),
         }
     }
 
     pub(crate) fn started(&mut self, worker: &WorkerHandle<CacheService>) {
         self.worker = Some(worker.downgrade());
+        worker.spawn(Rc::clone(&self.outbox).keep_empty());
         self.map_changed();
     }
 
@@ -138,17 +144,14 @@ impl Links {
             put_bytes(to, raw);
         });
         if sent {
-            mark_dirty(&self.dirty, link);
+            self.outbox.add(link);
         }
         sent
     }
 
-    /// Sends what this turn has passed on and answered.
-    pub(crate) fn flush(&mut self) {
-        let mut dirty = self.dirty.borrow_mut();
-        for lane in dirty.drain(..) {
-            lane.flush();
-        }
+    /// Has sent what was pushed to `lanes`, together with what is about to be.
+    pub(crate) fn send_soon(&self, lanes: impl Iterator<Item = Arc<Lane>>) {
+        lanes.for_each(|lane| self.outbox.add(&lane));
     }
 
     /// Another node has connected to this worker.
@@ -157,16 +160,42 @@ impl Links {
         let guest = Guest {
             worker: worker.downgrade(),
             replication: Arc::clone(&self.replication),
-            dirty: Rc::clone(&self.dirty),
+            outbox: Rc::clone(&self.outbox),
         };
         worker.spawn(guest.attend(incoming));
     }
 }
 
-fn mark_dirty(dirty: &RefCell<Vec<Arc<Lane>>>, lane: &Arc<Lane>) {
-    let mut dirty = dirty.borrow_mut();
-    if !dirty.iter().any(|other| Arc::ptr_eq(other, lane)) {
-        dirty.push(Arc::clone(lane));
+/// The lanes that a worker's turns have pushed to and that are not flushed yet.
+///
+/// One write to a node for each client that has asked something would be as dear as the answer to the client
+/// is. So the first of them calls a task that writes, whose turn comes behind those of all clients who are to
+/// be served already, and who have something for the same nodes more often than not.
+#[derive(Default)]
+struct Outbox {
+    lanes: RefCell<Vec<Arc<Lane>>>,
+    /// Told when the first lane comes.
+    filled: Notify,
+}
+
+impl Outbox {
+    fn add(&self, lane: &Arc<Lane>) {
+        let mut lanes = self.lanes.borrow_mut();
+        if lanes.iter().any(|other| Arc::ptr_eq(other, lane)) {
+            return;
+        }
+        if lanes.is_empty() {
+            self.filled.notify_one();
+        }
+        lanes.push(Arc::clone(lane));
+    }
+
+    /// Flushes what comes, as long as the worker runs.
+    async fn keep_empty(self: Rc<Self>) {
+        loop {
+            self.filled.notified().await;
+            self.lanes.borrow_mut().drain(..).for_each(|lane| lane.flush());
+        }
     }
 }
 
@@ -294,6 +323,14 @@ impl Keeper {
     }
 }
 
+fn decode_request<'a>(from: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
+    let token = from.try_get_u64_le().ok()?;
+    let len = from.try_get_u32_le().ok()? as usize;
+    let (request, rest) = from.split_at_checked(len)?;
+    *from = rest;
+    Some((token, request))
+}
+
 fn decode_answer(from: &mut Bytes) -> Option<(u64, Answer)> {
     let token = from.try_get_u64_le().ok()?;
     let status = from.try_get_u8().ok()?;
@@ -314,7 +351,7 @@ fn decode_bytes(from: &mut Bytes) -> Option<Bytes> {
 struct Guest {
     worker: WeakWorker<CacheService>,
     replication: Arc<Replication>,
-    dirty: Rc<RefCell<Vec<Arc<Lane>>>>,
+    outbox: Rc<Outbox>,
 }
 
 impl Guest {
@@ -338,7 +375,7 @@ impl Guest {
         let ended = if purpose == Purpose::Forward {
             let answers = Rc::new(Answers {
                 lane: Arc::clone(&lane),
-                dirty: Rc::clone(&self.dirty),
+                outbox: Rc::clone(&self.outbox),
                 cancelled: RefCell::default(),
             });
             carry(halves, decoder, &lane, |payload| self.serve(payload, &answers), end_turn).await
@@ -374,39 +411,52 @@ impl Guest {
         let now = worker.now();
         worker.with_service(|service| {
             service.with_agenda(|shards, agenda, boot_ns| {
+                let mut messages = ArrayVec::<LaneMessage, AHEAD_MAX>::new();
                 while !payload.is_empty() {
-                    let message = LaneMessage::decode(&mut payload).map_err(|error| {
-                        tracing::warn!(node = %from.node, "{error}");
-                        ConnectionError::Malformed
-                    })?;
-                    if !message.is_sound() || message.shard().0 >= self.replication.shard_count() {
-                        return Err(ConnectionError::Malformed);
+                    while !payload.is_empty() && !messages.is_full() {
+                        messages.push(self.decode(from, &mut payload)?);
                     }
-                    if let LaneMessage::IHave { .. } = message {
-                        self.replication.joiner_has(from, message);
-                        continue;
+                    let keys = messages.iter().filter_map(LaneMessage::first_key);
+                    shards.prefetch(&keys.map(Key::new).collect::<ArrayVec<_, AHEAD_MAX>>());
+                    for message in messages.drain(..) {
+                        if let LaneMessage::IHave { .. } = message {
+                            self.replication.joiner_has(from, message);
+                            continue;
+                        }
+                        let shard_count = self.replication.shard_count();
+                        let slot = shards.of_cluster_shard(message.shard(), shard_count);
+                        let heard = shards.with_replicas(
+                            slot,
+                            agenda,
+                            now,
+                            boot_ns,
+                            |shard, replicas, context| {
+                                // Asked under the lock: a newer connection's messages come after.
+                                if !is_current() {
+                                    return Err(ConnectionError::Closed);
+                                }
+                                replicas.hear(shard, from, message, context);
+                                Ok(())
+                            },
+                        );
+                        heard.unwrap_or(Ok(()))?;
                     }
-                    let shard_count = self.replication.shard_count();
-                    let slot = shards.of_cluster_shard(message.shard(), shard_count);
-                    let heard = shards.with_replicas(
-                        slot,
-                        agenda,
-                        now,
-                        boot_ns,
-                        |shard, replicas, context| {
-                            // Asked under the lock: a newer connection's messages come after.
-                            if !is_current() {
-                                return Err(ConnectionError::Closed);
-                            }
-                            replicas.hear(shard, from, message, context);
-                            Ok(())
-                        },
-                    );
-                    heard.unwrap_or(Ok(()))?;
                 }
                 Ok(())
             })
         })
+    }
+
+    /// The next message of a frame, if it is one that can be carried out.
+    fn decode(&self, from: Member, payload: &mut Bytes) -> Result<LaneMessage, ConnectionError> {
+        let message = LaneMessage::decode(payload).map_err(|error| {
+            tracing::warn!(node = %from.node, "{error}");
+            ConnectionError::Malformed
+        })?;
+        if !message.is_sound() || message.shard().0 >= self.replication.shard_count() {
+            return Err(ConnectionError::Malformed);
+        }
+        Ok(message)
     }
 
     /// Requests that the other node passes on.
@@ -414,33 +464,50 @@ impl Guest {
         let worker = self.worker.upgrade().ok_or(ConnectionError::Closed)?;
         let mut from = payload;
         let mut out = Vec::new();
+        let mut requests = ArrayVec::<(u64, &[u8]), AHEAD_MAX>::new();
         while !from.is_empty() {
-            let token = from.try_get_u64_le().map_err(|_| ConnectionError::Malformed)?;
-            let len = from.try_get_u32_le().map_err(|_| ConnectionError::Malformed)? as usize;
-            let (request, rest) = from.split_at_checked(len).ok_or(ConnectionError::Malformed)?;
-            from = rest;
-            out.clear();
-            let finished: Rc<dyn Finished> = Rc::<Answers>::clone(answers);
-            let addressee = Addressee { finished, token };
-            worker.with_service(|service| service.set_passed_on());
-            let served = worker.serve(request, &mut out, &addressee);
-            let elsewhere = worker.with_service(|service| {
-                service.set_not_passed_on();
-                service.was_elsewhere()
-            });
-            if elsewhere {
-                if served == Served::Held {
-                    answers.cancelled.borrow_mut().insert(token);
-                }
-                answers.answer(token, ELSEWHERE, &[]);
-                continue;
+            requests.clear();
+            while !from.is_empty() && !requests.is_full() {
+                requests.push(decode_request(&mut from).ok_or(ConnectionError::Malformed)?);
             }
-            match served {
-                Served::Answered => answers.answer(token, DONE, &out),
-                Served::Held => {}
-                Served::Malformed => return Err(ConnectionError::Malformed),
-                Served::Crashed => answers.answer(token, DONE, super::UNKNOWN),
+            let ahead = requests.iter().map(|&(_, request)| request);
+            worker.with_service(|service| service.prefetch_ahead(ahead));
+            for &(token, request) in &requests {
+                self.serve_one(&worker, token, request, &mut out, answers)?;
             }
+        }
+        Ok(())
+    }
+
+    fn serve_one(
+        &self,
+        worker: &WorkerHandle<CacheService>,
+        token: u64,
+        request: &[u8],
+        out: &mut Vec<u8>,
+        answers: &Rc<Answers>,
+    ) -> Result<(), ConnectionError> {
+        out.clear();
+        let finished: Rc<dyn Finished> = Rc::<Answers>::clone(answers);
+        let addressee = Addressee { finished, token };
+        worker.with_service(|service| service.set_passed_on());
+        let served = worker.serve(request, out, &addressee);
+        let elsewhere = worker.with_service(|service| {
+            service.set_not_passed_on();
+            service.was_elsewhere()
+        });
+        if elsewhere {
+            if served == Served::Held {
+                answers.cancelled.borrow_mut().insert(token);
+            }
+            answers.answer(token, ELSEWHERE, &[]);
+            return Ok(());
+        }
+        match served {
+            Served::Answered => answers.answer(token, DONE, out),
+            Served::Held => {}
+            Served::Malformed => return Err(ConnectionError::Malformed),
+            Served::Crashed => answers.answer(token, DONE, super::UNKNOWN),
         }
         Ok(())
     }
@@ -449,7 +516,7 @@ impl Guest {
 /// Takes answers back to the node that has passed the requests on.
 struct Answers {
     lane: Arc<Lane>,
-    dirty: Rc<RefCell<Vec<Arc<Lane>>>>,
+    outbox: Rc<Outbox>,
     /// Answered already, though something of them was still held.
     cancelled: RefCell<BTreeSet<u64>>,
 }
@@ -461,7 +528,7 @@ impl Answers {
             to.put_u8(status);
             put_bytes(to, answer);
         });
-        mark_dirty(&self.dirty, &self.lane);
+        self.outbox.add(&self.lane);
     }
 }
 
@@ -475,7 +542,7 @@ impl Finished for Answers {
 
 /// A connection, cut in two so that reading and writing do not wait for each other.
 enum Halves {
-    Plain(Arc<tokio::net::TcpStream>),
+    Plain(OwnedReadHalf, Arc<OwnedWriteHalf>),
     Tls(tokio::io::ReadHalf<PeerStream>, tokio::io::WriteHalf<PeerStream>),
 }
 
@@ -484,8 +551,9 @@ impl Halves {
     fn of(stream: PeerStream) -> (Self, Option<Arc<dyn Sink>>) {
         match stream {
             PeerStream::Plain(stream) => {
-                let stream = Arc::new(stream);
-                (Self::Plain(Arc::clone(&stream)), Some(stream))
+                let (reader, writer) = stream.into_split();
+                let writer = Arc::new(writer);
+                (Self::Plain(reader, Arc::clone(&writer)), Some(writer))
             }
             stream @ PeerStream::Tls(_) => {
                 let (reader, writer) = tokio::io::split(stream);
@@ -505,12 +573,12 @@ async fn carry(
     end_turn: impl Fn(),
 ) -> ConnectionError {
     let ended = match halves {
-        Halves::Plain(stream) => tokio::select! {
-            ended = read_plain(&stream, decoder, hear, end_turn) => ended,
-            ended = write_plain(&stream, lane) => ended,
+        Halves::Plain(reader, writer) => tokio::select! {
+            ended = read(reader, decoder, hear, end_turn) => ended,
+            ended = write_plain(&writer, lane) => ended,
         },
         Halves::Tls(reader, writer) => tokio::select! {
-            ended = read_tls(reader, decoder, hear, end_turn) => ended,
+            ended = read(reader, decoder, hear, end_turn) => ended,
             ended = write_tls(writer, lane) => ended,
         },
     };
@@ -518,32 +586,8 @@ async fn carry(
     error
 }
 
-async fn read_plain(
-    stream: &tokio::net::TcpStream,
-    mut decoder: FrameDecoder,
-    mut hear: impl FnMut(&[u8]) -> Result<(), ConnectionError>,
-    end_turn: impl Fn(),
-) -> Result<std::convert::Infallible, ConnectionError> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read(decoder.space()) {
-            Ok(0) => return Err(ConnectionError::Closed),
-            Ok(count) => {
-                decoder.received(count);
-                let heard = hear_frames(&mut decoder, &mut hear);
-                end_turn();
-                heard?;
-                // Whoever sends without pause does not keep clients waiting.
-                tokio::task::yield_now().await;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-async fn read_tls(
-    mut reader: tokio::io::ReadHalf<PeerStream>,
+async fn read(
+    mut reader: impl AsyncRead + Unpin,
     mut decoder: FrameDecoder,
     mut hear: impl FnMut(&[u8]) -> Result<(), ConnectionError>,
     end_turn: impl Fn(),
@@ -557,6 +601,7 @@ async fn read_tls(
         let heard = hear_frames(&mut decoder, &mut hear);
         end_turn();
         heard?;
+        // Whoever sends without pause does not keep clients waiting.
         tokio::task::yield_now().await;
     }
 }
@@ -572,14 +617,14 @@ fn hear_frames(
 }
 
 async fn write_plain(
-    stream: &tokio::net::TcpStream,
+    writer: &OwnedWriteHalf,
     lane: &Lane,
 ) -> Result<std::convert::Infallible, ConnectionError> {
     loop {
         match lane.work() {
             Work::Nothing => lane.attention().await,
             Work::AwaitWritable => {
-                stream.writable().await?;
+                writer.writable().await?;
                 lane.unblock();
             }
             Work::Close | Work::Write(_) => return Err(ConnectionError::Stalled),
