@@ -149,8 +149,12 @@ impl Replica {
     ) {
         let is_its_end =
             matches!(self.role, Role::Joining { attempt: begun, .. } if begun == attempt);
-        if !is_its_end || !self.follows(leader, epoch) || self.log.place_of(at).is_none() {
+        if self.is_in_sync() {
             return;
+        }
+        if !is_its_end || !self.follows(leader, epoch) || self.log.place_of(at).is_none() {
+            // Its beginning was lost or refused: the primary waits in vain.
+            return self.refuse(leader, epoch, effects);
         }
         self.role = Role::Joining { attempt, is_complete: true };
         let last = self.last();

@@ -258,6 +258,11 @@ impl Replica {
         if epoch != current || peer.member != from {
             return;
         }
+        let kind = peer.kind;
+        if let PeerKind::Joining { .. } = kind {
+            // Its join was refused or did not arrive, and has to be begun anew.
+            primary.peers.remove(&from.node);
+        }
         if promised > current {
             // Sealed by a candidate that may never be appointed: an epoch beyond its promise frees it.
             if primary.proposed.is_empty() {
@@ -266,11 +271,12 @@ impl Replica {
             }
             return;
         }
-        if promised < current || is_last {
+        if promised < current || is_last || matches!(kind, PeerKind::Joining { .. }) {
             // It has not heard of this epoch, or what it missed has come meanwhile.
             return;
         }
-        let kind = peer.kind;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(peer) = primary.peers.get_mut(&from.node) else { return };
         peer.sent = None;
         if !self.stream_from(from.node, last, effects) {
             // It lacks what is forgotten, or has what never was: its copy is no use.
@@ -333,7 +339,7 @@ impl Replica {
                 .filter(|peer| peer.member == *member || !self.keeps(Rule::Incarnations));
             peer.and_then(|peer| peer.matched).unwrap_or_default().sequence()
         };
-        let positions = config.in_sync.iter().map(position).collect();
+        let positions = config.in_sync.iter().map(position);
         quorum_position(positions, self.write_quorum(config.in_sync.len()))
     }
 
