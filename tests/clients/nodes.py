@@ -61,3 +61,8 @@ class Recorder:
 
     def __contains__(self, key):
         return key in self._client
+
+
+def are_one_cluster():
+    """Whether they are the nodes of one cluster, rather than servers that know nothing of each other."""
+    return os.environ.get("CACHE_NODES_ARE") == "one cluster"

@@ -3,6 +3,8 @@
 
     run.py --server-bin target/debug/cache-server
     run.py --server-bin /usr/bin/memcached          the same questions to memcached
+    run.py --server-bin target/debug/cache-server --cluster
+                                                    the same to the nodes of one cluster
 
 Starts three servers on free ports, runs every test_*.py with the clients installed beside this
 interpreter, then `memcapable -a` where it is installed, and stops the servers. Prints
@@ -11,12 +13,14 @@ memcapable is a failure.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -25,6 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 NODE_COUNT = 3
 START_LIMIT_S = 20
 STOP_LIMIT_S = 10
+CLUSTER_LIMIT_S = 60
 MEMCAPABLE_LIMIT_S = 120
 # The project calls it memcapable, Debian's package memccapable.
 MEMCAPABLE_NAMES = ("memcapable", "memccapable")
@@ -74,6 +79,47 @@ class Server:
         return self.process.returncode
 
 
+class Cluster:
+    """Three nodes of one cluster on this machine, each as good as the others to any client."""
+
+    def __init__(self, program):
+        self.folder = tempfile.TemporaryDirectory()
+        base = self.free_base_port()
+        command = [program, "local-cluster", "--nodes", str(NODE_COUNT), "--replicas", "2"]
+        command += ["--preset", "sessions", "--dir", self.folder.name + "/c", "--base-port", str(base)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        told = pathlib.Path(self.folder.name, "c", "cluster.json")
+        deadline = time.monotonic() + CLUSTER_LIMIT_S
+        while not told.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise SystemExit(f"{program} local-cluster does not serve")
+            time.sleep(0.05)
+        nodes = json.loads(told.read_text())["nodes"]
+        self.addresses = [node["client"] for node in nodes]
+        self.port = int(self.addresses[0].rsplit(":", 1)[1])
+
+    @staticmethod
+    def free_base_port():
+        """Clients, admin and peers connect at 0, 100 and 200 above it."""
+        offsets = [kind + node for kind in (0, 100, 200) for node in range(NODE_COUNT)]
+        for base in range(23000 + os.getpid() % 500, 32000, 307):
+            if not any(serves(base + offset) for offset in offsets):
+                return base
+        raise SystemExit("no ports are free")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(CLUSTER_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.folder.cleanup()
+        return self.process.returncode
+
+
 def run_scripts(pattern):
     """(passed, failed, skipped) of the test_*.py in this folder."""
     suite = unittest.defaultTestLoader.discover(str(HERE), pattern=pattern, top_level_dir=str(HERE))
@@ -108,6 +154,7 @@ def main():
     parser.add_argument("--server-bin", required=True, help="the server to run, with memcached's flags")
     parser.add_argument("--server-arg", action="append", default=[], help="one more flag for it")
     parser.add_argument("--pattern", default="test_*.py", help="which scripts")
+    parser.add_argument("--cluster", action="store_true", help="three nodes of one cluster")
     parser.add_argument("--nothing-skipped", action="store_true", help="a missing tool is a failure")
     options = parser.parse_args()
 
@@ -115,9 +162,15 @@ def main():
     servers = []
     skipped_tools = 0
     try:
-        for _ in range(NODE_COUNT):
-            servers.append(Server(options.server_bin, options.server_arg))
-        os.environ["CACHE_NODES"] = ",".join(server.address() for server in servers)
+        if options.cluster:
+            servers.append(Cluster(options.server_bin))
+            addresses = servers[0].addresses
+            os.environ["CACHE_NODES_ARE"] = "one cluster"
+        else:
+            for _ in range(NODE_COUNT):
+                servers.append(Server(options.server_bin, options.server_arg))
+            addresses = [server.address() for server in servers]
+        os.environ["CACHE_NODES"] = ",".join(addresses)
         passed, failed, skipped = run_scripts(options.pattern)
         capable = run_memcapable(servers[0].port)
         if capable is None:

@@ -133,12 +133,15 @@ fn test(run: &mut Run) {
 fn clients(run: &mut Run, server: &Path) {
     let folder = run.root.join("tests/clients");
     let Some(python) = client_python(run, &folder.join("requirements.txt")) else { return };
-    let mut scripts = Command::new(python);
-    scripts.arg(folder.join("run.py")).arg("--server-bin").arg(server);
-    if run.is_ci {
-        scripts.arg("--nothing-skipped");
+    for (what, how) in [("client scripts", None), ("client scripts, a cluster", Some("--cluster"))]
+    {
+        let mut scripts = Command::new(&python);
+        scripts.arg(folder.join("run.py")).arg("--server-bin").arg(server).args(how);
+        if run.is_ci {
+            scripts.arg("--nothing-skipped");
+        }
+        run.step(what, &mut scripts);
     }
-    run.step("client scripts", &mut scripts);
 }
 
 /// An interpreter with the pinned clients, made once under the target directory.
