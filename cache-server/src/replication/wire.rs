@@ -214,6 +214,19 @@ impl LaneMessage {
         }
     }
 
+    /// The key of the first operation that it carries, if it carries any.
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        let op = match self {
+            Self::Shard(_, Message::Append(append)) => &append.entries.first()?.op,
+            Self::Item(_, op) => op,
+            _ => return None,
+        };
+        match Op::decode(op) {
+            Ok(Op::Put { key, .. } | Op::Touch { key, .. } | Op::Remove { key }) => Some(key),
+            Ok(Op::Flush) | Err(_) => None,
+        }
+    }
+
     /// Whether the operations that it carries can be carried out.
     pub(crate) fn is_sound(&self) -> bool {
         let are_ops = |entries: &[Entry]| entries.iter().all(|entry| Op::decode(&entry.op).is_ok());
