@@ -114,6 +114,11 @@ impl ClusterNode {
         }
     }
 
+    /// What the node's threads share.
+    pub(crate) fn replication(&self) -> &Arc<Replication> {
+        &self.replication
+    }
+
     /// The workers take messages from now on: shards may be served.
     pub(crate) fn workers_started(&self, workers: Box<[Postbox<WorkerMessage>]>) {
         self.replication.set_workers(workers);

@@ -46,8 +46,8 @@ pub const NODES_MAX: u16 = ADMIN_PORT_OFFSET;
 
 /// How often something that is waited for is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long nodes may take to leave before they are killed.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long nodes may take to leave before they are killed: longer than one waits for others to go on.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
 /// The pause before a node that ended by itself is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// A node that ends sooner after its start than this has not got far.

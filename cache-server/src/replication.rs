@@ -13,6 +13,7 @@ pub(crate) mod lanes;
 pub(crate) mod leases;
 mod op;
 pub(crate) mod replicas;
+mod sync;
 pub(crate) mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};

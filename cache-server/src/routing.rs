@@ -13,6 +13,7 @@
 //!   a request on its way, a read is asked again elsewhere, and a write is answered with an unknown outcome.
 //! - A get of many keys is split by who leads them. What has not come in time is left out of the answer.
 
+pub(crate) mod discovery;
 mod links;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use cluster::map::ClusterMap;
 use cluster::{NodeId, ShardId};
 use eviction::KeyHash;
 use protocol::meta::request::{KeyScratch, MetaKey};
@@ -36,7 +38,7 @@ use crate::net::{Call, Flow, WorkerHandle};
 use crate::peer::dial::Dialler;
 use crate::replication::replicas::{Access, Context};
 use crate::replication::{Agenda, Replication, ReplicationCounters, Waiter, WorkerMessage};
-use crate::service::{CacheService, On, key_of, timestamp};
+use crate::service::{CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, timestamp};
 
 /// How long a request waits for somebody to lead its shard, in milliseconds: design, §5.
 const PARKED_MS_MAX: u64 = 1_000;
@@ -173,6 +175,11 @@ impl Routing {
         self.links.started(worker);
     }
 
+    /// The map as this node has applied it.
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
+        self.replication.map()
+    }
+
     pub(crate) fn holds(&mut self) -> &mut Vec<Hold> {
         &mut self.holds
     }
@@ -184,6 +191,11 @@ impl Routing {
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
+    }
+
+    /// Whether this node leads the shard of the key with this hash, as far as it knows.
+    pub(crate) fn leads(&self, hash: KeyHash) -> bool {
+        self.replication.leader_of(hash.0) == Some(self.replication.me().node)
     }
 
     fn shard_of(&self, hash: KeyHash) -> ShardId {
@@ -369,7 +381,7 @@ impl CacheService {
         no_answer: bool,
         call: &Call<'_>,
         raw: &[u8],
-        out: &mut Vec<u8>,
+        out: &[u8],
     ) {
         let routing = self.routing();
         if routing.is_passed_on {
@@ -497,7 +509,7 @@ impl CacheService {
                 }
                 Here::Not(Access::Elsewhere(node)) if !self.routing().is_passed_on => {
                     let line = elsewhere.entry(node).or_insert_with(|| get_head(get, call.raw));
-                    first_hash.entry(node).or_insert(key.hash());
+                    first_hash.entry(node).or_insert_with(|| key.hash());
                     line.push(b' ');
                     line.extend_from_slice(asked.as_bytes());
                 }
@@ -815,7 +827,7 @@ impl CacheService {
         let mut out = Vec::new();
         let here = match &request {
             Request::Get(get) => {
-                let Some(asked) = get.keys.clone().next() else { return None };
+                let asked = get.keys.clone().next()?;
                 let key = Key::new(asked.as_bytes());
                 let writes = get.touch.is_some();
                 let here = self.on_shard(&key, writes, true, now, &mut out, |service, on, out| {
@@ -844,6 +856,15 @@ impl CacheService {
             Here::Not(_) => return Some(Parked { job, until_ms }),
         }
         None
+    }
+
+    /// Has the items fetched from memory that requests of other nodes are about to read.
+    pub(crate) fn prefetch_ahead<'a>(&self, requests: impl Iterator<Item = &'a [u8]>) {
+        // The second word is the key of nearly every command. To be wrong costs a prefetch, nothing else.
+        let words = requests
+            .filter_map(|request| request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1));
+        let keys = words.filter_map(protocol::Key::new).map(|key| Key::new(key.as_bytes()));
+        self.shards.prefetch(&keys.take(PREFETCHED_KEYS_MAX).collect::<Keys<'_>>());
     }
 
     /// The next request comes from another node, which has passed it on.

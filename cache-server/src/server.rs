@@ -111,7 +111,7 @@ impl Server {
         go_on_counting(shards.saved_counters(), &commands[0], &network);
         let backups = Arc::new(Backups::new(Arc::clone(&shards), cache_id));
         let backup_record = Arc::new(BackupRecord::default());
-        let statistics = Arc::new(Statistics::new(
+        let statistics = Statistics::new(
             Arc::clone(&shards),
             Arc::clone(&network),
             commands.clone(),
@@ -119,12 +119,16 @@ impl Server {
             Arc::clone(&backup_record),
             config.clone(),
             clock.now(),
-        ));
+        );
         let maintenance = Maintenance::start(clock.clone(), maintain(&shards, clock.now()))
             .map_err(StartError::Thread)?;
         let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
         let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
         let cluster = start_cluster(config, &shards, &network, &clock, cache_id, listeners.len())?;
+        let statistics = Arc::new(match &cluster {
+            Some(cluster) => statistics.of_node(Arc::clone(cluster.replication())),
+            None => statistics,
+        });
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             network: Arc::clone(&network),

@@ -29,14 +29,14 @@ use crate::config::PROTOCOL_VERSION;
 use crate::net::ticket::Hold;
 use crate::net::{Ahead, Call, Flow, Service, WorkerHandle};
 use crate::replication::WorkerMessage;
-use crate::routing::{Routing, Seat};
+use crate::routing::{Routing, Seat, discovery};
 use crate::shards::Shards;
 use crate::stats::Statistics;
 
 /// Keys whose items are fetched from memory at once: as many misses as a core keeps under way.
-const PREFETCHED_KEYS_MAX: usize = 16;
+pub(crate) const PREFETCHED_KEYS_MAX: usize = 16;
 
-type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
+pub(crate) type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
 const LINE_END: &[u8] = b"\r\n";
 
@@ -149,9 +149,13 @@ impl Service for CacheService {
                 }
                 _ => None,
             };
-            if let Some(key) = key
-                && keys.try_push(Key::new(key.as_bytes())).is_err()
-            {
+            let Some(key) = key.map(|key| Key::new(key.as_bytes())) else { continue };
+            // What another node leads is not read here.
+            let is_elsewhere = |routing: &Box<Routing>| !routing.leads(key.hash());
+            if self.routing.as_ref().is_some_and(is_elsewhere) {
+                continue;
+            }
+            if keys.try_push(key).is_err() {
                 break;
             }
         }
@@ -206,6 +210,10 @@ impl CacheService {
             Request::Version => {
                 Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
             }
+            Request::ConfigGetCluster => match &self.routing {
+                Some(routing) => discovery::encode(&routing.map(), out),
+                None => refuse(out, false, ProtocolError::UnknownCommand),
+            },
             Request::Backup(backup) => self.backup(backup, now, out),
             Request::Restore(restore) => {
                 Response::Restored(self.backups.restore(restore, now)).encode(out);

@@ -3,9 +3,11 @@
 //! The names are memcached's, so that what reads them today goes on reading them. The memory has no
 //! size classes; what memcached tells per class is told of one class, number 1. What has no meaning
 //! here (hash expansion, slab moves, LRU segments) is told as it is in a memcached that is at rest.
+//! A node of a cluster tells of that under names of its own, which all begin with `cluster_`.
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -15,12 +17,14 @@ use protocol::text::response::encode_stat;
 use protocol::token::Tokens;
 use store::{Counters, Segments, Timestamp};
 
+use crate::admin::model::ShardCounts;
 use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::{Config, PROTOCOL_VERSION};
 use crate::net::registry::ConnectionState;
 use crate::net::{ListeningAddress, Network};
+use crate::replication::Replication;
 use crate::restoring::RestoreReport;
 use crate::scheduled_backup::BackupRecord;
 use crate::shards::Shards;
@@ -37,6 +41,8 @@ pub struct Statistics {
     commands: Box<[Arc<CachePadded<CommandCounters>>]>,
     backups: Arc<Backups>,
     backup_record: Arc<BackupRecord>,
+    /// On a node of a cluster.
+    replication: Option<Arc<Replication>>,
     config: Config,
     started: Now,
 }
@@ -62,7 +68,13 @@ impl Statistics {
         config: Config,
         started: Now,
     ) -> Self {
-        Self { shards, network, commands, backups, backup_record, config, started }
+        let replication = None;
+        Self { shards, network, commands, backups, backup_record, replication, config, started }
+    }
+
+    /// Statistics of a node of a cluster.
+    pub(crate) fn of_node(self, replication: Arc<Replication>) -> Self {
+        Self { replication: Some(replication), ..self }
     }
 
     /// Answers `stats`, with the words after it.
@@ -76,6 +88,7 @@ impl Statistics {
             Some(b"slabs") => self.slabs(&mut stats),
             Some(b"conns") => self.connections(now, &mut stats),
             Some(b"sizes") => self.sizes(now, &mut stats),
+            Some(b"cluster") if self.replication.is_some() => self.cluster(&mut stats),
             Some(b"reset") => {
                 self.reset();
                 out.extend_from_slice(b"RESET\r\n");
@@ -218,6 +231,34 @@ impl Statistics {
         if self.config.backup.is_some() {
             self.backup(stats);
         }
+        if let Some(replication) = &self.replication {
+            standing(replication, stats);
+        }
+    }
+
+    /// What a node of a cluster did for others, and others for it.
+    fn cluster(&self, stats: &mut Lines<'_>) {
+        let Some(replication) = &self.replication else { return };
+        standing(replication, stats);
+        let map = replication.map();
+        let counters = &replication.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        stats.add("cluster_pool", &map.pool.name);
+        stats.add("cluster_copies", map.pool.copies);
+        stats.add("cluster_shards", replication.shard_count());
+        stats.add("cluster_forwarded", count(&counters.forwarded));
+        stats.add("cluster_served_for_others", count(&counters.served_for_others));
+        stats.add("cluster_parked", count(&counters.parked));
+        stats.add("cluster_parked_too_long", count(&counters.parked_too_long));
+        stats.add("cluster_unknown_outcomes", count(&counters.unknown_outcomes));
+        stats.add("cluster_frames_refused", count(&counters.frames_refused));
+        stats.add("cluster_joins_completed", count(&counters.joins_completed));
+        stats.add("cluster_bytes_sent_to_joiners", count(&counters.bytes_sent_to_joiners));
+        let lanes = replication.lanes();
+        let backlog_bytes =
+            lanes.nodes().into_iter().map(|node| lanes.backlog_bytes(node)).sum::<usize>();
+        stats.add("cluster_lane_bytes", lanes.sent_bytes());
+        stats.add("cluster_lane_backlog_bytes", backlog_bytes);
     }
 
     /// What became of the memory file's items at the start.
@@ -446,6 +487,23 @@ impl Statistics {
             shard.reset_counters();
         }
     }
+}
+
+/// How a node stands in its cluster. The shards are those of the map that it has applied: those below their
+/// copies, and those without a primary, are counted over the whole cluster, so that one node tells of all.
+fn standing(replication: &Replication, stats: &mut Lines<'_>) {
+    let map = replication.map();
+    let me = replication.me();
+    let in_sync = map.places().filter(|(_, place)| place.config.in_sync.contains(&me));
+    let counts = ShardCounts::of(&map, |_, _| false);
+    stats.add("cluster_id", map.cluster);
+    stats.add("cluster_node", me.node);
+    stats.add("cluster_incarnation", me.incarnation.0);
+    stats.add("cluster_map_revision", map.revision);
+    stats.add("cluster_shards_led", map.shards_led_by(me.node).count());
+    stats.add("cluster_shards_in_sync", in_sync.count());
+    stats.add("cluster_shards_below_copies", counts.under_replicated);
+    stats.add("cluster_shards_without_primary", counts.without_primary);
 }
 
 /// `STAT` lines being written.

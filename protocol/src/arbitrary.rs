@@ -214,6 +214,7 @@ impl Parts {
             }),
             6 => Request::Verbosity(Verbosity { level: self.client_flags, noreply }),
             7 => Request::Stats { arguments: Tokens::new(&self.words) },
+            8 if self.yes[0] => Request::ConfigGetCluster,
             8 => Request::Version,
             9 => Request::Quit,
             14 => Request::MetaDebug(MetaDebug { key: self.meta_key() }),

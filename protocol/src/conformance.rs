@@ -139,7 +139,10 @@ const SAME: &[Row] = &[
     ("verbosity 0 0 0\r\n", &["ERROR"]),
     ("version foo\r\n", &["version"]),
     ("quit foo\r\n", &["quit"]),
-    ("config get cluster\r\n", &["ERROR"]),
+    ("config\r\n", &["ERROR"]),
+    ("config get\r\n", &["ERROR"]),
+    ("config get cluster x\r\n", &["ERROR"]),
+    ("config set cluster\r\n", &["ERROR"]),
     ("stats\r\n", &["stats"]),
     ("stats  items  1\r\n", &["stats items 1"]),
     // Meta get.
@@ -316,6 +319,10 @@ const DIFFERENT: &[(&str, &[Row])] = &[
     (
         "base64 holds nothing but base64; memcached skips what is none",
         &[("mg Zm!9v b k\r\n", &["CLIENT_ERROR error decoding key"])],
+    ),
+    (
+        "the question for the nodes of a cluster is understood; a server of none answers ERROR too",
+        &[("config  get cluster \r\n", &["config get cluster"])],
     ),
     (
         "commands that have no meaning here yet",

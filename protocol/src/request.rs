@@ -39,6 +39,8 @@ pub enum Request<'a> {
     },
     /// `version`.
     Version,
+    /// `config get cluster`: which nodes there are. What clients that discover nodes by themselves ask.
+    ConfigGetCluster,
     /// `backup`: the next slice of one.
     Backup(Backup<'a>),
     /// `restore`: items of a backup.
@@ -77,6 +79,7 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(b"\r\n");
             }
             Self::Version => out.extend_from_slice(b"version\r\n"),
+            Self::ConfigGetCluster => out.extend_from_slice(b"config get cluster\r\n"),
             Self::Backup(backup) => backup.encode(out),
             Self::Restore(restore) => restore.encode(out),
             Self::Quit => out.extend_from_slice(b"quit\r\n"),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cluster::map::{Addresses, ClusterMap, Command, NewNode, Outcome, Standing};
 use cluster::{ClusterId, Member, NodeId, ShardId, Version};
 use store::positions::{Found, Positions, PositionsError, PositionsOwner};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::NodeParts;
@@ -26,7 +26,7 @@ use crate::peer::certificates::{CertificateAuthority, CertificateError, ClusterF
 use crate::peer::connection::PeerConnection;
 use crate::peer::counters::PeerCounters;
 use crate::peer::dial::{ConnectError, connect_to_join};
-use crate::peer::handshake::Identity;
+use crate::peer::handshake::{Identity, Reason, Refused};
 use crate::peer::join::{self, JoinAnswer, JoinRequest, JoinToken};
 use crate::peer::links::{CallError, Handler, LinkEvent, Links, LinksConfig, Reply, Roster};
 use crate::peer::tls::{Security, Tls};
@@ -70,6 +70,9 @@ pub enum StartError {
     /// No seed let this node in.
     #[error("no seed let this node in: {0}")]
     NotAdmitted(String),
+    /// The cluster has removed this node.
+    #[error("{0}: start with an empty --cluster-dir to join again")]
+    Removed(String),
     /// The cluster refuses this node.
     #[error("the cluster refuses this node: {0}")]
     Refused(String),
@@ -124,6 +127,8 @@ pub(super) enum Heard {
 /// Hands what links bring on.
 struct Ears {
     inbox: mpsc::UnboundedSender<Heard>,
+    /// What a peer said that knows that this node was removed.
+    removed: watch::Sender<Option<String>>,
     control_plane: Rc<std::cell::OnceCell<Arc<RaftControlPlane>>>,
 }
 
@@ -145,6 +150,9 @@ impl Handler for Ears {
     }
 
     fn on_link(&self, event: LinkEvent) {
+        if let LinkEvent::Refused(_, Refused { reason: Reason::RemovedNode, text }) = &event {
+            self.removed.send_replace(Some(text.clone()));
+        }
         let _ = self.inbox.send(Heard::Link(event));
     }
 }
@@ -236,7 +244,8 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     let (inbox_sender, inbox) = mpsc::unbounded_channel();
     let (handed_on_sender, handed_on) = mpsc::channel(HANDED_ON_MAX);
     let control_plane_cell = Rc::new(std::cell::OnceCell::new());
-    let ears = Ears { inbox: inbox_sender, control_plane: Rc::clone(&control_plane_cell) };
+    let (removed, mut is_removed) = watch::channel(None);
+    let ears = Ears { inbox: inbox_sender, removed, control_plane: Rc::clone(&control_plane_cell) };
     let links = Links::start(
         LinksConfig {
             identity: Identity { cluster, member },
@@ -286,7 +295,11 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
         // The seed that let this node in has the leader tell it everything.
         links.set_roster(Roster::default());
     }
-    let map = announce(parts, &links, &control_plane, member, &addresses, &identity).await?;
+    // A node that was removed while it was away has a map that does not say so, and nobody talks to it any more.
+    let map = tokio::select! {
+        map = announce(parts, &links, &control_plane, member, &addresses, &identity) => map?,
+        removed = removed(&mut is_removed) => return Err(removed),
+    };
     let pool = map.pool.clone();
     let shard_count = map.shard_count();
     let store_shards = parts.shards.geometry().shard_count;
@@ -295,7 +308,10 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     }
 
     let (positions, recovered) = open_positions(parts, cluster, shard_count, incarnation.0)?;
-    tell_life(&control_plane, member, &addresses, &recovered).await?;
+    tokio::select! {
+        told = tell_life(&control_plane, member, &addresses, &recovered) => told?,
+        removed = removed(&mut is_removed) => return Err(removed),
+    }
 
     let lanes = u16::try_from(parts.workers.clamp(1, 4)).unwrap_or(1);
     let replication = Arc::new(Replication::new(member, shard_count, &pool, lanes, positions));
@@ -404,10 +420,7 @@ async fn announce(
             links.set_roster(roster(&map));
             match map.nodes.get(&member.node) {
                 Some(node) if node.standing == Standing::Removed => {
-                    return Err(StartError::Refused(format!(
-                        "node {} was removed; start with a new directory to join again",
-                        member.node
-                    )));
+                    return Err(StartError::Removed(format!("node {} was removed", member.node)));
                 }
                 Some(_) if map.is_founded() => return Ok(map),
                 _ => {}
@@ -418,6 +431,15 @@ async fn announce(
         }
     };
     timeout(START_TIMEOUT, wait).await.unwrap_or(Err(StartError::NoMap))
+}
+
+/// Waits until a peer says that this node was removed.
+async fn removed(said: &mut watch::Receiver<Option<String>>) -> StartError {
+    match said.wait_for(Option::is_some).await {
+        Ok(text) => StartError::Removed(text.clone().unwrap_or_default()),
+        // The links have ended, and with them whoever could say so.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Which nodes to connect to.

@@ -422,6 +422,7 @@ impl Shape {
             Request::MemoryLimit(_) => ("cache_memlimit", 0),
             Request::Stats { .. } => ("stats", 0),
             Request::Version => ("version", 0),
+            Request::ConfigGetCluster => ("config get cluster", 0),
             Request::Backup(_) => ("backup", 0),
             Request::Restore(_) => ("restore", 0),
             Request::Quit => ("quit", 0),

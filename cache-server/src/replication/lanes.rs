@@ -298,6 +298,11 @@ impl Lanes {
         }
     }
 
+    /// The nodes to which there are lanes.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.by_node.read().keys().copied().collect()
+    }
+
     /// Bytes that wait for `node`.
     pub(crate) fn backlog_bytes(&self, node: NodeId) -> usize {
         let by_node = self.by_node.read();

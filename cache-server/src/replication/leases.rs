@@ -5,15 +5,24 @@
 //!
 //! Granting and sealing must not pass each other: a node that has sealed a shard must not renew its grant to
 //! that shard's primary. Whoever is about to seal says so first and looks at the grant then; whoever grants
-//! writes the grant first and looks then whether anybody has said so. One of the two sees the other.
+//! writes the grant first and looks then whether anybody has said so. One of the two sees the other:
+//!
+//! ```text
+//! seal   announce_seal   seals_tried += 1   fence       grant   set_bound     bound_until = t   fence
+//!        is_bound        bound_until?                           seals_tried   seals_tried?
+//! ```
+//!
+//! Whichever fence comes first in the one order that all such fences have, what was written before it is seen
+//! by what is read after the other. `tests/leases_model.rs` tries it in every interleaving, and either order
+//! swapped.
 //!
 //! Times are nanoseconds of the clock that runs through suspend ([`crate::clock::boot_ns`]).
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::shard::Grants;
 use cluster::{Incarnation, Member, NodeId};
 use crossbeam_utils::CachePadded;
+
+use super::sync::{AtomicU64, Ordering, fence};
 
 /// Node ids that have a place. More nodes never were in one cluster.
 pub(crate) const NODES_MAX: usize = 4096;
@@ -34,11 +43,16 @@ pub(crate) struct Leases {
 
 impl Default for Leases {
     fn default() -> Self {
-        Self { places: (0..NODES_MAX).map(|_| CachePadded::default()).collect() }
+        Self::with_places(NODES_MAX)
     }
 }
 
 impl Leases {
+    /// For nodes with ids below `count`.
+    pub(crate) fn with_places(count: usize) -> Self {
+        Self { places: (0..count).map(|_| CachePadded::default()).collect() }
+    }
+
     fn place(&self, node: NodeId) -> Option<&Place> {
         self.places.get(node.0 as usize).map(|place| &**place)
     }
@@ -58,13 +72,29 @@ impl Leases {
     /// grant kept back if [`Leases::seals_tried`] is not what it was when no shard of `node` was sealed.
     pub(crate) fn set_bound(&self, node: NodeId, until_ns: u64) {
         if let Some(place) = self.place(node) {
-            place.bound_until.fetch_max(until_ns, Ordering::SeqCst);
+            place.bound_until.fetch_max(until_ns, Ordering::AcqRel);
         }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Somebody is about to seal a shard that `node` leads. To be called before [`Leases::is_bound`].
+    pub(crate) fn announce_seal(&self, node: NodeId) {
+        if let Some(place) = self.place(node) {
+            place.seals_tried.fetch_add(1, Ordering::AcqRel);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether a grant of this node to `node` runs at `now_ns`. A node without a place was never granted
+    /// anything, and is never thought to have run out.
+    pub(crate) fn is_bound(&self, node: NodeId, now_ns: u64) -> bool {
+        let Some(place) = self.place(node) else { return true };
+        place.bound_until.load(Ordering::Acquire) > now_ns
     }
 
     /// How often somebody was about to seal a shard that `node` leads.
     pub(crate) fn seals_tried(&self, node: NodeId) -> u64 {
-        self.place(node).map_or(0, |place| place.seals_tried.load(Ordering::SeqCst))
+        self.place(node).map_or(0, |place| place.seals_tried.load(Ordering::Acquire))
     }
 
     /// The grants as they stand at `now_ns`.
@@ -82,46 +112,18 @@ pub(crate) struct LeasesAt<'a> {
 
 impl Grants for LeasesAt<'_> {
     fn binds_towards(&self, node: NodeId) -> bool {
-        // A node without a place was never granted anything, and is never thought to have run out.
-        let Some(place) = self.leases.place(node) else { return true };
-        place.seals_tried.fetch_add(1, Ordering::SeqCst);
-        place.bound_until.load(Ordering::SeqCst) > self.now_ns
+        self.leases.announce_seal(node);
+        self.leases.is_bound(node, self.now_ns)
     }
 
     #[inline]
     fn holds_from(&self, member: Member) -> bool {
         let Some(place) = self.leases.place(member.node) else { return false };
-        let until = place.held_until.load(Ordering::Acquire);
-        until > self.now_ns
-            && Incarnation(place.incarnation.load(Ordering::Acquire)) == member.incarnation
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MEMBER: Member = Member { node: NodeId(3), incarnation: Incarnation(7) };
-
-    #[test]
-    fn grant_holds_until_its_time_and_for_its_life_alone() {
-        let leases = Leases::default();
-        leases.set_held(MEMBER, 100);
-        assert!(leases.at(99).holds_from(MEMBER));
-        assert!(!leases.at(100).holds_from(MEMBER));
-        let other = Member { incarnation: Incarnation(8), ..MEMBER };
-        assert!(!leases.at(99).holds_from(other));
-        leases.set_held(other, 50);
-        assert!(!leases.at(40).holds_from(MEMBER));
-        assert!(leases.at(40).holds_from(other));
-    }
-
-    #[test]
-    fn what_was_granted_is_not_taken_back() {
-        let leases = Leases::default();
-        leases.set_bound(NodeId(3), 100);
-        leases.set_bound(NodeId(3), 50);
-        assert!(leases.at(99).binds_towards(NodeId(3)));
-        assert!(!leases.at(100).binds_towards(NodeId(3)));
+        let is_of_this_life =
+            || Incarnation(place.incarnation.load(Ordering::Acquire)) == member.incarnation;
+        // Before, so that the time is not of an earlier life; after, so that it is not of a later one.
+        is_of_this_life()
+            && place.held_until.load(Ordering::Acquire) > self.now_ns
+            && is_of_this_life()
     }
 }

@@ -6,7 +6,7 @@
 //! incr|decr <key> <delta> [noreply]    touch <key> <exptime> [noreply]
 //! delete <key> [0] [noreply]           flush_all [delay] [noreply]
 //! verbosity <level> [noreply]          cache_memlimit <MiB> [noreply]
-//! stats [words], version, quit
+//! stats [words], version, quit          config get cluster
 //!
 //! backup <shard> <generation> <entry> [prefix]         restore <bytes> [keep-newer <cache id>]
 //! ```
@@ -97,6 +97,7 @@ pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
         b"cache_memlimit" => Words::of(arguments).parse(parse_memory_limit),
         b"stats" => Line::Request(Request::Stats { arguments }),
         b"version" => Line::Request(Request::Version),
+        b"config" => parse_config(arguments),
         b"quit" => Line::Request(Request::Quit),
         b"backup" => parse_backup(arguments),
         b"restore" => parse_restore(arguments),
@@ -278,6 +279,15 @@ fn parse_memory_limit<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolErro
         return Err(ProtocolError::MemoryLimitTooLarge);
     }
     Ok(Request::MemoryLimit(MemoryLimit { mebibytes, noreply: words.noreply }))
+}
+
+/// The list of nodes is all that clients ask a `config` command for.
+fn parse_config<'a>(arguments: Tokens<'a>) -> Line<'a> {
+    if arguments.eq([&b"get"[..], b"cluster"]) {
+        Line::Request(Request::ConfigGetCluster)
+    } else {
+        Line::refused(ProtocolError::UnknownCommand)
+    }
 }
 
 fn parse_backup<'a>(mut arguments: Tokens<'a>) -> Line<'a> {

@@ -1,0 +1,162 @@
+//! Nodes that a cluster does not take: each says why, ends with a code that is not 0, and changes nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// A node: its folder, and where it listens for clients, administration and peers.
+struct Place {
+    dir: PathBuf,
+    ports: [u16; 3],
+}
+
+impl Place {
+    fn new(folder: &Path, name: &str) -> Self {
+        let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = free.map(|listener| listener.local_addr().unwrap().port());
+        Self { dir: folder.join(name), ports }
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let [client, admin, peer] = self.ports;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cache-server"));
+        command.args([
+            "-u",
+            "root",
+            "-m",
+            "16",
+            "-t",
+            "1",
+            "-l",
+            "127.0.0.1",
+            "--stop-with-parent",
+        ]);
+        command.args(["-p", &client.to_string(), "--cluster-dir"]).arg(&self.dir);
+        command.args(["--admin-listen", &format!("127.0.0.1:{admin}")]);
+        command.args(["--peer-listen", &format!("127.0.0.1:{peer}")]);
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, more: &[&str]) -> Running {
+        let running = Running(self.command(more).stderr(Stdio::null()).spawn().unwrap());
+        eventually("an answer on the admin port", || self.admin("GET", "status", None));
+        running
+    }
+
+    /// What a node says that does not start, and with which code it ends.
+    fn refusal(&self, more: &[&str]) -> (i32, String) {
+        let child = self.command(more).spawn().unwrap();
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+    }
+
+    fn admin(&self, method: &str, what: &str, body: Option<Value>) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}/cluster/{what}", self.ports[1]);
+        let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
+        let answer = match method {
+            "GET" => agent.get(url).call(),
+            _ => agent.post(url).send_json(body.unwrap_or_default()),
+        };
+        answer.ok()?.body_mut().read_json().ok()
+    }
+
+    fn token(&self) -> String {
+        let token = || self.admin("POST", "token", Some(json!({ "ttl_s": 60 })));
+        eventually("a token", token)["token"].as_str().unwrap().to_owned()
+    }
+
+    fn seed(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[2])
+    }
+
+    fn nodes(&self) -> usize {
+        self.admin("GET", "status", None).unwrap()["nodes"].as_array().unwrap().len()
+    }
+
+    fn has_identity(&self) -> bool {
+        self.dir.join("node.json").exists()
+    }
+}
+
+/// A process that is killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn eventually<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(value) = get() {
+            return value;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+fn assert_refused((code, said): (i32, String), why: &str) {
+    assert!(code != 0 && said.contains(why), "ended with {code}: {said}");
+}
+
+#[test]
+fn a_directory_is_founded_in_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let founder = Place::new(folder.path(), "founder");
+    let again = Place { dir: founder.dir.clone(), ..Place::new(folder.path(), "unused") };
+    let running = founder.start(&["--init", "--shards", "64"]);
+    let node_file = || fs::read(founder.dir.join("node.json")).unwrap();
+    assert_refused(again.refusal(&["--init"]), "another process uses the cluster directory");
+    drop(running);
+    let before = node_file();
+    assert_refused(again.refusal(&["--init"]), "belongs to node 1 of cluster");
+    assert_eq!(node_file(), before);
+}
+
+#[test]
+fn who_has_no_good_token_or_seed_is_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let founder = Place::new(folder.path(), "founder");
+    let _running = founder.start(&["--init", "--shards", "64"]);
+    let stranger = Place::new(folder.path(), "stranger");
+    let (token, seed) = (founder.token(), founder.seed());
+    let join = |seed: &str, token: &str| stranger.refusal(&["--join", seed, "--token", token]);
+    assert_refused(join(&seed, "nonsense"), "that is no join token");
+    let unknown: String = token.chars().rev().collect();
+    assert_refused(join(&seed, &unknown), "the join token is not known");
+    let nobody = Place::new(folder.path(), "nobody").seed();
+    assert_refused(join(&nobody, &token), &format!("{nobody}: cannot connect"));
+    assert_refused(stranger.refusal(&["--init", "--pool", "gold"]), "known are sessions, strict");
+    assert_refused(stranger.refusal(&[]), "holds no node");
+    assert!(!stranger.has_identity());
+    assert_eq!(founder.nodes(), 1);
+}
+
+#[test]
+fn a_token_lets_one_node_in_and_a_removed_node_stays_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let founder = Place::new(folder.path(), "founder");
+    let _running = founder.start(&["--init", "--shards", "64"]);
+    let second = Place::new(folder.path(), "second");
+    let (token, seed) = (founder.token(), founder.seed());
+    let join = ["--join", seed.as_str(), "--token", token.as_str()];
+    let running = second.start(&join);
+    let third = Place::new(folder.path(), "third");
+    assert_refused(third.refusal(&join), "the join token is not known: it was used already");
+    assert!(!third.has_identity());
+    drop(running);
+    let body = json!({ "node": 2, "force": true });
+    founder.admin("POST", "remove", Some(body)).expect("it is removed");
+    assert_refused(second.refusal(&[]), "was removed");
+    assert_eq!(founder.nodes(), 1);
+}
