@@ -162,7 +162,7 @@ fn under_backup(
 fn back_up_until(plan: &Plan, over: &AtomicBool) -> Result<BackedUp, String> {
     let told = |error: &dyn std::fmt::Display| format!("{error:#}");
     cores::pin(&plan.cores).map_err(|error| told(&error))?;
-    let mut server = Connection::open(&plan.server.to_string(), SLICE_MAX)
+    let mut server = Connection::open(&plan.targets[0].address.to_string(), SLICE_MAX)
         .map_err(|error| told(&anyhow::Error::new(error)))?;
     let mut backed_up = BackedUp::default();
     let bar = ProgressBar::hidden();

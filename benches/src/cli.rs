@@ -1,5 +1,7 @@
 //! The command line of cache-bench: flags into plans, and results into reports.
 
+mod cluster;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -17,12 +19,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::Signal;
 use sim::trace::{Format, Trace, TraceError};
 
+use self::cluster::ClusterArgs;
 use crate::backup::{self, Notice, Round};
 use crate::compare::{self, Contest, Rules, Speed, median};
 use crate::cores;
 use crate::interrupt::Interrupt;
 use crate::keyspace::{Keyspace, Popularity};
-use crate::load::{self, Extent, Outcome, Pace, Plan};
+use crate::load::{self, Extent, Outcome, Pace, Plan, Target};
 use crate::replay::{DEPTH_MAX, Replayed, Wanted, replay};
 use crate::report::{Cell, Output, Report};
 use crate::restart::{self, Contender, Series};
@@ -62,6 +65,8 @@ enum Task {
     Backup(BackupArgs),
     /// End our server and another, start them again, and compare how soon they give hits.
     Restart(RestartArgs),
+    /// Start clusters of our server and one alone; compare what a request costs them, and kill a node.
+    Cluster(ClusterArgs),
 }
 
 /// Whether every value that came back was its key's.
@@ -92,6 +97,7 @@ impl Cli {
             Task::Compare(args) => args.execute(&interrupt),
             Task::Backup(args) => args.execute(&interrupt),
             Task::Restart(args) => args.execute(&interrupt),
+            Task::Cluster(args) => args.execute(&interrupt),
         }
     }
 }
@@ -268,7 +274,7 @@ impl RunArgs {
         let warm_up_default =
             if self.requests.is_some() { Duration::ZERO } else { Duration::from_secs(1) };
         Plan {
-            server: self.server,
+            targets: vec![Target::any_key(self.server)],
             connections: bounded(self.connections),
             threads: bounded(self.threads),
             depth: bounded(self.depth),
@@ -279,7 +285,7 @@ impl RunArgs {
             extent: self.requests.map_or(Extent::Time(self.duration), Extent::Requests),
             seed: self.seed,
             cores: self.cores.clone(),
-            server_pid: self.server_pid,
+            server_pids: self.server_pid.into_iter().collect(),
         }
     }
 }

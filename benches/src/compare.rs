@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::keyspace::{Keyspace, KeyspaceError, Popularity};
-use crate::load::{self, Extent, LoadError, Outcome, Pace, Plan};
+use crate::load::{self, Extent, LoadError, Outcome, Pace, Plan, Target};
 use crate::replay::{ReplayError, Replayed, Wanted, replay};
 use crate::server_process::{Launch, LaunchError, ServerProcess, resident_bytes};
 use crate::session::{Session, SessionError};
@@ -152,7 +152,7 @@ pub struct Side {
 }
 
 impl Side {
-    fn add(&mut self, outcome: &Outcome) {
+    pub(crate) fn add(&mut self, outcome: &Outcome) {
         let cpu_s = outcome.usage.map_or(0.0, |usage| usage.cpu.as_secs_f64());
         self.keys_per_cpu_second.push(outcome.keys_per_cpu_second().unwrap_or(f64::NAN));
         self.keys_per_second.push(outcome.keys_per_second());
@@ -239,7 +239,7 @@ pub fn speed(
 
 pub(crate) fn plan(server: &ServerProcess, rules: &Rules, depth: usize) -> Plan {
     Plan {
-        server: server.address(),
+        targets: vec![Target::any_key(server.address())],
         connections: rules.connections,
         threads: 1,
         depth,
@@ -248,7 +248,7 @@ pub(crate) fn plan(server: &ServerProcess, rules: &Rules, depth: usize) -> Plan 
         extent: Extent::Time(rules.round),
         seed: 1,
         cores: rules.load_cores.clone(),
-        server_pid: Some(server.pid()),
+        server_pids: vec![server.pid()],
     }
 }
 

@@ -5,6 +5,7 @@
 //!                                    (wire)         ^ schedule (open loop)
 //! trace ──────────────────────────> session ──> replay
 //! server_process ──────────────────────────────> compare, backup, restart
+//! cluster_process ─────────────────────────────> replication
 //! ```
 //!
 //! - Keys and values are functions of a number, so any reply can be checked without remembering
@@ -26,6 +27,7 @@
 pub mod backup;
 pub mod cli;
 pub mod clock;
+pub mod cluster_process;
 pub mod compare;
 pub mod connection;
 pub mod cores;
@@ -33,6 +35,7 @@ pub mod interrupt;
 pub mod keyspace;
 pub mod load;
 pub mod replay;
+pub mod replication;
 pub mod report;
 pub mod restart;
 pub mod schedule;

@@ -1,4 +1,4 @@
-//! Load: many connections that carry a workload to a server, and what came of it.
+//! Load: many connections that carry a workload to a server, or to several, and what came of it.
 //!
 //! ```text
 //!   main thread        connect all ── warm-up ──|──── measured ────|── wait for the last answers
@@ -15,7 +15,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::iter::Sum;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -70,11 +72,28 @@ pub enum Extent {
     Filling,
 }
 
+/// A server, or one of several that share a load.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The only keys that it is asked for, by their indexes and all equally often; `None` for those that the
+    /// workload draws.
+    pub keys: Option<Arc<[u32]>>,
+}
+
+impl Target {
+    /// A server that is asked for whatever the workload draws.
+    pub fn any_key(address: SocketAddr) -> Self {
+        Self { address, keys: None }
+    }
+}
+
 /// How a workload is carried to a server.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The server.
-    pub server: SocketAddr,
+    /// The server; or several, each with an equal share of the connections of each thread.
+    pub targets: Vec<Target>,
     /// How many connections there are, of all threads together.
     pub connections: usize,
     /// How many threads serve them.
@@ -91,8 +110,8 @@ pub struct Plan {
     pub seed: u64,
     /// The cores the threads may run on; none named means any.
     pub cores: Vec<usize>,
-    /// The server's process, if it is to be watched.
-    pub server_pid: Option<u32>,
+    /// The server's processes to be watched, if any.
+    pub server_pids: Vec<u32>,
 }
 
 /// What a run came to.
@@ -102,11 +121,11 @@ pub struct Outcome {
     pub tally: Tally,
     /// How long was measured.
     pub elapsed: Duration,
-    /// What the server used meanwhile, if its process was named.
+    /// What the server used meanwhile, if its processes were named.
     pub usage: Option<Usage>,
 }
 
-/// What a server's process used while it was measured.
+/// What a server's processes used while they were measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// Processor time, user and kernel together.
@@ -212,7 +231,9 @@ pub fn run(
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, LoadError> {
     assert!(plan.threads > 0 && plan.depth > 0, "somebody carries the load");
-    assert!(plan.connections >= plan.threads, "every thread has a connection");
+    let targets = plan.targets.len();
+    assert!(targets > 0, "the load goes somewhere");
+    assert!(plan.connections >= plan.threads * targets, "every thread has a connection to each");
     // A process that cannot be watched is reported before the load, not after it.
     watch(plan, cpu_time)?;
     let mut sockets = connect(plan)?;
@@ -279,7 +300,7 @@ pub fn run(
     })
 }
 
-/// Sets every key of `workload` once, quickly.
+/// Sets every key of `workload` once, quickly, at the first of the plan's servers.
 ///
 /// # Errors
 /// As [`run`].
@@ -291,6 +312,7 @@ pub fn fill(
 ) -> Result<Outcome, LoadError> {
     const DEPTH: usize = 64;
     let plan = Plan {
+        targets: plan.targets[..1].to_vec(),
         depth: DEPTH,
         connections: plan.connections.min(8).max(plan.threads),
         pace: Pace::Closed,
@@ -301,26 +323,32 @@ pub fn fill(
     run(&plan, workload, interrupt, progress)
 }
 
-fn watch<T>(plan: &Plan, look: impl Fn(u32) -> io::Result<T>) -> Result<Option<T>, LoadError> {
-    let Some(pid) = plan.server_pid else { return Ok(None) };
-    look(pid).map(Some).map_err(|source| LoadError::Watch { pid, source })
+/// The sum of what `look` finds of each process; `None` of none.
+fn watch<T: Sum>(plan: &Plan, look: impl Fn(u32) -> io::Result<T>) -> Result<Option<T>, LoadError> {
+    let found = |&pid: &u32| look(pid).map_err(|source| LoadError::Watch { pid, source });
+    let is_watched = !plan.server_pids.is_empty();
+    is_watched.then(|| plan.server_pids.iter().map(found).sum()).transpose()
 }
 
-fn connect(plan: &Plan) -> Result<Vec<std::net::TcpStream>, LoadError> {
-    let open = || {
-        let stream = std::net::TcpStream::connect_timeout(&plan.server, CONNECT_MAX)?;
+/// All connections, each with the index of its target.
+fn connect(plan: &Plan) -> Result<Vec<(usize, std::net::TcpStream)>, LoadError> {
+    let open = |server| {
+        let stream = std::net::TcpStream::connect_timeout(server, CONNECT_MAX)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok(stream)
     };
+    // One to each in turn, so that every thread's share is spread over all of them.
     (1..=plan.connections)
-        .map(|number| {
-            open().map_err(|source| LoadError::Connect {
-                server: plan.server,
+        .zip(plan.targets.iter().enumerate().cycle())
+        .map(|(number, (target, Target { address, .. }))| {
+            let stream = open(address).map_err(|source| LoadError::Connect {
+                server: *address,
                 number,
                 connections: plan.connections,
                 source,
-            })
+            })?;
+            Ok((target, stream))
         })
         .collect()
 }
@@ -329,6 +357,8 @@ fn connect(plan: &Plan) -> Result<Vec<std::net::TcpStream>, LoadError> {
 struct Socket {
     stream: TcpStream,
     connection: Connection,
+    /// Which of the servers it leads to.
+    target: usize,
     /// Whether it stands in `Worker::ready`.
     is_ready: bool,
 }
@@ -340,7 +370,8 @@ struct Worker<'a> {
     cores: &'a [usize],
     poll: Poll,
     sockets: Vec<Socket>,
-    requests: Requests,
+    /// By server.
+    requests: Vec<Requests>,
     /// Requests that may still be made; those that fill a miss are not counted.
     requests_left: u64,
     /// When the requests are due, in an open loop.
@@ -362,11 +393,11 @@ impl<'a> Worker<'a> {
         window: Window,
         start: Instant,
         thread: usize,
-        streams: Vec<std::net::TcpStream>,
+        streams: Vec<(usize, std::net::TcpStream)>,
     ) -> Result<Self, LoadError> {
         let poll = Poll::new().map_err(LoadError::Connection)?;
         let mut sockets = Vec::with_capacity(streams.len());
-        for stream in streams {
+        for (target, stream) in streams {
             let mut stream = TcpStream::from_std(stream);
             poll.registry()
                 .register(
@@ -375,13 +406,16 @@ impl<'a> Worker<'a> {
                     Interest::READABLE | Interest::WRITABLE,
                 )
                 .map_err(LoadError::Connection)?;
-            sockets.push(Socket { stream, connection: Connection::new(), is_ready: false });
+            let connection = Connection::new();
+            sockets.push(Socket { stream, connection, target, is_ready: false });
         }
         let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(thread as u64);
-        let requests = match plan.extent {
-            Extent::Filling => Requests::filling(workload, thread, plan.threads),
-            Extent::Time(_) | Extent::Requests(_) => Requests::drawn(workload, seed)?,
+        let requests_to = |(number, target): (u64, &Target)| match (plan.extent, &target.keys) {
+            (Extent::Filling, _) => Ok(Requests::filling(workload, thread, plan.threads)),
+            (_, Some(keys)) => Ok(Requests::among(workload, Arc::clone(keys), seed + number)),
+            (_, None) => Requests::drawn(workload, seed + number),
         };
+        let requests = (0..).zip(&plan.targets).map(requests_to).collect::<Result<_, _>>()?;
         let requests_left = match plan.extent {
             Extent::Requests(requests) => {
                 let (threads, thread) = (plan.threads as u64, thread as u64);
@@ -560,7 +594,7 @@ impl<'a> Worker<'a> {
             return false;
         }
         let mut keys = std::mem::take(&mut self.keys);
-        let ask = self.requests.next(&mut keys);
+        let ask = self.requests[self.sockets[index].target].next(&mut keys);
         if let Some(ask) = ask {
             self.requests_left -= 1;
             self.ask(index, ask, &keys, intended);
@@ -617,7 +651,7 @@ impl<'a> Worker<'a> {
         {
             let due = schedule.due();
             schedule.advance();
-            let Some(ask) = self.requests.next(&mut keys) else { break };
+            let Some(ask) = self.requests[0].next(&mut keys) else { break };
             self.tally.never_answered(ask, due, now, &self.window);
         }
     }

@@ -29,7 +29,7 @@ use crate::clock;
 use crate::compare::{CompareError, median};
 use crate::interrupt::Interrupt;
 use crate::keyspace::{Keyspace, Popularity};
-use crate::load::{self, Extent, Pace, Plan};
+use crate::load::{self, Extent, Pace, Plan, Target};
 use crate::server_process::{Launch, ServerProcess, StartedAt};
 use crate::session::{Session, SessionError};
 use crate::value::Values;
@@ -245,7 +245,7 @@ impl<'a> Track<'a> {
             values: Values::new(),
         };
         let plan = Plan {
-            server: server.address(),
+            targets: vec![Target::any_key(server.address())],
             connections: 8,
             threads: 1,
             depth: 1,
@@ -254,7 +254,7 @@ impl<'a> Track<'a> {
             extent: Extent::Filling,
             seed: 1,
             cores: rules.load_cores.clone(),
-            server_pid: None,
+            server_pids: Vec::new(),
         };
         load::fill(&plan, &workload, interrupt, |_| {})
             .map_err(|source| CompareError::Load { server: title.clone(), source })?;

@@ -1,6 +1,7 @@
 //! A workload: which requests are made, of which keys and values, in which proportion.
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -71,6 +72,17 @@ pub enum Requests {
         /// See [`Workload::keys_per_get`].
         keys_per_get: usize,
     },
+    /// As drawn, but all of some keys equally often.
+    Among {
+        /// The source of all chance in them.
+        random: Box<StdRng>,
+        /// Which keys, by their indexes.
+        keys: Arc<[u32]>,
+        /// See [`Workload::get_share`].
+        get_share: f64,
+        /// See [`Workload::keys_per_get`].
+        keys_per_get: usize,
+    },
     /// A set of every key in a range of indexes, in order, once.
     Filling(Range<u32>),
 }
@@ -87,6 +99,16 @@ impl Requests {
             get_share: workload.get_share,
             keys_per_get: workload.keys_per_get,
         })
+    }
+
+    /// Requests in the proportions of `workload`, for none but `keys`, whatever its popularity.
+    pub fn among(workload: &Workload, keys: Arc<[u32]>, seed: u64) -> Self {
+        Self::Among {
+            random: Box::new(StdRng::seed_from_u64(seed)),
+            keys,
+            get_share: workload.get_share,
+            keys_per_get: workload.keys_per_get,
+        }
     }
 
     /// The share of a filling of all keys that falls to thread number `thread` of `threads`.
@@ -108,13 +130,24 @@ impl Requests {
                 Some(Ask::Set)
             }
             Self::Drawn { random, sampler, get_share, keys_per_get } => {
-                let is_get = *get_share >= 1.0 || random.random::<f64>() < *get_share;
-                let (ask, count) = if is_get { (Ask::Get, *keys_per_get) } else { (Ask::Set, 1) };
+                let (ask, count) = kind_of(random, *get_share, *keys_per_get);
                 keys.extend((0..count).map(|_| sampler.sample(random)));
+                Some(ask)
+            }
+            Self::Among { random, keys: these, get_share, keys_per_get } => {
+                let (ask, count) = kind_of(random, *get_share, *keys_per_get);
+                keys.extend((0..count).map(|_| these[random.random_range(0..these.len())]));
                 Some(ask)
             }
         }
     }
+}
+
+/// Whether a request is a get or a set, and of how many keys.
+#[inline]
+fn kind_of(random: &mut StdRng, get_share: f64, keys_per_get: usize) -> (Ask, usize) {
+    let is_get = get_share >= 1.0 || random.random::<f64>() < get_share;
+    if is_get { (Ask::Get, keys_per_get) } else { (Ask::Set, 1) }
 }
 
 #[cfg(test)]
@@ -160,6 +193,19 @@ pub(crate) mod tests {
             }
         }
         assert!((430..570).contains(&sets), "{sets} sets of an expected 500");
+    }
+
+    #[test]
+    fn requests_among_some_keys_are_for_those_alone() {
+        let mut requests = Requests::among(&small_workload(), [3, 14, 15].into(), 7);
+        let mut asked = [0; 100];
+        let mut keys = Vec::new();
+        for _ in 0..3_000 {
+            requests.next(&mut keys);
+            asked[keys[0] as usize] += 1;
+        }
+        assert_eq!(asked[3] + asked[14] + asked[15], 3_000);
+        assert!(asked[3] > 900 && asked[14] > 900 && asked[15] > 900);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use benches::interrupt::Interrupt;
 use benches::keyspace::{Keyspace, Popularity};
-use benches::load::{self, Extent, LoadError, Pace, Plan};
+use benches::load::{self, Extent, LoadError, Pace, Plan, Target};
 use benches::replay::{Wanted, replay};
 use benches::schedule::Arrivals;
 use benches::session::Session;
@@ -124,7 +124,7 @@ fn workload() -> Workload {
 
 fn plan(server: SocketAddr, requests: u64) -> Plan {
     Plan {
-        server,
+        targets: vec![Target::any_key(server)],
         connections: 6,
         threads: 2,
         depth: 3,
@@ -133,7 +133,7 @@ fn plan(server: SocketAddr, requests: u64) -> Plan {
         extent: Extent::Requests(requests),
         seed: 7,
         cores: Vec::new(),
-        server_pid: None,
+        server_pids: Vec::new(),
     }
 }
 
@@ -146,7 +146,7 @@ fn after_a_filling_every_get_is_a_hit_with_its_own_value() {
     let plan = plan(start(Faults::default()), 5000);
     let filled = load::fill(&plan, &workload(), &Interrupt::default(), |_| {}).unwrap();
     assert_eq!((filled.tally.sets, filled.tally.refused), (500, 0));
-    assert_eq!(Session::connect(plan.server).unwrap().items().unwrap(), 500);
+    assert_eq!(Session::connect(plan.targets[0].address).unwrap().items().unwrap(), 500);
     let outcome = run(&plan, &workload()).unwrap();
     assert_eq!((outcome.tally.gets, outcome.tally.hits), (5000, 5000));
     assert_eq!((outcome.tally.misses, outcome.tally.wrong), (0, 0));
@@ -160,7 +160,7 @@ fn what_a_get_missed_is_set_when_the_workload_fills() {
     let tally = &outcome.tally;
     assert_eq!((tally.gets, tally.hits + tally.misses), (3000, 15_000));
     assert_eq!(tally.sets, tally.misses, "every miss is set");
-    assert_eq!(Session::connect(plan.server).unwrap().items().unwrap(), 500);
+    assert_eq!(Session::connect(plan.targets[0].address).unwrap().items().unwrap(), 500);
 }
 
 #[test]
