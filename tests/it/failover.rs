@@ -11,7 +11,7 @@ use tests::connection::Connection;
 use tests::faults::{self, Campaign, Fault, Report, Scene, Spread, Victim, judge};
 use tests::liar::{Liar, Lie};
 use tests::linearizable::{self, Rules};
-use tests::load::{Load, LoadPlan};
+use tests::load::{Load, LoadPlan, Tally};
 use tests::netns::Network;
 use tests::process::Launcher;
 use tests::promises;
@@ -77,7 +77,8 @@ fn the_clients_find_no_fault_with_one_server() {
         .unwrap_or_else(|wrong| panic!("{wrong}"));
     let broken = promises::broken(&history);
     assert!(broken.is_empty(), "{}", broken[0]);
-    assert!(tally.answered > 5_000 && tally.lost + tally.late + tally.refused == 0, "{tally:?}");
+    assert!(tally.answered > 5_000 && tally.lost + tally.late == 0, "{tally:?}");
+    assert!(tally.refused.is_empty(), "{tally:?}");
 }
 
 #[test]
@@ -110,8 +111,13 @@ fn a_local_cluster_tells_where_its_nodes_are_and_leaves_none_behind() {
     assert_eq!(cluster.nodes.len(), 3);
     assert!(cluster.owns_its_nodes());
     for node in &cluster.nodes {
-        let status = admin::status(node.admin).unwrap();
-        assert_eq!((status.node, status.is_healthy), (node.id, true));
+        // It was healthy when it was listed; a busy machine may make a node doubt another for a moment.
+        let healthy = wait::until(WHOLE_LIMIT, || {
+            let status = admin::status(node.admin).ok()?;
+            assert_eq!(status.node, node.id);
+            status.is_healthy.then_some(())
+        });
+        assert!(healthy.is_some(), "node {} is not healthy", node.id);
         // What is written through one is read through all.
         let mut writer = Connection::open(node.client).unwrap();
         writer.send(format!("set k 0 0 1\r\n{}\r\n", node.id).as_bytes()).unwrap();
@@ -188,7 +194,7 @@ fn a_rolling_restart_fails_no_request() {
     let report = judge(&history, tally, 1, [].into(), Vec::new());
     tell(&format!("rolling restart, pauses {}", Spread(&pauses)), &report);
     report.assert_right();
-    assert_eq!((tally.late, tally.refused), (0, 0), "no request fails: {tally:?}");
+    assert_fails_nothing(&report.tally);
 }
 
 #[test]
@@ -221,7 +227,12 @@ fn a_node_is_added_and_another_drained_without_a_failed_request() {
     let report = judge(&history, tally, 1, [].into(), Vec::new());
     tell(&format!("one added, one drained, longest gap {}", Spread(&gaps)), &report);
     report.assert_right();
-    assert_eq!((tally.late, tally.refused), (0, 0), "no request fails: {tally:?}");
+    assert_fails_nothing(&report.tally);
+}
+
+/// Connections may end; whoever makes another one finds everything as it was.
+fn assert_fails_nothing(tally: &Tally) {
+    assert!(tally.late == 0 && tally.refused.is_empty(), "requests failed: {tally:?}");
 }
 
 /// Waits until nothing is moved any more.

@@ -137,7 +137,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { keys, operations, unknown, undecided, .. } = &self.summary;
-        let Tally { answered, lost, late, refused } = self.tally;
+        let Tally { answered, lost, late, refused } = &self.tally;
         writeln!(
             f,
             "seed {}: {operations} operations on {keys} keys, {unknown} of unknown outcome, {} keys undecided",
@@ -146,7 +146,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  {answered} answered, {lost} connections lost, {late} late, {refused} refused"
+            "  {answered} answered, {lost} connections lost, {late} late, refused: {refused:?}"
         )?;
         for ((fault, victim), gaps) in &self.gaps {
             writeln!(

@@ -18,7 +18,7 @@
 //! Registers are also read many at once and in pipelines, and everything is asked in both protocols.
 //! [`Prober`]s measure how long no write is acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,14 @@ const APPEND_PERIOD: Duration = Duration::from_secs(4);
 const KEYS_PER_READ: u32 = 12;
 /// Requests in a pipeline.
 const PIPELINE: u32 = 8;
+
+/// Errors that promise that nothing was done. What is refused so is no part of the history; read all the same,
+/// it came out of nowhere.
+const NOT_DONE: [&str; 3] = [
+    "SERVER_ERROR no primary for this key at present",
+    "SERVER_ERROR too few copies are in sync",
+    "SERVER_ERROR busy",
+];
 
 /// How a cluster is loaded.
 #[derive(Debug, Clone)]
@@ -75,7 +83,7 @@ impl Default for LoadPlan {
 }
 
 /// What clients went through, besides what they saw.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Operations answered.
     pub answered: u64,
@@ -83,8 +91,8 @@ pub struct Tally {
     pub lost: u64,
     /// Answers that took too long.
     pub late: u64,
-    /// `SERVER_ERROR`s.
-    pub refused: u64,
+    /// `SERVER_ERROR`s, by their words.
+    pub refused: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -92,7 +100,21 @@ impl Tally {
         self.answered += other.answered;
         self.lost += other.lost;
         self.late += other.late;
-        self.refused += other.refused;
+        for (line, count) in other.refused {
+            *self.refused.entry(line).or_default() += count;
+        }
+    }
+
+    /// Notes `error` if it is an error of the server, after which the connection goes on; whether it says
+    /// that nothing was done.
+    ///
+    /// # Panics
+    /// When it is an error that nothing asked here may give.
+    fn refusal(&mut self, error: &io::Error) -> Option<bool> {
+        let Refused(line) = Refused::of(error)?;
+        assert!(line.starts_with("SERVER_ERROR "), "a proper request was answered: {line}");
+        *self.refused.entry(line.clone()).or_default() += 1;
+        Some(NOT_DONE.contains(&line.as_str()))
     }
 }
 
@@ -218,11 +240,15 @@ impl Link {
                         self.tally.answered += 1;
                         ended = Ended::Answered { answer, at_ns: self.now_ns() };
                     }
-                    Err(error) if is_refusal(&error) => {
-                        self.tally.refused += 1;
-                        is_refused = true;
-                    }
-                    Err(error) => failure = Some(error),
+                    Err(error) => match self.tally.refusal(&error) {
+                        Some(is_not_done) => {
+                            is_refused = true;
+                            if is_not_done {
+                                continue;
+                            }
+                        }
+                        None => failure = Some(error),
+                    },
                 }
             }
             self.note(request.clone(), invoked_ns, ended);
@@ -254,9 +280,8 @@ impl Link {
                 self.tally.answered += 1;
                 self.client = Some((node, client));
             }
-            Err(error) if is_refusal(&error) => {
-                self.tally.refused += 1;
-                self.client = Some((node, client));
+            Err(error) if self.tally.refusal(&error).is_some() => {
+                self.client = Some((node, client))
             }
             Err(error) => self.failed(node, &error),
         }
@@ -301,20 +326,6 @@ impl Link {
         }
         let until_ns = self.now_ns() + u64::try_from(AVOID.as_nanos()).unwrap_or(u64::MAX);
         self.avoided.insert(node, until_ns);
-    }
-}
-
-/// Whether `error` is an error of the server, after which the connection goes on.
-///
-/// # Panics
-/// When it is an error that nothing asked here may give.
-fn is_refusal(error: &io::Error) -> bool {
-    match Refused::of(error) {
-        Some(Refused(line)) => {
-            assert!(line.starts_with("SERVER_ERROR "), "a proper request was answered: {line}");
-            true
-        }
-        None => false,
     }
 }
 
