@@ -40,7 +40,7 @@ fn either_seals_or_grants(seal: fn(&Leases) -> bool, grant: fn(&Leases) -> bool)
         let others = loom::sync::Arc::clone(&leases);
         let sealer = thread::spawn(move || seal(&others));
         let granted = grant(&leases);
-        let sealed = sealer.join().unwrap();
+        let sealed = sealer.join().expect("it does not panic");
         assert!(!(sealed && granted), "sealed and granted");
         was_sealed.fetch_or(sealed, Ordering::Relaxed);
         was_granted.fetch_or(granted, Ordering::Relaxed);
@@ -94,7 +94,7 @@ fn never_holds(member: Member, second_until_ns: u64, now_ns: u64) {
         let control = loom::sync::Arc::clone(&leases);
         let control = thread::spawn(move || control.set_held(SECOND_LIFE, second_until_ns));
         assert!(!leases.at(now_ns).holds_from(member));
-        control.join().unwrap();
+        control.join().expect("it does not panic");
     });
 }
 

@@ -295,10 +295,10 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
         // The seed that let this node in has the leader tell it everything.
         links.set_roster(Roster::default());
     }
-    // A node that was removed while it was away has a map that does not say so, and nobody talks to it any more.
+    // A node that was removed while it was away has a map that does not say so, and nobody talks to it.
     let map = tokio::select! {
         map = announce(parts, &links, &control_plane, member, &addresses, &identity) => map?,
-        removed = removed(&mut is_removed) => return Err(removed),
+        refusal = until_removed(&mut is_removed) => return Err(refusal),
     };
     let pool = map.pool.clone();
     let shard_count = map.shard_count();
@@ -310,7 +310,7 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     let (positions, recovered) = open_positions(parts, cluster, shard_count, incarnation.0)?;
     tokio::select! {
         told = tell_life(&control_plane, member, &addresses, &recovered) => told?,
-        removed = removed(&mut is_removed) => return Err(removed),
+        refusal = until_removed(&mut is_removed) => return Err(refusal),
     }
 
     let lanes = u16::try_from(parts.workers.clamp(1, 4)).unwrap_or(1);
@@ -434,7 +434,7 @@ async fn announce(
 }
 
 /// Waits until a peer says that this node was removed.
-async fn removed(said: &mut watch::Receiver<Option<String>>) -> StartError {
+async fn until_removed(said: &mut watch::Receiver<Option<String>>) -> StartError {
     match said.wait_for(Option::is_some).await {
         Ok(text) => StartError::Removed(text.clone().unwrap_or_default()),
         // The links have ended, and with them whoever could say so.
