@@ -60,8 +60,8 @@ impl Replica {
     fn refuse(&self, leader: NodeId, epoch: Epoch, effects: &mut Vec<Effect>) {
         // A ballot may have the number of the epoch that another won. Who has promised itself to that ballot
         // learns of the epoch from the map, and has not heard of it until then.
-        let is_anothers = self.promise.epoch == epoch && self.promise.leader != Some(leader);
-        let promised = if is_anothers { self.config.epoch } else { self.promise.epoch };
+        let is_of_another = self.promise.epoch == epoch && self.promise.leader != Some(leader);
+        let promised = if is_of_another { self.config.epoch } else { self.promise.epoch };
         let mismatch = Message::Mismatch { epoch, last: self.last(), promised };
         Self::send(leader, mismatch, effects);
     }
