@@ -242,7 +242,7 @@ fn read_list(path: &Path) -> Result<Vec<ClusterNode>, String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let list: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let nodes = list["nodes"].as_array().ok_or("it has no nodes")?;
-    nodes.iter().map(|node| node_in(node).ok_or(format!("no node: {node}"))).collect()
+    nodes.iter().map(|node| node_in(node).ok_or_else(|| format!("no node: {node}"))).collect()
 }
 
 fn node_in(node: &serde_json::Value) -> Option<ClusterNode> {
