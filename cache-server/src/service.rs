@@ -151,8 +151,7 @@ impl Service for CacheService {
             };
             let Some(key) = key.map(|key| Key::new(key.as_bytes())) else { continue };
             // What another node leads is not read here.
-            let is_elsewhere = |routing: &Box<Routing>| !routing.leads(key.hash());
-            if self.routing.as_ref().is_some_and(is_elsewhere) {
+            if self.routing.as_ref().is_some_and(|routing| !routing.leads(key.hash())) {
                 continue;
             }
             if keys.try_push(key).is_err() {
