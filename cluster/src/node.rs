@@ -240,7 +240,7 @@ impl Node {
     /// meanwhile. To be called for every replica before grants are renewed; [`Node::attend`] does.
     pub fn note_seal(&mut self, replica: &Replica) {
         let shard = replica.id();
-        let withheld = replica.withholds_from();
+        let withheld = replica.withholds_from().or_else(|| self.survived(replica));
         if let Some(&peer) = self.withheld.get(&shard)
             && withheld != Some(peer)
         {
@@ -252,6 +252,15 @@ impl Node {
         {
             self.granted.withhold(peer, shard);
         }
+    }
+
+    /// The primary that a replica of this node has outlived: its process has begun another life. A grant to
+    /// that life, which leads nothing of this shard, must not keep the members from taking over.
+    fn survived(&self, replica: &Replica) -> Option<NodeId> {
+        let primary = replica.config().primary_member()?;
+        let present = self.map.current(primary.node)?;
+        (replica.is_in_sync() && primary != present && primary.node != self.me.node)
+            .then_some(primary.node)
     }
 
     /// Whether any shard is withheld from `peer`.
@@ -511,16 +520,19 @@ impl Node {
         if config.in_sync.is_empty() {
             return lead(by_wish().find_map(holder)?);
         }
-        if config.in_sync.iter().any(|&member| map.current(member.node) == Some(member)) {
-            // One life at least that may still hold everything.
-            return None;
-        }
         // Rule 6, with lives that ended for seals: they acknowledge nothing any more.
         let quorum = map.pool.ack.write_quorum(config.in_sync.len());
         let enough = config.in_sync.len() + 1 - quorum.min(config.in_sync.len());
+        let lives = |member: &Member| map.current(member.node) == Some(*member);
+        let living = config.in_sync.iter().filter(|&member| lives(member)).count();
+        if living >= enough || config.primary_member().is_some_and(|primary| lives(&primary)) {
+            // They go on by themselves.
+            return None;
+        }
         let back: Vec<(Version, Member)> = config
             .in_sync
             .iter()
+            .filter(|&member| !lives(member))
             .filter_map(|member| {
                 let now = holder(member.node)?;
                 Some((*map.nodes[&now.node].recovered.get(&shard)?, now))
@@ -530,6 +542,10 @@ impl Node {
             let best =
                 back.iter().max_by_key(|(last, member)| (*last, std::cmp::Reverse(member.node)));
             return lead(best?.1);
+        }
+        if living > 0 {
+            // What it holds may be the best there is.
+            return None;
         }
         let all_are_back = config.in_sync.iter().all(|member| holder(member.node).is_some());
         let may_be_empty = map.pool.on_total_loss == OnTotalLoss::Recover && all_are_back;

@@ -212,6 +212,15 @@ impl Replica {
         self.log.last()
     }
 
+    /// What a later life should find of a copy that counts: where its log ends. A log without a write ends
+    /// in the epoch in which the copy counted: that it is empty is known, and nothing was lost.
+    pub fn position(&self) -> Version {
+        match self.last() {
+            Version::ZERO if self.is_in_sync() => Version::new(self.config.epoch, Sequence(0)),
+            last => last,
+        }
+    }
+
     /// Writes up to this one are known to be committed.
     #[inline]
     pub fn committed(&self) -> Sequence {

@@ -229,6 +229,19 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
         }
     };
     let identity = cluster_dir::Identity { addresses: addresses.clone(), ..identity };
+    let raft_path = dir.path().join("raft.redb");
+    let raft_identity =
+        crate::control_plane::Identity { cluster: identity.cluster, node: identity.node };
+    if is_new {
+        // Left by a start that got no further.
+        match std::fs::remove_file(&raft_path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(ClusterDirError::Io { dir: config.dir.clone(), source }.into());
+            }
+            _ => {}
+        }
+        drop(Storage::create(&raft_path, raft_identity, Writing::Thread)?);
+    }
     dir.establish(identity.clone())?;
     let unix_ns = parts.clock.now().unix_ms.saturating_mul(1_000_000);
     let incarnation = dir.begin_life(unix_ns)?;
@@ -274,13 +287,8 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
         }
     });
 
-    let path = dir.path().join("raft.redb");
-    let raft_identity = crate::control_plane::Identity { cluster, node: member.node };
-    let storage = if path.exists() {
-        Storage::open(&path, raft_identity, Writing::Thread)?
-    } else {
-        Storage::create(&path, raft_identity, Writing::Thread)?
-    };
+    // A node whose log is lost has forgotten what it promised: it must not come back under its id.
+    let storage = Storage::open(&raft_path, raft_identity, Writing::Thread)?;
     let control_plane =
         RaftControlPlane::start(storage, Arc::new(CallsByChannel(calls)), Settings::default())
             .await?;

@@ -325,8 +325,8 @@ impl Replicas {
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
         let tracked = &mut self.all[index];
-        if was_joining && tracked.replica.is_in_sync() {
-            context.replication.note_position(id, tracked.replica.last());
+        if (was_joining || !counted) && tracked.replica.is_in_sync() {
+            context.replication.note_position(id, tracked.replica.position());
         }
         if !tracked.unsaid.is_empty() {
             self.say_unsaid(index, context);

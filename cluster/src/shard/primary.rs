@@ -573,15 +573,17 @@ impl Replica {
 
     /// Whether anything is open that [`super::Input::Retry`] would say again.
     pub fn has_open_business(&self) -> bool {
+        let is_unheard = |peer: &Peer| match peer.kind {
+            PeerKind::InSync => false,
+            PeerKind::Joining { is_sent, .. } => is_sent,
+            PeerKind::Joined => true,
+        };
         match &self.role {
             Role::Primary(primary) => {
                 let last = Some(self.last());
                 !primary.proposed.is_empty()
                     || !primary.is_serving()
-                    || primary
-                        .peers
-                        .values()
-                        .any(|peer| peer.matched != last || peer.kind == PeerKind::Joined)
+                    || primary.peers.values().any(|peer| peer.matched != last || is_unheard(peer))
             }
             Role::Candidate(_) => true,
             Role::Backup if self.is_sealed() => true,

@@ -48,7 +48,7 @@ fn strike(world: &mut World) -> Option<&'static str> {
             world.crash(victim, false, for_ns);
             Some("crash, memory lost")
         }
-        0 | 1 if world.is_alive(victim) => {
+        0 | 1 if world.may_crash(victim) => {
             world.crash(victim, true, for_ns);
             Some("crash, memory file kept")
         }

@@ -169,7 +169,7 @@ impl Server {
     /// What a next life finds in the memory file of this one: of copies that were whole, where they stood.
     pub(crate) fn left_behind(&self) -> Vec<(Store, Version)> {
         let found = |copy: &Copy| match copy.store.is_whole {
-            true => (copy.store.clone(), copy.replica.last()),
+            true => (copy.store.clone(), copy.replica.position()),
             false => (Store { is_whole: false, ..copy.store.clone() }, Version::ZERO),
         };
         self.copies.iter().map(found).collect()

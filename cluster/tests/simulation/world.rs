@@ -160,6 +160,8 @@ pub(crate) struct World {
     /// When each shard last acknowledged a write.
     pub(crate) acknowledged_ns: BTreeMap<ShardId, u64>,
     pub(crate) takeovers: u64,
+    /// Whether a copy was lost that may not have been replaced yet: another loss could be one too many.
+    is_weak: bool,
 }
 
 impl World {
@@ -222,6 +224,7 @@ impl World {
             violation: None,
             acknowledged_ns: BTreeMap::new(),
             takeovers: 0,
+            is_weak: false,
             plan,
         };
         for node in world.nodes() {
@@ -889,7 +892,15 @@ impl World {
             })
     }
 
+    /// Whether a node may crash and come back with its memory: always, but while the loss of a copy is not
+    /// made good. What is promised is to survive one loss before repair.
+    pub(crate) fn may_crash(&mut self, node: NodeId) -> bool {
+        self.is_weak &= self.unrest().is_err();
+        self.is_alive(node) && !self.is_weak
+    }
+
     pub(crate) fn crash(&mut self, node: NodeId, is_warm: bool, away_ns: u64) {
+        self.is_weak |= !is_warm;
         let server = self.server_mut(node);
         server.is_alive = false;
         server.is_paused = false;
