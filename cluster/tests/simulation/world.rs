@@ -479,8 +479,11 @@ impl World {
         let grants = LeasesAt { leases: &server.leases, now };
         let copy = &mut server.copies[usize::from(shard.0)];
         let was_serving = copy.replica.is_serving();
+        let is_map = matches!(input, Input::Configured(_));
         copy.replica.step(input, &grants, &mut effects);
-        server.node.note_seal(&copy.replica);
+        if !is_map {
+            server.node.note_seal(&copy.replica);
+        }
         if copy.replica.is_in_sync() && !copy.store.is_whole {
             let why = format!("node {node} is in sync with half a copy of shard {shard}");
             return self.violated(why);
@@ -721,6 +724,11 @@ impl World {
             }
         }
         self.node_hears(node, node::Input::Map(Arc::clone(map)));
+        // Only now: what is granted anew is granted to who knows of this map.
+        let server = self.server_mut(node);
+        for copy in &server.copies {
+            server.node.note_seal(&copy.replica);
+        }
     }
 
     // Clients.
