@@ -248,6 +248,12 @@ impl Replica {
         matches!(self.role, Role::Joining { .. })
     }
 
+    /// Whether this node's copy is being brought up to that of `node`, which it follows: what another sends it
+    /// for that purpose is of a time that is over, however late it arrives.
+    pub fn joins_under(&self, node: NodeId) -> bool {
+        self.is_joining() && self.promise.leader == Some(node)
+    }
+
     /// Whether this node seeks promotion.
     pub fn is_candidate(&self) -> bool {
         matches!(self.role, Role::Candidate(_))

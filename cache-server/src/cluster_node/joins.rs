@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cluster::Member;
 use cluster::shard::Input;
+use cluster::{Epoch, Member, ShardId};
 use store::RangePlace;
 
 use super::control::stamps;
@@ -73,8 +73,8 @@ impl Work {
     fn run(&self, joiners: &mpsc::Receiver<(Member, LaneMessage)>) {
         while !self.is_stopping.load(Ordering::Acquire) {
             match joiners.recv_timeout(Duration::from_millis(100)) {
-                Ok((member, LaneMessage::IHave { shard, items, .. })) => {
-                    self.bring_in(member, shard, &items);
+                Ok((member, LaneMessage::IHave { shard, epoch, items, .. })) => {
+                    self.bring_in(member, shard, epoch, &items);
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -82,7 +82,7 @@ impl Work {
         }
     }
 
-    fn bring_in(&self, member: Member, id: cluster::ShardId, items: &[KeyStamp]) {
+    fn bring_in(&self, member: Member, id: ShardId, epoch: Epoch, items: &[KeyStamp]) {
         let slot = self.shards.of_cluster_shard(id, self.replication.shard_count());
         let mut has = stamps(items);
         let mut agenda = Agenda::default();
@@ -93,6 +93,10 @@ impl Work {
             self.clock.now(),
             boot_ns(),
             |shard, replicas, context| {
+                // An answer to a question of another time says nothing of what the joiner has now.
+                if replicas.get(id).is_none_or(|replica| replica.config().epoch != epoch) {
+                    return false;
+                }
                 replicas.step(shard, id, Input::StartJoin(member), context);
                 replicas.get(id).is_some_and(|replica| replica.joiners().contains(&member.node))
             },

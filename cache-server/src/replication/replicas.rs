@@ -387,13 +387,13 @@ impl Replicas {
             }
             LaneMessage::Item(id, op) => {
                 let Some(index) = self.index_of(id) else { return };
-                if self.all[index].replica.is_joining() {
+                if self.all[index].replica.joins_under(from.node) {
                     apply(shard, &self.range_of(index), &op, context.now);
                     self.pass_departures_on(shard, context);
                 }
             }
             LaneMessage::Drop(id, items) => {
-                if self.get(id).is_some_and(Replica::is_joining) {
+                if self.get(id).is_some_and(|replica| replica.joins_under(from.node)) {
                     for item in items {
                         drop_item(shard, item, context.now);
                     }
