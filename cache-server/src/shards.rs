@@ -23,7 +23,7 @@ use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
 use crate::clock::{Clock, Now, boot_ns};
 use crate::config::Config;
 use crate::memory_file::{MemoryFile, MemoryFileError, take_into_use};
-use crate::replication::replicas::{Context, Replicas};
+use crate::replication::replicas::{Context, Replicas, before_touches};
 use crate::replication::{Agenda, Replication};
 use crate::restoring::{Pending, Progress, convert};
 
@@ -486,7 +486,7 @@ impl Shards {
         let at = Now { unix_ms: now.0 };
         let wrapped =
             self.with_replicas(index, &mut agenda, at, boot_ns(), |shard, replicas, context| {
-                let wrapped = shard.sweep(now, entries).wrapped;
+                let wrapped = shard.sweep(before_touches(now), entries).wrapped;
                 replicas.pass_departures_on(shard, context);
                 wrapped
             });

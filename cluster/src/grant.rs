@@ -158,6 +158,13 @@ impl Granted {
         }
     }
 
+    /// The map, as of `map_revision`, has somebody else lead what `peer` led: it may count grants again once it
+    /// has applied that. A shard may be sealed and have its new primary between two looks at it.
+    pub fn require(&mut self, peer: NodeId, map_revision: u64) {
+        let promised = self.peers.entry(peer).or_default();
+        promised.map_revision_needed = promised.map_revision_needed.max(map_revision);
+    }
+
     /// The shards sealed against `peer` that the map has said nothing of yet.
     pub fn withheld(&self, peer: NodeId) -> impl Iterator<Item = ShardId> {
         self.peers.get(&peer).into_iter().flat_map(|promised| promised.sealed.iter().copied())

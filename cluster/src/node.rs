@@ -220,6 +220,14 @@ impl Node {
     }
 
     fn take_map(&mut self, now: Instant, map: Arc<ClusterMap>, effects: &mut Vec<Effect>) {
+        for (shard, before) in self.map.places() {
+            let now = map.primary_of(shard);
+            if let Some(deposed) = before.config.primary_member()
+                && now != Some(deposed)
+            {
+                self.granted.require(deposed.node, map.revision);
+            }
+        }
         self.map = map;
         let peers: Vec<NodeId> = self.peers().collect();
         self.overdue.retain(|peer, _| peers.contains(peer));

@@ -23,7 +23,8 @@ use cluster::shard::{Effect, Entry, Input, Pending, Replica};
 use cluster::{Member, NodeId, Sequence, ShardId, Version};
 use eviction::KeyHash;
 use store::{
-    Applied, Departures, HashRange, Key, RangePlace, Replicated, Shard, SliceLimit, Timestamp,
+    Applied, DepartureReason, Departures, HashRange, Key, RangePlace, Replicated, Shard,
+    SliceLimit, Timestamp,
 };
 
 use crate::replication::op::{Facts, Op, encode_flush, encode_put, encode_remove, encode_touch};
@@ -388,7 +389,7 @@ impl Replicas {
             LaneMessage::Item(id, op) => {
                 let Some(index) = self.index_of(id) else { return };
                 if self.all[index].replica.joins_under(from.node) {
-                    apply(shard, &self.range_of(index), &op, context.now);
+                    apply(shard, &self.range_of(index), &op, before_touches(context.now));
                     self.pass_departures_on(shard, context);
                 }
             }
@@ -464,6 +465,10 @@ impl Replicas {
                 self.order(index, shard, None, encode_remove(departure.key), context);
                 continue;
             }
+            // The primary sees for itself what has expired, and may have touched it meanwhile.
+            if departure.reason == DepartureReason::Expired {
+                continue;
+            }
             let item = KeyStamp { key_hash: departure.hash.0, stamp: departure.cas };
             if tracked.counts() {
                 tracked.unsaid.push(item);
@@ -531,7 +536,7 @@ impl Replicas {
                     send(self.store_shard, id, to, &message, context);
                 }
                 Effect::Apply(Entry { version, op }) => {
-                    apply(shard, &range, &op, context.now);
+                    apply(shard, &range, &op, before_touches(context.now));
                     if tracked.replica.is_in_sync() {
                         context.replication.note_position(id, version);
                     }
@@ -592,6 +597,16 @@ fn facts_of(item: &store::Item<'_>) -> Facts {
         win_sent: item.win_sent,
     }
 }
+
+/// The time by which a copy's items are held to have expired: later than their deadlines by what a write is
+/// ever under way. A touch that the primary carried out in time must find the item, however late it arrives;
+/// reads, which only the primary answers, go by the deadline itself.
+pub(crate) fn before_touches(now: Timestamp) -> Timestamp {
+    Timestamp(now.0.saturating_sub(EXPIRY_GRACE_MS))
+}
+
+/// How much longer than its deadline a copy keeps an item that nobody asked for, in milliseconds.
+const EXPIRY_GRACE_MS: u64 = 5_000;
 
 /// Makes the store hold what a write left elsewhere.
 fn apply(shard: &mut Shard, range: &HashRange, op: &[u8], now: Timestamp) {
