@@ -1,12 +1,10 @@
 //! A cluster under test: `cache-server local-cluster` as a child, its nodes found, watched, ended.
 
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use cache_ctl::admin::model::Map;
 use cache_ctl::admin::{Admin, AdminError};

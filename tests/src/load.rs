@@ -281,7 +281,7 @@ impl Link {
                 self.client = Some((node, client));
             }
             Err(error) if self.tally.refusal(&error).is_some() => {
-                self.client = Some((node, client))
+                self.client = Some((node, client));
             }
             Err(error) => self.failed(node, &error),
         }

@@ -1,10 +1,9 @@
 //! `ClusterConfig`: what a node of a cluster is asked to be.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use cluster::map::{Addresses, Role};
 use cluster::pool::Pool;

@@ -785,12 +785,11 @@ mod tests {
     use tokio::sync::mpsc::{Receiver, channel};
 
     use super::*;
-    use crate::peer::STALL_DEADLINE;
-    use crate::peer::accept;
     use crate::peer::fixtures::{
         authority, encrypted, identity, listener, member, on_one_thread, plain,
     };
     use crate::peer::frame::{HEADER_BYTES, Salt};
+    use crate::peer::{STALL_DEADLINE, accept};
 
     /// Longer than anything takes here.
     const PATIENCE: Duration = Duration::from_secs(10);
