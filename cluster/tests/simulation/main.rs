@@ -127,8 +127,8 @@ fn run(seed: u64) -> Result<Run, String> {
     }
     world.network.heal();
     // A crash or a pause may last beyond the end of the faults: healing begins with the last.
-    while world.nodes().iter().any(|&node: &NodeId| !world.is_alive(node) || world.is_paused(node))
-    {
+    let is_away = |world: &World, node: NodeId| !world.is_alive(node) || world.is_paused(node);
+    while world.violation.is_none() && world.nodes().iter().any(|&node| is_away(&world, node)) {
         now_ns += 10 * MS;
         world.run_until(now_ns);
     }
