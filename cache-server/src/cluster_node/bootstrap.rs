@@ -232,6 +232,7 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     let raft_path = dir.path().join("raft.redb");
     let raft_identity =
         crate::control_plane::Identity { cluster: identity.cluster, node: identity.node };
+    let mut created = None;
     if is_new {
         // Left by a start that got no further.
         match std::fs::remove_file(&raft_path) {
@@ -240,7 +241,7 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
             }
             _ => {}
         }
-        drop(Storage::create(&raft_path, raft_identity, Writing::Thread)?);
+        created = Some(Storage::create(&raft_path, raft_identity, Writing::Thread)?);
     }
     dir.establish(identity.clone())?;
     let unix_ns = parts.clock.now().unix_ms.saturating_mul(1_000_000);
@@ -288,7 +289,10 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     });
 
     // A node whose log is lost has forgotten what it promised: it must not come back under its id.
-    let storage = Storage::open(&raft_path, raft_identity, Writing::Thread)?;
+    let storage = match created {
+        Some(storage) => storage,
+        None => Storage::open(&raft_path, raft_identity, Writing::Thread)?,
+    };
     let control_plane =
         RaftControlPlane::start(storage, Arc::new(CallsByChannel(calls)), Settings::default())
             .await?;
