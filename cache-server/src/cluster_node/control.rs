@@ -23,7 +23,7 @@ use cluster::node::{Effect, Input, Node, Task};
 use cluster::{Instant, Member, NodeId, ShardId, shard};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use store::RangePlace;
+use store::Shard;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -38,6 +38,7 @@ use crate::peer::connection::PeerConnection;
 use crate::peer::handshake::Purpose;
 use crate::peer::join::{self, JoinAnswer, JoinCertificates, JoinRequest};
 use crate::peer::links::{LinkEvent, Links};
+use crate::replication::replicas::{Context, Replicas};
 use crate::replication::wire::{KeyStamp, LaneMessage};
 use crate::replication::{Agenda, Incoming, Replication, WorkerMessage};
 
@@ -618,66 +619,30 @@ impl Control {
         JoinAnswer::Admitted { cluster, node, certificates, details: Vec::new() }
     }
 
-    /// Tells backups which keys were read, so that their policies know what is worth keeping.
-    fn tell_uses(&self) {
+    /// Calls `act` with every store shard and its replicas, one after the other, and carries out what follows.
+    fn on_each(&self, mut act: impl FnMut(&mut Shard, &mut Replicas, &mut Context<'_>)) {
         let mut agenda = Agenda::default();
         let boot_ns = boot_ns();
         for slot in 0..self.parts.shards.geometry().shard_count {
-            self.parts.shards.with_replicas(
-                slot,
-                &mut agenda,
-                self.now(),
-                boot_ns,
-                |shard, replicas, context| {
-                    replicas.tell_uses(shard, context);
-                },
-            );
+            self.parts.shards.with_replicas(slot, &mut agenda, self.now(), boot_ns, &mut act);
         }
         agenda.carry_out(&self.replication, None, |_, _| {});
+    }
+
+    /// Tells backups which keys were read, so that their policies know what is worth keeping.
+    fn tell_uses(&self) {
+        self.on_each(|shard, replicas, context| replicas.tell_uses(shard, context));
     }
 
     /// Gives up the memory of copies that nobody wants any more.
     fn drop_leftovers(&self) {
         let map = self.replication.map();
-        let mut agenda = Agenda::default();
-        let boot_ns = boot_ns();
-        for slot in 0..self.parts.shards.geometry().shard_count {
-            let mut place = Some(RangePlace::default());
-            while let Some(from) = place {
-                place = self
-                    .parts
-                    .shards
-                    .with_replicas(
-                        slot,
-                        &mut agenda,
-                        self.now(),
-                        boot_ns,
-                        |shard, replicas, context| {
-                            replicas.drop_leftovers(shard, &map, from, context)
-                        },
-                    )
-                    .flatten();
-            }
-        }
-        agenda.carry_out(&self.replication, None, |_, _| {});
+        self.on_each(|shard, replicas, context| replicas.drop_leftovers(shard, &map, context));
     }
 
     /// A flush that was put off is due.
     fn flush_led(&self) {
-        let mut agenda = Agenda::default();
-        let boot_ns = boot_ns();
-        for slot in 0..self.parts.shards.geometry().shard_count {
-            self.parts.shards.with_replicas(
-                slot,
-                &mut agenda,
-                self.now(),
-                boot_ns,
-                |shard, replicas, context| {
-                    replicas.flush_led_unawaited(shard, context);
-                },
-            );
-        }
-        agenda.carry_out(&self.replication, None, |_, _| {});
+        self.on_each(|shard, replicas, context| replicas.flush_led_unawaited(shard, context));
     }
 
     /// Hands over what this node leads, then has the others go on without it.

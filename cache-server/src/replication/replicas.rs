@@ -269,17 +269,14 @@ impl Replicas {
         }
     }
 
-    /// Removes the items of one copy that this node is not to hold any more, and that others hold. Returns
-    /// where to go on.
+    /// Removes the items of copies that this node is not to hold any more, and that others hold.
     pub(crate) fn drop_leftovers(
         &mut self,
         shard: &mut Shard,
         map: &ClusterMap,
-        from: RangePlace,
         context: &mut Context<'_>,
-    ) -> Option<RangePlace> {
+    ) {
         let me = context.replication.me().node;
-        let _ = from;
         for index in 0..self.all.len() {
             let replica = &self.all[index].replica;
             let Some(place) = map.place(replica.id()) else { continue };
@@ -295,7 +292,6 @@ impl Replicas {
             remove_all(shard, &self.range_of(index), context.now);
             self.all[index].is_dropped = true;
         }
-        None
     }
 
     /// Advances a replica by one input and does what follows.
