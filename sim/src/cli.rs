@@ -34,10 +34,9 @@ pub enum Command {
     Generate(GenerateCommand),
 }
 
-/// Flags of `cache-sim run`.
+/// Flags that say which log is read, and how.
 #[derive(Debug, Args)]
-#[command(after_long_help = RUN_HELP)]
-pub struct RunArgs {
+pub struct LogArgs {
     /// The trace, packed with zstd or not; `-` is standard input
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
@@ -52,6 +51,23 @@ pub struct RunArgs {
     /// column every object has size 1. Ids that are no numbers are hashed
     #[arg(long, value_name = "LAYOUT")]
     csv: Option<Layout>,
+
+    /// End the run at the first malformed record rather than report, count and pass over it
+    #[arg(long)]
+    strict: bool,
+
+    /// What becomes of requests of size 0, which many logs write where they do not know: drop leaves
+    /// them out and counts them, keep plays them (in bytes they weigh 1)
+    #[arg(long, value_name = "WHAT", default_value = "drop")]
+    empty: EmptyName,
+}
+
+/// Flags of `cache-sim run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_HELP)]
+pub struct RunArgs {
+    #[command(flatten)]
+    log: LogArgs,
 
     /// Eviction policies, separated by commas: fifo, lru, lfu, lfuda, arc, clock, sieve, s3fifo,
     /// wtinylfu; or all
@@ -100,15 +116,6 @@ pub struct RunArgs {
     /// What is printed
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: OutputName,
-
-    /// End the run at the first malformed record rather than report, count and pass over it
-    #[arg(long)]
-    strict: bool,
-
-    /// What becomes of requests of size 0, which many logs write where they do not know: drop leaves
-    /// them out and counts them, keep plays them (in bytes they weigh 1)
-    #[arg(long, value_name = "WHAT", default_value = "drop")]
-    empty: EmptyName,
 
     /// Threads to replay on; as many as there are cores if left out. The figures do not depend on it
     #[arg(long, value_name = "N")]
@@ -200,19 +207,15 @@ impl RunArgs {
     ///
     /// They contradict each other, or leave the format open.
     pub fn plan(self) -> Result<Plan, PlanError> {
-        let format = self.trace_format()?;
+        let format = self.log.trace_format()?;
         let caches = self.caches()?;
-        let source = match self.trace.to_str() {
-            Some("-") => Source::Stdin,
-            _ => Source::File(self.trace),
-        };
         Ok(Plan {
-            source,
+            source: self.log.source(),
             format,
             policies: self.policy.0,
             caches,
-            empty: self.empty.into(),
-            strict: self.strict,
+            empty: self.log.empty.into(),
+            strict: self.log.strict,
             kept_requests_max: KEPT_REQUESTS_MAX,
             jobs: self.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(ONE_JOB),
         })
@@ -243,6 +246,16 @@ impl RunArgs {
     /// How the report is to be written.
     pub fn output(&self) -> Output {
         self.output.into()
+    }
+}
+
+impl LogArgs {
+    /// Where the trace is.
+    fn source(&self) -> Source {
+        match self.trace.to_str() {
+            Some("-") => Source::Stdin,
+            _ => Source::File(self.trace.clone()),
+        }
     }
 
     /// The format by flag or, without, by the file's name. `--csv` alone means CSV.

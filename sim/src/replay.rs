@@ -21,10 +21,11 @@ use std::thread;
 
 use eviction::{KeyHash, Kind};
 use population::{Capacity, Population};
+use store::hash::key_hash;
 use store::record::{Shape, entry_bytes, footprint};
 use store::{Budget, Geometry};
 
-use crate::trace::Access;
+use crate::trace::{Access, KEY_BYTES_MAX, Op, with_decimal};
 
 /// Requests handed to a thread at a time: long enough that the hand-over costs nothing, short enough
 /// to stay in a second-level cache while the thread's replays take their turns.
@@ -36,42 +37,35 @@ const BATCHES_AHEAD: usize = 4;
 /// Most entries that columns are reserved for ahead of time.
 const ENTRIES_RESERVED_MAX: u64 = 1 << 20;
 
-/// Digits of the largest id.
-const ID_DIGITS_MAX: usize = 20;
-
-/// An access as a cache sees it: the key is the id in decimal digits, as `cache-bench replay` sends
-/// it, hashed as the server hashes it.
+/// An access as a cache sees it: under the key that `cache-bench replay` sends ([`Access::key`]),
+/// hashed as the server hashes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The key's hash.
     pub key: KeyHash,
-    /// The key's length in bytes.
-    pub key_bytes: u32,
-    /// The object's size in bytes as of this request.
+    /// When, in whole seconds.
+    pub time_s: u32,
+    /// The value's size in bytes; of a read, that of the value a miss is filled with.
     pub size_bytes: u32,
+    /// Seconds until a value written (or, of a read, filled in) expires; 0 is never.
+    pub ttl_s: u32,
+    /// The key's length in bytes.
+    pub key_bytes: u16,
+    /// What was asked for.
+    pub op: Op,
 }
 
 impl From<Access> for Request {
     #[inline]
     fn from(access: Access) -> Self {
-        let mut digits = [0; ID_DIGITS_MAX];
-        let key = decimal(access.id, &mut digits);
-        let key_bytes = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        Self { key: store::hash::key_hash(key), key_bytes, size_bytes: access.size_bytes }
-    }
-}
-
-/// Writes `number` to the end of `digits` and returns what was written.
-#[inline]
-fn decimal(mut number: u64, digits: &mut [u8; ID_DIGITS_MAX]) -> &[u8] {
-    let mut first = ID_DIGITS_MAX;
-    loop {
-        first -= 1;
-        digits[first] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-        if number == 0 {
-            return &digits[first..];
-        }
+        let Access { time_s, size_bytes, ttl_s, op, .. } = access;
+        let hash = |key: &[u8]| (key_hash(key), u16::try_from(key.len()).unwrap_or(u16::MAX));
+        let (key, key_bytes) = match access.key_bytes {
+            // The buffer for any key costs more than the digits do.
+            0 => with_decimal(access.id, hash),
+            _ => hash(access.key(&mut [0; KEY_BYTES_MAX])),
+        };
+        Self { key, time_s, size_bytes, ttl_s, key_bytes, op }
     }
 }
 
@@ -257,7 +251,7 @@ impl Server {
         if shard.read(request.key) {
             return true;
         }
-        let shape = Shape::plain(request.key_bytes, request.size_bytes);
+        let shape = Shape::plain(request.key_bytes.into(), request.size_bytes);
         if shape.item_bytes() <= self.item_bytes_max {
             let footprint = footprint(shape, self.policy_bytes, self.geometry.part_bytes_max());
             shard.insert(request.key, footprint.weight());
@@ -345,7 +339,7 @@ mod tests {
 
     /// A request as [`Access`] makes it.
     fn request(id: u64, size_bytes: u32) -> Request {
-        Access { time_s: 0, id, size_bytes }.into()
+        Access::get(0, id, size_bytes).into()
     }
 
     /// Plays ids of the given sizes and tells which hit.
@@ -443,8 +437,8 @@ mod tests {
     fn key_is_the_id_in_decimal_digits() {
         for (id, digits) in [(0, "0"), (42, "42"), (u64::MAX, "18446744073709551615")] {
             let request = request(id, 1);
-            assert_eq!(request.key, store::hash::key_hash(digits.as_bytes()));
-            assert_eq!(request.key_bytes as usize, digits.len());
+            assert_eq!(request.key, key_hash(digits.as_bytes()));
+            assert_eq!(usize::from(request.key_bytes), digits.len());
         }
     }
 

@@ -8,6 +8,8 @@
 //! iteration goes on behind it; only a reader that fails ends it. A format is one file under
 //! `trace/` and one line in [`Format`], in [`Trace::read`] and in `Trace::next`.
 
+mod access;
+
 pub mod csv;
 pub mod oracle_general;
 pub mod zipf;
@@ -18,6 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use access::with_decimal;
+pub use access::{Access, KEY_BYTES_MAX, Op};
+
 /// How much is asked of the source at a time.
 const BUFFER_BYTES: usize = 128 * 1024;
 
@@ -26,17 +31,6 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The widest window that zstd can make (`--long=31`); frames name how much of it they need.
 const ZSTD_WINDOW_LOG_MAX: u32 = 31;
-
-/// One request of a log: somebody wanted an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// When, in whole seconds; the log says since when. 0 where it has no times.
-    pub time_s: u64,
-    /// Which object. A log whose ids are text has them hashed, see [`csv`].
-    pub id: u64,
-    /// The object's size in bytes as of this request; 1 where the log has no sizes.
-    pub size_bytes: u32,
-}
 
 /// Where in a trace something stands, as a person would look it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +276,7 @@ mod tests {
     #[test]
     fn packed_and_plain_read_the_same() {
         let accesses: Vec<Access> =
-            (0..1000).map(|n| Access { time_s: n, id: n % 7, size_bytes: 5 }).collect();
+            (0..1000).map(|n| Access::get(n, u64::from(n % 7), 5)).collect();
         let mut plain = Vec::new();
         oracle_general::write(&mut plain, &accesses).unwrap();
         let packed = zstd::encode_all(plain.as_slice(), 0).unwrap();

@@ -291,7 +291,7 @@ impl<R: BufRead> Reader<R> {
             b"" => return Err(Fault::EmptyId),
             text => object_id(text),
         };
-        Ok(Access { time_s, id, size_bytes })
+        Ok(Access::get(time_s, id, size_bytes))
     }
 
     /// One field of the line, without blanks around it.
@@ -401,14 +401,15 @@ fn unquote(line: &mut [u8], start: usize, delimiter: u8) -> Option<(Range<usize>
 }
 
 /// A time's whole seconds; a fraction must be digits.
-fn seconds(text: &[u8]) -> Result<u64, Fault> {
+fn seconds(text: &[u8]) -> Result<u32, Fault> {
     let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {
         Some(dot) => (&text[..dot], &text[dot + 1..]),
         None => (text, &b""[..]),
     };
     number(whole)
+        .and_then(|seconds| u32::try_from(seconds).ok())
         .filter(|_| fraction.iter().all(u8::is_ascii_digit))
-        .ok_or_else(|| bad_number("time", text, u64::MAX))
+        .ok_or_else(|| bad_number("time", text, u32::MAX.into()))
 }
 
 /// A size that fits 32 bits.
@@ -449,7 +450,7 @@ mod tests {
         Reader::new(text.as_bytes(), &layout.parse().unwrap()).unwrap().collect()
     }
 
-    fn accesses(text: &str, layout: &str) -> Vec<(u64, u64, u32)> {
+    fn accesses(text: &str, layout: &str) -> Vec<(u32, u64, u32)> {
         items(text, layout)
             .into_iter()
             .map(|item| item.map(|access| (access.time_s, access.id, access.size_bytes)).unwrap())
@@ -535,8 +536,8 @@ mod tests {
             ("1,2,-3", "the size is `-3`, not a number from 0 to 4294967295"),
             ("1,2,4294967296", "the size is `4294967296`, not a number from 0 to 4294967295"),
             ("1,2,", "the size is ``, not a number from 0 to 4294967295"),
-            ("x,2,3", "the time is `x`, not a number from 0 to 18446744073709551615"),
-            ("1.x,2,3", "the time is `1.x`, not a number from 0 to 18446744073709551615"),
+            ("x,2,3", "the time is `x`, not a number from 0 to 4294967295"),
+            ("1.x,2,3", "the time is `1.x`, not a number from 0 to 4294967295"),
             ("1,,3", "the id is empty"),
             ("1,\u{0},\u{0}", "the size is `\u{0}`, not a number from 0 to 4294967295"),
         ] {

@@ -89,14 +89,15 @@ impl<R: BufRead> Iterator for Reader<R> {
 /// One record's access.
 fn decode(record: &[u8; RECORD_BYTES]) -> Access {
     let [t0, t1, t2, t3, i0, i1, i2, i3, i4, i5, i6, i7, s0, s1, s2, s3, ..] = *record;
-    Access {
-        time_s: u32::from_le_bytes([t0, t1, t2, t3]).into(),
-        id: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
-        size_bytes: u32::from_le_bytes([s0, s1, s2, s3]),
-    }
+    Access::get(
+        u32::from_le_bytes([t0, t1, t2, t3]),
+        u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
+        u32::from_le_bytes([s0, s1, s2, s3]),
+    )
 }
 
-/// Writes `accesses` as records, `next` included. Times beyond 32 bits are written as the largest.
+/// Writes `accesses` as records, `next` included. What was asked for other than a get, and TTLs, have no
+/// place in them.
 ///
 /// # Errors
 ///
@@ -104,8 +105,7 @@ fn decode(record: &[u8; RECORD_BYTES]) -> Access {
 pub fn write(out: &mut impl Write, accesses: &[Access]) -> io::Result<()> {
     for (access, next) in accesses.iter().zip(next_ordinals(accesses)) {
         let mut record = [0; RECORD_BYTES];
-        let time_s = u32::try_from(access.time_s).unwrap_or(u32::MAX);
-        record[0..4].copy_from_slice(&time_s.to_le_bytes());
+        record[0..4].copy_from_slice(&access.time_s.to_le_bytes());
         record[4..12].copy_from_slice(&access.id.to_le_bytes());
         record[12..16].copy_from_slice(&access.size_bytes.to_le_bytes());
         record[16..24].copy_from_slice(&next.to_le_bytes());
@@ -146,9 +146,9 @@ mod tests {
 
     fn accesses() -> Vec<Access> {
         [3, 1, 3, 2, 3]
-            .iter()
-            .enumerate()
-            .map(|(index, &id)| Access { time_s: index as u64, id, size_bytes: 100 })
+            .into_iter()
+            .zip(0..)
+            .map(|(id, time_s)| Access::get(time_s, id, 100))
             .collect()
     }
 
@@ -160,8 +160,7 @@ mod tests {
 
     #[test]
     fn record_has_the_documented_layout() {
-        let access =
-            Access { time_s: 0x0403_0201, id: 0x0c0b_0a09_0807_0605, size_bytes: 0x100f_0e0d };
+        let access = Access::get(0x0403_0201, 0x0c0b_0a09_0807_0605, 0x100f_0e0d);
         let mut bytes = Vec::new();
         write(&mut bytes, &[access]).unwrap();
         assert_eq!(bytes[..16], (1..=16).collect::<Vec<u8>>());

@@ -97,7 +97,7 @@ impl Iterator for Generator {
         if self.made == self.spec.requests {
             return None;
         }
-        let time_s = self.made / self.spec.requests_per_s;
+        let time_s = u32::try_from(self.made / self.spec.requests_per_s).unwrap_or(u32::MAX);
         self.made += 1;
         #[expect(
             clippy::cast_possible_truncation,
@@ -105,7 +105,7 @@ impl Iterator for Generator {
             reason = "a rank is a whole number from 1 to objects"
         )]
         let id = self.popularity.sample(&mut self.random) as u64;
-        Some(Access { time_s, id, size_bytes: self.size_bytes(id) })
+        Some(Access::get(time_s, id, self.size_bytes(id)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
