@@ -8,12 +8,13 @@ use std::thread;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
-use crate::replay::{ServerShape, Unit};
+use crate::replay::{Expiry, ServerShape, Unit};
 use crate::report::Output;
-use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Source};
+use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Semantics, Source};
 use crate::size::{self, Size, SizeError};
 use crate::trace::csv::Layout;
 use crate::trace::{Format, zipf};
+use crate::ttl::TtlRule;
 
 /// Predicts a cache's hit ratio from a request log, with the server's own eviction code.
 #[derive(Debug, Parser)]
@@ -56,10 +57,30 @@ pub struct LogArgs {
     #[arg(long)]
     strict: bool,
 
-    /// What becomes of requests of size 0, which many logs write where they do not know: drop leaves
-    /// them out and counts them, keep plays them (in bytes they weigh 1)
-    #[arg(long, value_name = "WHAT", default_value = "drop")]
+    /// What becomes of reads of size 0, which many logs write where they do not know: drop leaves
+    /// them out and counts them, keep plays them (in bytes they weigh 1); auto keeps those of a
+    /// key-value log, where they are misses, and drops others
+    #[arg(long, value_name = "WHAT", default_value = "auto")]
     empty: EmptyName,
+}
+
+/// Flags that say how the log's requests are to be understood.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SemanticsArgs {
+    /// How long items live: as the log says (log), for ever (none), so long after each write
+    /// (300, 5m, 12h, 7d), or the log's times a factor (x0.5)
+    #[arg(long, value_name = "TTL", default_value = "log")]
+    ttl: TtlRule,
+
+    /// What becomes of expired items: ignore serves them all the same; lazy keeps them in their room
+    /// until they are asked for or evicted; eager lets them go at the second they expire, as the
+    /// server's sweep does
+    #[arg(long, value_name = "HOW", default_value = "eager")]
+    expiry: ExpiryName,
+
+    /// In bytes: what is added to each object for the cache's own needs
+    #[arg(long, value_name = "BYTES", default_value_t = 0, conflicts_with = "as_server")]
+    item_overhead: u32,
 }
 
 /// Flags of `cache-sim run`.
@@ -68,6 +89,9 @@ pub struct LogArgs {
 pub struct RunArgs {
     #[command(flatten)]
     log: LogArgs,
+
+    #[command(flatten)]
+    semantics: SemanticsArgs,
 
     /// Eviction policies, separated by commas: fifo, lru, lfu, lfuda, arc, clock, sieve, s3fifo,
     /// wtinylfu; or all
@@ -179,8 +203,16 @@ enum OutputName {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum EmptyName {
+    Auto,
     Drop,
     Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExpiryName {
+    Ignore,
+    Lazy,
+    Eager,
 }
 
 /// Why flags that each can be read make no plan together.
@@ -214,6 +246,7 @@ impl RunArgs {
             format,
             policies: self.policy.0,
             caches,
+            semantics: self.semantics.into(),
             empty: self.log.empty.into(),
             strict: self.log.strict,
             kept_requests_max: KEPT_REQUESTS_MAX,
@@ -307,9 +340,21 @@ impl From<OutputName> for Output {
     }
 }
 
+impl From<SemanticsArgs> for Semantics {
+    fn from(args: SemanticsArgs) -> Self {
+        let expiry = match args.expiry {
+            ExpiryName::Ignore => Expiry::Ignore,
+            ExpiryName::Lazy => Expiry::Lazy,
+            ExpiryName::Eager => Expiry::Eager,
+        };
+        Self { ttl: args.ttl, expiry, item_overhead_bytes: args.item_overhead }
+    }
+}
+
 impl From<EmptyName> for Empty {
     fn from(name: EmptyName) -> Self {
         match name {
+            EmptyName::Auto => Self::Auto,
             EmptyName::Drop => Self::Drop,
             EmptyName::Keep => Self::Keep,
         }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::run::{Observer, Report};
-use crate::trace::TraceError;
+use crate::trace::{Notes, TraceError};
 
 /// Malformed records that are told one by one; of more of them only the number is of use.
 const COMPLAINTS_MAX: u64 = 20;
@@ -79,6 +79,18 @@ fn bar_style() -> ProgressStyle {
 fn summary(report: &Report) -> String {
     let found = report.found;
     let mut line = format!("{}: {} requests", report.trace, found.requests);
+    if found.reads < found.requests {
+        let others = found.requests - found.reads - found.writes;
+        line += &format!(" ({} reads, {} writes, {others} others)", found.reads, found.writes);
+    }
+    let Notes { lost, passed_over } = found.notes;
+    if lost > 0 {
+        let share = 100.0 * lost as f64 / (lost + found.requests) as f64;
+        line += &format!(", {lost} more lost by the log itself ({share:.2}% of all)");
+    }
+    if passed_over > 0 {
+        line += &format!(", {passed_over} records passed over that ask no cache for anything");
+    }
     if found.malformed > 0 {
         line += &format!(", {} malformed left out", found.malformed);
     }
@@ -87,7 +99,7 @@ fn summary(report: &Report) -> String {
     }
     line += match report.readings {
         1 => ", read once",
-        _ => ", read twice: once to find the sizes in percent, once to replay",
+        _ => ", read twice: once to survey it, once to replay",
     };
     line
 }
@@ -104,7 +116,8 @@ mod tests {
 
     #[test]
     fn summary_tells_what_is_missing_from_the_figures() {
-        let found = Found { requests: 5, malformed: 2, empty_dropped: 3 };
+        let found =
+            Found { requests: 5, reads: 5, malformed: 2, empty_dropped: 3, ..Found::default() };
         assert_eq!(
             summary(&report(found, 1)),
             "a.csv: 5 requests, 2 malformed left out, 3 of size 0 left out, read once"
@@ -112,8 +125,19 @@ mod tests {
     }
 
     #[test]
+    fn summary_tells_ops_and_losses() {
+        let notes = Notes { lost: 5, passed_over: 7 };
+        let found = Found { requests: 95, reads: 50, writes: 40, notes, ..Found::default() };
+        assert_eq!(
+            summary(&report(found, 1)),
+            "a.csv: 95 requests (50 reads, 40 writes, 5 others), 5 more lost by the log itself \
+             (5.00% of all), 7 records passed over that ask no cache for anything, read once"
+        );
+    }
+
+    #[test]
     fn summary_of_a_clean_trace_is_short() {
-        let found = Found { requests: 5, ..Found::default() };
+        let found = Found { requests: 5, reads: 5, ..Found::default() };
         assert_eq!(summary(&report(found, 1)), "a.csv: 5 requests, read once");
         assert!(summary(&report(found, 2)).contains("read twice"));
     }

@@ -22,8 +22,10 @@
 
 pub mod cli;
 pub mod console;
+pub mod fill;
 pub mod replay;
 pub mod report;
 pub mod run;
 pub mod size;
 pub mod trace;
+pub mod ttl;

@@ -1,17 +1,34 @@
 //! `Replay`: one policy, one capacity, one trace into a `Tally`.
 //!
 //! A replay is driven request by request, so that one reading of the trace can serve many, and
-//! [`play`] spreads them over threads. The rules are those of other simulators, so that figures can
-//! be compared:
+//! [`play`] spreads them over threads. For a log of gets the rules are those of other simulators, so
+//! that figures can be compared:
 //!
-//! - Every request is a get; a miss inserts the object, and cold misses count.
+//! - A miss inserts the object, as a look-aside client does, and cold misses count.
 //! - An object larger than the cache is a miss and is not admitted, nor is one that the policy itself
 //!   refuses (S3-FIFO and W-TinyLFU do).
 //! - A hit leaves the size as it was recorded on insertion.
-//! - Counted in objects, each weighs 1; in bytes, its size (at least 1), and nothing is added.
+//! - Counted in objects, each weighs 1; in bytes, its size (at least 1), the key's where the log is
+//!   of a key-value store, and what [`Weighing`] adds.
+//!
+//! Where a log has more than gets, the other ops do what memcached's commands do:
+//!
+//! | op | nothing there | something there |
+//! |---|---|---|
+//! | get, gat | a miss; filled with what the log last wrote there, see [`crate::fill`] | a hit; gat: another expiry |
+//! | set | written | written anew; gone if that cannot be |
+//! | add | written | a use of it |
+//! | replace, cas | nothing | written anew |
+//! | append, prepend | nothing | written anew, as large as the log makes it; keeps its expiry |
+//! | incr, decr | nothing | a use of it |
+//! | touch | nothing | a use of it, another expiry |
+//! | delete | nothing | gone |
+//!
+//! Only gets and gats are counted. What expires is heeded as [`Expiry`] says.
 //!
 //! [`Replay::of_server`] counts as the server does instead: see there.
 
+mod deadlines;
 mod population;
 
 use std::num::NonZeroUsize;
@@ -19,8 +36,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use eviction::{KeyHash, Kind};
-use population::{Capacity, Population};
+use deadlines::NEVER;
+use eviction::{EntryId, KeyHash, Kind};
+use population::{Capacity, Population, Room, Written};
 use store::hash::key_hash;
 use store::record::{Shape, entry_bytes, footprint};
 use store::{Budget, Geometry};
@@ -53,6 +71,8 @@ pub struct Request {
     pub key_bytes: u16,
     /// What was asked for.
     pub op: Op,
+    /// Whether `size_bytes` is that of a value, so that a miss can be filled with it.
+    pub fills: bool,
 }
 
 impl From<Access> for Request {
@@ -65,7 +85,7 @@ impl From<Access> for Request {
             0 => with_decimal(access.id, hash),
             _ => hash(access.key(&mut [0; KEY_BYTES_MAX])),
         };
-        Self { key, time_s, size_bytes, ttl_s, key_bytes, op }
+        Self { key, time_s, size_bytes, ttl_s, key_bytes, op, fills: true }
     }
 }
 
@@ -86,13 +106,60 @@ impl Unit {
             Self::Bytes => "bytes",
         }
     }
+}
 
+/// What objects weigh in a bare cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighing {
+    /// What is counted.
+    pub unit: Unit,
+    /// In bytes: what is added to each object, in bytes.
+    pub overhead_bytes: u32,
+    /// In bytes: whether keys count.
+    pub keys_count: bool,
+}
+
+impl From<Unit> for Weighing {
+    /// Nothing is added.
+    fn from(unit: Unit) -> Self {
+        Self { unit, overhead_bytes: 0, keys_count: false }
+    }
+}
+
+impl Weighing {
     /// What a request's object weighs.
     #[inline]
-    pub(crate) fn weight(self, request: &Request) -> u32 {
+    pub fn weight(self, request: &Request) -> u32 {
+        match self.unit {
+            Unit::Objects => 1,
+            Unit::Bytes => {
+                let key_bytes = if self.keys_count { u32::from(request.key_bytes) } else { 0 };
+                let added = key_bytes.saturating_add(self.overhead_bytes);
+                request.size_bytes.saturating_add(added).max(1)
+            }
+        }
+    }
+}
+
+/// What becomes of objects whose time is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// They are served all the same: TTLs are not looked at.
+    Ignore,
+    /// They are not served, and keep their room until they are asked for or evicted.
+    Lazy,
+    /// They leave at the second they expire, as from a server that sweeps.
+    #[default]
+    Eager,
+}
+
+impl Expiry {
+    /// The name on command lines and in reports.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Objects => 1,
-            Self::Bytes => request.size_bytes.max(1),
+            Self::Ignore => "ignore",
+            Self::Lazy => "lazy",
+            Self::Eager => "eager",
         }
     }
 }
@@ -109,11 +176,11 @@ pub struct ServerShape {
 /// What a replay counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Requests played.
+    /// Reads played: gets and gats.
     pub requests: u64,
     /// Those whose object was resident.
     pub hits: u64,
-    /// Sum of the requests' sizes in bytes.
+    /// Sum of the reads' sizes in bytes.
     pub bytes: u64,
     /// Sum of the hits' sizes in bytes.
     pub hit_bytes: u64,
@@ -151,6 +218,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 pub struct Replay {
     policy: Kind,
     cache_size: u64,
+    expiry: Expiry,
     cache: Cache,
     tally: Tally,
 }
@@ -158,44 +226,59 @@ pub struct Replay {
 /// What is simulated.
 enum Cache {
     /// One population with a bare capacity.
-    Plain { unit: Unit, population: Population<Capacity> },
+    Plain { weighing: Weighing, population: Population<Capacity> },
     /// A server's shards.
     Server(Server),
 }
 
 impl Replay {
-    /// An empty cache for `capacity` objects or bytes, by `unit`.
+    /// An empty cache for `capacity` objects or bytes, by `unit`; nothing is added to an object's
+    /// bytes, and TTLs are heeded.
     pub fn new(policy: Kind, capacity: u64, unit: Unit) -> Self {
+        Self::with(policy, capacity, unit.into(), Expiry::default())
+    }
+
+    /// The same with another weighing and expiry.
+    pub fn with(policy: Kind, capacity: u64, weighing: Weighing, expiry: Expiry) -> Self {
         let entries = entries_reserved(capacity);
-        let population = Population::new(policy, entries, Capacity::new(capacity));
-        Self::of(policy, capacity, Cache::Plain { unit, population })
+        let population = Population::new(policy, entries, Capacity::new(capacity), expiry);
+        Self::of(policy, capacity, expiry, Cache::Plain { weighing, population })
     }
 
     /// An empty server of `memory_bytes` (its `-m`): its shards, each with its share of the memory
-    /// and a policy of its own, its footprints and its key hash. A value has the object's size, no
-    /// flags and no expiry.
-    pub fn of_server(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
-        Self::of(policy, memory_bytes, Cache::Server(Server::new(policy, memory_bytes, shape)))
+    /// and a policy of its own, its footprints and its key hash. A value has the object's size, the
+    /// expiry of its TTL, and no client flags.
+    pub fn of_server(policy: Kind, memory_bytes: u64, shape: ServerShape, expiry: Expiry) -> Self {
+        let server = Server::new(policy, memory_bytes, shape, expiry);
+        Self::of(policy, memory_bytes, expiry, Cache::Server(server))
     }
 
-    fn of(policy: Kind, cache_size: u64, cache: Cache) -> Self {
-        Self { policy, cache_size, cache, tally: Tally::default() }
+    fn of(policy: Kind, cache_size: u64, expiry: Expiry, cache: Cache) -> Self {
+        Self { policy, cache_size, expiry, cache, tally: Tally::default() }
     }
 
     /// Plays one request.
     #[inline]
     pub fn request(&mut self, request: &Request) {
-        let hit = match &mut self.cache {
-            Cache::Plain { unit, population } => {
-                let hit = population.read(request.key);
-                if !hit {
-                    population.insert(request.key, unit.weight(request));
-                }
-                hit
+        let deadline = self.deadline(request);
+        let read = match &mut self.cache {
+            Cache::Plain { weighing, population } => {
+                serve(population, request, deadline, |_| Some(weighing.weight(request)))
             }
-            Cache::Server(server) => server.request(request),
+            Cache::Server(server) => server.request(request, deadline),
         };
-        self.tally.count(request, hit);
+        if let Some(hit) = read {
+            self.tally.count(request, hit);
+        }
+    }
+
+    /// When what the request writes, or fills in, expires.
+    #[inline]
+    fn deadline(&self, request: &Request) -> u32 {
+        match (request.ttl_s, self.expiry) {
+            (0, _) | (_, Expiry::Ignore) => NEVER,
+            (ttl_s, _) => request.time_s.saturating_add(ttl_s),
+        }
     }
 
     /// The policy.
@@ -233,30 +316,151 @@ struct Server {
 }
 
 impl Server {
-    fn new(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
+    fn new(policy: Kind, memory_bytes: u64, shape: ServerShape, expiry: Expiry) -> Self {
         let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
         let policy_bytes = policy.entry_bytes();
         let shard = || {
             let budget = Budget::new(geometry.items_bytes_max(), entry_bytes(policy_bytes));
-            Population::new(policy, entries_reserved(budget.bytes_max()), budget)
+            Population::new(policy, entries_reserved(budget.bytes_max()), budget, expiry)
         };
         let shards = (0..geometry.shard_count).map(|_| shard()).collect();
         Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
     }
 
-    /// A get, and after a miss the set that a look-aside client sends.
+    /// Plays one request, and after a miss the set that a look-aside client sends.
     #[inline]
-    fn request(&mut self, request: &Request) -> bool {
+    fn request(&mut self, request: &Request, deadline: u32) -> Option<bool> {
         let shard = &mut self.shards[self.geometry.shard_of(request.key) as usize];
-        if shard.read(request.key) {
-            return true;
+        let (item_bytes_max, policy_bytes) = (self.item_bytes_max, self.policy_bytes);
+        let part_bytes_max = self.geometry.part_bytes_max();
+        serve(shard, request, deadline, |form| {
+            let shape = Shape {
+                expires: form.expires,
+                has_own_cas: form.has_own_cas,
+                ..Shape::plain(request.key_bytes.into(), request.size_bytes)
+            };
+            // What was accepted once is not asked for its size again.
+            let is_taken = form.has_own_cas || shape.item_bytes() <= item_bytes_max;
+            is_taken.then(|| footprint(shape, policy_bytes, part_bytes_max).weight())
+        })
+    }
+}
+
+/// What of an item's record decides its footprint besides the lengths of key and value.
+#[derive(Clone, Copy)]
+struct Form {
+    expires: bool,
+    has_own_cas: bool,
+}
+
+impl Form {
+    /// A record as a client's write makes it.
+    #[inline]
+    fn written(deadline: u32) -> Self {
+        Self { expires: deadline != NEVER, has_own_cas: false }
+    }
+}
+
+/// Plays one request to a population. `weigh` says what the request's object weighs in which form,
+/// none if it is not taken. The answer is whether a read was a hit; none if it was no read.
+#[inline]
+fn serve<R: Room>(
+    population: &mut Population<R>,
+    request: &Request,
+    deadline: u32,
+    weigh: impl Fn(Form) -> Option<u32>,
+) -> Option<bool> {
+    let &Request { key, time_s, fills, op, .. } = request;
+    population.expire(time_s);
+    if op == Op::Get && population.read(key, time_s) {
+        return Some(true);
+    }
+    let written =
+        |deadline| weigh(Form::written(deadline)).map(|weight| Written { key, weight, deadline });
+    match op {
+        Op::Get => {
+            fill(population, written(deadline), fills);
+            return Some(false);
         }
-        let shape = Shape::plain(request.key_bytes.into(), request.size_bytes);
-        if shape.item_bytes() <= self.item_bytes_max {
-            let footprint = footprint(shape, self.policy_bytes, self.geometry.part_bytes_max());
-            shard.insert(request.key, footprint.weight());
+        Op::GetAndTouch => {
+            let found = population.find(key, time_s);
+            match found {
+                Some(entry) => touch(population, entry, request, deadline, weigh),
+                None => fill(population, written(deadline), fills),
+            }
+            return Some(found.is_some());
         }
-        false
+        Op::Set => {
+            // A client whose write failed must not read the value before it.
+            let is_written = written(deadline).is_some_and(|it| population.write(it, time_s));
+            if !is_written {
+                population.remove(key, time_s);
+            }
+        }
+        Op::Add => match population.find(key, time_s) {
+            Some(entry) => population.mark_used(entry),
+            None => fill(population, written(deadline), true),
+        },
+        Op::Replace | Op::Cas => {
+            if population.find(key, time_s).is_some()
+                && let Some(written) = written(deadline)
+            {
+                population.write(written, time_s);
+            }
+        }
+        Op::Append | Op::Prepend => {
+            if let Some(entry) = population.find(key, time_s) {
+                match written(population.deadline(entry)) {
+                    // Where the log does not tell how large the value was, it stays as it is.
+                    _ if !fills => population.mark_used(entry),
+                    Some(written) => {
+                        population.write(written, time_s);
+                    }
+                    None => {}
+                }
+            }
+        }
+        Op::Incr | Op::Decr => {
+            if let Some(entry) = population.find(key, time_s) {
+                population.mark_used(entry);
+            }
+        }
+        Op::Touch => {
+            if let Some(entry) = population.find(key, time_s) {
+                touch(population, entry, request, deadline, weigh);
+            }
+        }
+        Op::Delete => population.remove(key, time_s),
+    }
+    None
+}
+
+/// Inserts what is missing, if it is known and taken.
+#[inline]
+fn fill<R: Room>(population: &mut Population<R>, written: Option<Written>, fills: bool) {
+    if let Some(written) = written.filter(|_| fills) {
+        population.insert(written);
+    }
+}
+
+/// Gives an entry another deadline. A server's record that has no field for one is written again, and
+/// its cas, which clients know, is kept apart then.
+#[cold]
+fn touch<R: Room>(
+    population: &mut Population<R>,
+    entry: EntryId,
+    request: &Request,
+    deadline: u32,
+    weigh: impl Fn(Form) -> Option<u32>,
+) {
+    let gains_field = population.deadline(entry) == NEVER && deadline != NEVER;
+    population.touch(entry, deadline);
+    if R::FIELDS_WEIGH
+        && gains_field
+        && request.fills
+        && let Some(weight) = weigh(Form { expires: true, has_own_cas: true })
+    {
+        population.write(Written { key: request.key, weight, deadline }, request.time_s);
     }
 }
 
@@ -520,7 +724,7 @@ mod tests {
             let accesses = zipf_accesses(requests, requests, value_bytes.clone());
             let unique: HashSet<u64> = accesses.iter().map(|access| access.id).collect();
             for kind in Kind::ALL {
-                let mut replay = Replay::of_server(kind, memory_bytes, shape);
+                let mut replay = Replay::of_server(kind, memory_bytes, shape, Expiry::Eager);
                 accesses.iter().for_each(|&access| replay.request(&access.into()));
                 let hits = replay.tally().hits;
                 let of_store = store_hits(kind, memory_bytes, shape, &accesses);

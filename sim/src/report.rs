@@ -88,6 +88,10 @@ fn json(report: &Report) -> Value {
         "format": report.format,
         "unit": report.unit,
         "requests": report.found.requests,
+        "reads": report.found.reads,
+        "writes": report.found.writes,
+        "lost": report.found.notes.lost,
+        "passed_over": report.found.notes.passed_over,
         "malformed": report.found.malformed,
         "empty_dropped": report.found.empty_dropped,
         "readings": report.readings,
@@ -113,7 +117,12 @@ mod tests {
             trace: "a.csv".into(),
             format: "csv",
             unit: "objects",
-            found: Found { requests: tally.requests, malformed: 2, empty_dropped: 1 },
+            found: Found {
+                requests: tally.requests,
+                malformed: 2,
+                empty_dropped: 1,
+                ..Found::default()
+            },
             readings: 1,
             rows: vec![Row { policy: Kind::S3Fifo, cache_size: 489, tally }],
         }

@@ -1,11 +1,16 @@
 //! A `Plan` carried out: the trace into requests, sizes resolved, every replay played, a `Report`.
 //!
 //! ```text
-//! sizes known:             trace -> replays                               one reading
-//! a share, small trace:    trace -> survey, kept -> replays               one reading
-//! a share, large file:     trace -> survey;  trace again -> replays       two readings
+//! sizes known, gets only:  trace -> replays                               one reading
+//! else, small trace:       trace -> survey, kept -> replays               one reading
+//! else, large file:        trace -> survey;  trace again -> replays       two readings
 //! a share, large stream:   refused: it cannot be read again
+//! writes, large stream:    trace -> survey of its head, kept -> replays,  one reading
+//!                          and the rest -> replays
 //! ```
+//!
+//! The survey finds what shares are shares of, and where the log has writes, what keys are first
+//! written with ([`crate::fill`]).
 
 use std::fs::Metadata;
 use std::num::NonZeroUsize;
@@ -16,9 +21,11 @@ use eviction::Kind;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::replay::{self, Replay, Request, ServerShape, Tally, Unit};
+use crate::fill::{Fills, FirstWrites};
+use crate::replay::{self, Expiry, Replay, Request, ServerShape, Tally, Unit, Weighing};
 use crate::size::{Share, Size};
-use crate::trace::{Format, OpenError, Position, Trace, TraceError};
+use crate::trace::{Access, Format, Notes, OpenError, Position, Trace, TraceError};
+use crate::ttl::TtlRule;
 
 /// Requests worth keeping in memory so that a trace need not be read twice: 128 MiB of them.
 pub const KEPT_REQUESTS_MAX: usize = 8 << 20;
@@ -37,6 +44,8 @@ pub struct Plan {
     pub policies: Vec<Kind>,
     /// What is simulated, and in which sizes.
     pub caches: Caches,
+    /// How the log's requests are to be understood.
+    pub semantics: Semantics,
     /// What becomes of requests for objects of size 0.
     pub empty: Empty,
     /// Whether a malformed record ends the run.
@@ -45,6 +54,17 @@ pub struct Plan {
     pub jobs: NonZeroUsize,
     /// How many requests may be kept in memory to save a second reading; [`KEPT_REQUESTS_MAX`].
     pub kept_requests_max: usize,
+}
+
+/// How a log's requests are to be understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Semantics {
+    /// Which TTLs items get.
+    pub ttl: TtlRule,
+    /// What becomes of expired ones.
+    pub expiry: Expiry,
+    /// In bytes: what is added to each object, in bytes.
+    pub item_overhead_bytes: u32,
 }
 
 /// Where a trace is.
@@ -88,9 +108,12 @@ impl Caches {
 /// What becomes of requests for objects of size 0. Many logs write 0 where they do not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Empty {
+    /// They are dropped, unless the log is of a key-value store: there they are misses, or values
+    /// without a byte.
+    Auto,
     /// They are left out and counted, as libCacheSim's command line does.
     Drop,
-    /// They are played; in bytes they weigh 1.
+    /// They are played; without keys and overhead they weigh 1 in bytes.
     Keep,
 }
 
@@ -116,10 +139,16 @@ pub struct Report {
 pub struct Found {
     /// Requests played.
     pub requests: u64,
+    /// Of these, the reads.
+    pub reads: u64,
+    /// Of these, the writes: set, add, replace, cas.
+    pub writes: u64,
     /// Records that could not be read.
     pub malformed: u64,
     /// Requests for objects of size 0 that were left out.
     pub empty_dropped: u64,
+    /// Records that are none of a cache's business, and what the log says it lost.
+    pub notes: Notes,
 }
 
 /// One replay's figures.
@@ -210,62 +239,85 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError>
 }
 
 fn carry_out(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
-    let Some(unit) = plan.share_unit() else {
-        let mut replays = plan.replays(0)?;
-        let mut reading = Reading::first(plan, "replay", observer)?;
+    let mut reading = Reading::first(plan, observer)?;
+    let format = reading.format.clone();
+    if !plan.needs_survey(&format) {
+        let mut replays = plan.replays(&format, 0)?;
         replay::play(&mut reading, &mut replays, plan.jobs)?;
-        return Ok(plan.report(&replays, reading.found, 1));
-    };
-    let mut reading = Reading::first(plan, "survey", observer)?;
-    let survey = Survey::take(&mut reading, unit)?;
-    let found = reading.found;
-    let mut replays = plan.replays(survey.whole)?;
-    let readings = match survey.kept {
-        Some(requests) => {
-            replay::play(Recital::of(&requests, observer), &mut replays, plan.jobs)?;
-            1
+        return Ok(plan.report(&format, &replays, reading.found(), 1));
+    }
+    let weighing = plan.weighing(&format);
+    let Survey { whole, kept, first_writes } = Survey::take(&mut reading, weighing)?;
+    let mut replays = plan.replays(&format, whole)?;
+    let fills = format.has_writes().then(|| first_writes.into_fills());
+    let (found, readings) = match kept {
+        Kept::All(requests) => {
+            let found = reading.found();
+            let recital = Recital::of(&requests, observer);
+            replay::play(Filled { requests: recital, fills }, &mut replays, plan.jobs)?;
+            (found, 1)
         }
-        None => {
-            replay::play(Reading::second(plan, "replay", observer)?, &mut replays, plan.jobs)?;
-            2
+        Kept::Head(head) => {
+            let requests = head.into_iter().map(Ok).chain(&mut reading);
+            replay::play(Filled { requests, fills }, &mut replays, plan.jobs)?;
+            (reading.found(), 1)
+        }
+        Kept::None => {
+            let found = reading.found();
+            let requests = Reading::second(plan, observer)?;
+            replay::play(Filled { requests, fills }, &mut replays, plan.jobs)?;
+            (found, 2)
         }
     };
-    Ok(plan.report(&replays, found, readings))
+    Ok(plan.report(&format, &replays, found, readings))
 }
 
 impl Plan {
-    /// What is to be surveyed before any share can be resolved; none if there are no shares.
-    fn share_unit(&self) -> Option<Unit> {
+    /// Whether the whole trace is to be known before the first request can be played.
+    fn needs_survey(&self, format: &Format) -> bool {
+        self.has_shares() || format.has_writes()
+    }
+
+    /// Whether a size is a share of what the trace holds.
+    fn has_shares(&self) -> bool {
         match &self.caches {
-            Caches::Plain { unit, sizes } => {
-                sizes.iter().any(|size| matches!(size, Size::Share(_))).then_some(*unit)
-            }
-            Caches::Server { .. } => None,
+            Caches::Plain { sizes, .. } => sizes.iter().any(|size| matches!(size, Size::Share(_))),
+            Caches::Server { .. } => false,
         }
     }
 
+    /// What objects weigh in bare caches.
+    fn weighing(&self, format: &Format) -> Weighing {
+        let unit = match &self.caches {
+            Caches::Plain { unit, .. } => *unit,
+            Caches::Server { .. } => Unit::Bytes,
+        };
+        self.semantics.weighing(unit, format)
+    }
+
     /// The empty caches, policy by policy; shares are shares of `whole`.
-    fn replays(&self, whole: u64) -> Result<Vec<Replay>, RunError> {
+    fn replays(&self, format: &Format, whole: u64) -> Result<Vec<Replay>, RunError> {
+        let Semantics { expiry, .. } = self.semantics;
         let mut replays = Vec::new();
         for &policy in &self.policies {
             match &self.caches {
                 Caches::Plain { unit, sizes } => {
+                    let weighing = self.weighing(format);
                     for size in sizes {
                         let capacity = resolve(*size, whole, *unit)?;
-                        replays.push(Replay::new(policy, capacity, *unit));
+                        replays.push(Replay::with(policy, capacity, weighing, expiry));
                     }
                 }
                 Caches::Server { shape, memory_bytes } => {
-                    replays.extend(
-                        memory_bytes.iter().map(|&bytes| Replay::of_server(policy, bytes, *shape)),
-                    );
+                    let server = |&bytes| Replay::of_server(policy, bytes, *shape, expiry);
+                    replays.extend(memory_bytes.iter().map(server));
                 }
             }
         }
         Ok(replays)
     }
 
-    fn report(&self, replays: &[Replay], found: Found, readings: u32) -> Report {
+    fn report(&self, format: &Format, replays: &[Replay], found: Found, readings: u32) -> Report {
         let row = |replay: &Replay| Row {
             policy: replay.policy(),
             cache_size: replay.cache_size(),
@@ -273,12 +325,20 @@ impl Plan {
         };
         Report {
             trace: self.source.to_string(),
-            format: self.format.name(),
+            format: format.name(),
             unit: self.caches.unit_name(),
             found,
             readings,
             rows: replays.iter().map(row).collect(),
         }
+    }
+}
+
+impl Semantics {
+    /// What objects of a log weigh in a bare cache.
+    pub fn weighing(&self, unit: Unit, format: &Format) -> Weighing {
+        let overhead_bytes = self.item_overhead_bytes;
+        Weighing { unit, overhead_bytes, keys_count: format.keys_count() }
     }
 }
 
@@ -329,32 +389,51 @@ struct Reading<'a> {
     plan: &'a Plan,
     observer: &'a mut dyn Observer,
     trace: Trace,
+    format: Format,
     position: Position,
+    /// Length of the file, where it is one.
+    bytes: Option<u64>,
     found: Found,
+    drops_empty: bool,
     /// A first reading told the observer of what is malformed.
     told: bool,
 }
 
 impl<'a> Reading<'a> {
-    fn first(
-        plan: &'a Plan,
-        what: &'static str,
-        observer: &'a mut dyn Observer,
-    ) -> Result<Self, RunError> {
+    fn first(plan: &'a Plan, observer: &'a mut dyn Observer) -> Result<Self, RunError> {
+        let mut reading = Self::open(plan, observer)?;
+        let what = if plan.needs_survey(&reading.format) { "survey" } else { "replay" };
+        reading.begin(what);
+        Ok(reading)
+    }
+
+    fn second(plan: &'a Plan, observer: &'a mut dyn Observer) -> Result<Self, RunError> {
+        let mut reading = Self { told: true, ..Self::open(plan, observer)? };
+        reading.begin("replay");
+        Ok(reading)
+    }
+
+    fn open(plan: &'a Plan, observer: &'a mut dyn Observer) -> Result<Self, RunError> {
         let opened = plan.source.open(&plan.format);
         let (trace, bytes) =
             opened.map_err(|source| RunError::Open { path: plan.source.to_string(), source })?;
-        observer.begin(what, bytes);
-        let position = trace.position();
-        Ok(Self { plan, observer, trace, position, found: Found::default(), told: false })
+        let (format, position) = (trace.format().clone(), trace.position());
+        let drops_empty = match plan.empty {
+            Empty::Auto => !format.has_writes(),
+            Empty::Drop => true,
+            Empty::Keep => false,
+        };
+        let (found, told) = (Found::default(), false);
+        Ok(Self { plan, observer, trace, format, position, bytes, found, drops_empty, told })
     }
 
-    fn second(
-        plan: &'a Plan,
-        what: &'static str,
-        observer: &'a mut dyn Observer,
-    ) -> Result<Self, RunError> {
-        Ok(Self { told: true, ..Self::first(plan, what, observer)? })
+    fn begin(&mut self, what: &'static str) {
+        self.observer.begin(what, self.bytes);
+    }
+
+    /// What has been found by now.
+    fn found(&self) -> Found {
+        Found { notes: self.trace.notes(), ..self.found }
     }
 
     /// Counts a malformed record, or ends the reading over it.
@@ -377,7 +456,7 @@ impl Iterator for Reading<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.trace.next()? {
-                Ok(access) if access.size_bytes == 0 && self.plan.empty == Empty::Drop => {
+                Ok(access) if access.size_bytes == 0 && self.drops_empty && access.op.is_read() => {
                     self.found.empty_dropped += 1;
                 }
                 Ok(access) => {
@@ -385,7 +464,10 @@ impl Iterator for Reading<'_> {
                         self.observer.advance(self.position.bytes());
                     }
                     self.found.requests += 1;
-                    return Some(Ok(access.into()));
+                    self.found.reads += u64::from(access.op.is_read());
+                    self.found.writes += u64::from(access.op.is_write());
+                    let ttl_s = self.plan.semantics.ttl.apply(access.ttl_s);
+                    return Some(Ok(Access { ttl_s, ..access }.into()));
                 }
                 Err(TraceError::Io(source)) => {
                     let path = self.plan.source.to_string();
@@ -430,41 +512,90 @@ impl Iterator for Recital<'_> {
     }
 }
 
-/// What a share is a share of, and the requests if there are few enough of them to keep.
+/// Requests, completed by what the log wrote.
+struct Filled<I> {
+    requests: I,
+    /// None for a log of gets only.
+    fills: Option<Fills>,
+}
+
+impl<I: Iterator<Item = Result<Request, RunError>>> Iterator for Filled<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut request = self.requests.next()?;
+        if let (Ok(request), Some(fills)) = (&mut request, &mut self.fills) {
+            fills.complete(request);
+        }
+        Some(request)
+    }
+}
+
+/// What is to be known of a trace before it is played, and its requests if there are few enough of
+/// them to keep.
 struct Survey {
+    /// Unique objects, or the sum of their sizes when first seen.
     whole: u64,
-    kept: Option<Vec<Request>>,
+    kept: Kept,
+    first_writes: FirstWrites,
+}
+
+/// Which requests a survey kept.
+enum Kept {
+    /// All there are.
+    All(Vec<Request>),
+    /// The first ones of a stream, whose rest has not been read yet.
+    Head(Vec<Request>),
+    /// None: the trace is read again.
+    None,
 }
 
 impl Survey {
-    /// Reads the whole trace: unique objects, or the sum of their sizes when first seen.
-    fn take(reading: &mut Reading<'_>, unit: Unit) -> Result<Self, RunError> {
+    /// Reads the whole trace, or of a stream that is too long to keep the head.
+    fn take(reading: &mut Reading<'_>, weighing: Weighing) -> Result<Self, RunError> {
+        let Plan { source, kept_requests_max, .. } = reading.plan;
+        let (is_stream, has_writes) = (source.is_stream(), reading.format.has_writes());
+        let has_shares = reading.plan.has_shares();
+        let mut fills = Fills::default();
         let mut seen = HashTable::new();
-        let mut survey = Self { whole: 0, kept: Some(Vec::new()) };
+        let mut survey =
+            Self { whole: 0, kept: Kept::All(Vec::new()), first_writes: FirstWrites::default() };
         while let Some(request) = reading.next().transpose()? {
-            let key = request.key.0;
-            if let Entry::Vacant(place) = seen.entry(key, |&other| other == key, |&key| key) {
-                place.insert(key);
-                survey.whole += u64::from(unit.weight(&request));
+            let mut completed = request;
+            if has_writes {
+                survey.first_writes.note(&request);
+                fills.complete(&mut completed);
             }
-            survey.keep(request, reading)?;
+            let key = request.key.0;
+            // What is only deleted, or missed and never written, is no object.
+            let is_object = completed.fills && (request.op.is_read() || request.op.is_write());
+            if has_shares
+                && is_object
+                && let Entry::Vacant(place) = seen.entry(key, |&other| other == key, |&key| key)
+            {
+                place.insert(key);
+                survey.whole += u64::from(weighing.weight(&completed));
+            }
+            match &mut survey.kept {
+                Kept::All(requests) if requests.len() < *kept_requests_max => {
+                    requests.push(request);
+                }
+                Kept::All(_) if is_stream && has_shares => {
+                    let (path, kept_requests_max) = (source.to_string(), *kept_requests_max);
+                    return Err(RunError::ShareOfStream { path, kept_requests_max });
+                }
+                Kept::All(requests) if is_stream => {
+                    let mut head = std::mem::take(requests);
+                    head.push(request);
+                    survey.kept = Kept::Head(head);
+                    return Ok(survey);
+                }
+                Kept::All(_) => survey.kept = Kept::None,
+                Kept::Head(_) | Kept::None => {}
+            }
         }
         Ok(survey)
-    }
-
-    /// Keeps a request, until there are too many of them.
-    fn keep(&mut self, request: Request, reading: &Reading<'_>) -> Result<(), RunError> {
-        let Plan { source, kept_requests_max, .. } = reading.plan;
-        match &mut self.kept {
-            None => {}
-            Some(requests) if requests.len() < *kept_requests_max => requests.push(request),
-            Some(_) if source.is_stream() => {
-                let (path, kept_requests_max) = (source.to_string(), *kept_requests_max);
-                return Err(RunError::ShareOfStream { path, kept_requests_max });
-            }
-            Some(_) => self.kept = None,
-        }
-        Ok(())
     }
 }
 
@@ -508,7 +639,8 @@ mod tests {
                 unit: Unit::Objects,
                 sizes: sizes.iter().map(|size| size.parse().unwrap()).collect(),
             },
-            empty: Empty::Drop,
+            semantics: Semantics::default(),
+            empty: Empty::Auto,
             strict: false,
             jobs: NonZeroUsize::MIN,
             kept_requests_max: KEPT_REQUESTS_MAX,
@@ -576,7 +708,10 @@ mod tests {
             let mut listener = Listener::default();
             let plan = Plan { kept_requests_max, ..plan(&file, &[sizes]) };
             let report = run(&plan, &mut listener).unwrap();
-            assert_eq!(report.found, Found { requests: 2, malformed: 2, empty_dropped: 0 });
+            assert_eq!(
+                report.found,
+                Found { requests: 2, reads: 2, malformed: 2, ..Found::default() }
+            );
             assert_eq!(report.rows[0].tally.hits, 1);
             assert_eq!(listener.complaints.len(), 2, "{:?}", listener.complaints);
             assert!(listener.complaints[0].starts_with("line 2: "));
@@ -599,9 +734,12 @@ mod tests {
         let file = file("1,0\n1,0\n2,9\n");
         let dropping = in_bytes(plan(&file, &["9"]));
         let report = report_of(&dropping);
-        assert_eq!(report.found, Found { requests: 1, malformed: 0, empty_dropped: 2 });
+        assert_eq!(
+            report.found,
+            Found { requests: 1, reads: 1, empty_dropped: 2, ..Found::default() }
+        );
         let report = report_of(&Plan { empty: Empty::Keep, ..dropping });
-        assert_eq!(report.found, Found { requests: 3, malformed: 0, empty_dropped: 0 });
+        assert_eq!(report.found, Found { requests: 3, reads: 3, ..Found::default() });
         assert_eq!(report.rows[0].tally.hits, 1);
     }
 

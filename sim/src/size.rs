@@ -121,14 +121,14 @@ fn bytes(text: &str) -> Result<u64, SizeError> {
 
 /// A decimal number without rounding: `digits / 10^fraction_digits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decimal {
+pub struct Decimal {
     digits: u64,
     fraction_digits: u32,
 }
 
 impl Decimal {
     /// Reads digits with at most one point among them.
-    fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{whole}{fraction}");
         let fraction_digits = u32::try_from(fraction.len()).ok()?;
@@ -139,8 +139,13 @@ impl Decimal {
             .map(|digits| Self { digits, fraction_digits })
     }
 
+    /// Whether it is nothing.
+    pub(crate) fn is_zero(self) -> bool {
+        self.digits == 0
+    }
+
     /// The floor of `self * factor / divisor`, or the largest number if it is larger.
-    fn times(self, factor: u64, divisor: u64) -> u64 {
+    pub(crate) fn times(self, factor: u64, divisor: u64) -> u64 {
         let scale = 10u128.pow(self.fraction_digits) * u128::from(divisor);
         let product = u128::from(self.digits) * u128::from(factor);
         u64::try_from(product / scale).unwrap_or(u64::MAX)

@@ -153,6 +153,19 @@ impl Format {
         }
     }
 
+    /// Whether it may hold other ops than gets.
+    pub fn has_writes(&self) -> bool {
+        match self {
+            Self::OracleGeneral => false,
+            Self::Csv(_) => false,
+        }
+    }
+
+    /// Whether an object's bytes are those of its key and its value.
+    pub fn keys_count(&self) -> bool {
+        self.has_writes()
+    }
+
     /// The name on command lines and in reports.
     pub fn name(&self) -> &'static str {
         match self {
@@ -162,8 +175,18 @@ impl Format {
     }
 }
 
+/// What of a log is neither an access nor malformed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Records that the log itself says it lost.
+    pub lost: u64,
+    /// Records that ask no cache for anything: an eviction, a POST, a comment.
+    pub passed_over: u64,
+}
+
 /// A request log being read, in constant memory: an iterator of accesses and of what is malformed.
 pub struct Trace {
+    format: Format,
     records: Records,
     position: Position,
 }
@@ -200,7 +223,17 @@ impl Trace {
             Format::OracleGeneral => Records::OracleGeneral(oracle_general::Reader::new(source)),
             Format::Csv(layout) => Records::Csv(csv::Reader::new(source, layout)?),
         };
-        Ok(Self { records, position })
+        Ok(Self { format: format.clone(), records, position })
+    }
+
+    /// How the log is written.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// What has been met by now that is neither an access nor malformed.
+    pub fn notes(&self) -> Notes {
+        Notes::default()
     }
 
     /// How far reading has come, to be watched while the trace is consumed.

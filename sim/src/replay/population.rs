@@ -1,23 +1,29 @@
 //! `Population`: the entries that compete for one room, ranked by one policy, without their bytes.
 //!
 //! ```text
-//! key hash -> directory -> EntryId -> columns: key hash, weight
+//! key hash -> directory -> EntryId -> columns: key hash, weight, deadline
 //!                             |
 //!                             +------ the policy's own columns
 //! ```
 //!
 //! It asks and tells the policy what a store shard does, in the same order: on a hit `on_hit`; for a
-//! newcomer `before_insert`, then `evict` until it fits, then `on_insert`.
+//! newcomer `before_insert`, then `evict` until it fits, then `on_insert`; for what is written anew
+//! `evict` until it fits, then `on_update`, unless it was evicted itself and is a newcomer.
 
 use eviction::{Admission, EntryId, KeyHash, Kind, Policy};
 use hashbrown::HashTable;
 use store::Budget;
 use store::record::Footprint;
 
+use super::Expiry;
+use super::deadlines::{Deadlines, NEVER};
+
 /// What decides whether one more entry fits. Weights are bytes, footprints, or 1 an object.
 pub(crate) trait Room {
     /// Whether a newcomer stays outside if the policy holds it for worth less than its victims.
     const TAKES_ADVICE: bool;
+    /// Whether a deadline takes room of its own.
+    const FIELDS_WEIGH: bool;
 
     /// The most that the entries may weigh together.
     fn capacity(&self) -> u64;
@@ -25,12 +31,16 @@ pub(crate) trait Room {
     fn could_hold(&self, weight: u32) -> bool;
     /// Whether an entry of `weight` fits without another leaving.
     fn fits(&self, weight: u32) -> bool;
+    /// Whether a resident entry of weight `old` may become one of `new` without another leaving.
+    fn fits_replacing(&self, old: u32, new: u32) -> bool;
     /// Whether free ids take so much room that the entries are to be numbered anew.
     fn wants_renumbering(&self) -> bool;
     /// Counts an entry that became resident.
     fn insert(&mut self, weight: u32);
     /// Counts an entry that left.
     fn remove(&mut self, weight: u32);
+    /// Counts an entry that was written anew.
+    fn replace(&mut self, old: u32, new: u32);
     /// Forgets all entries and their ids.
     fn clear(&mut self);
 }
@@ -51,6 +61,7 @@ impl Capacity {
 
 impl Room for Capacity {
     const TAKES_ADVICE: bool = true;
+    const FIELDS_WEIGH: bool = false;
 
     fn capacity(&self) -> u64 {
         self.max
@@ -64,6 +75,11 @@ impl Room for Capacity {
     #[inline]
     fn fits(&self, weight: u32) -> bool {
         self.used + u64::from(weight) <= self.max
+    }
+
+    #[inline]
+    fn fits_replacing(&self, old: u32, new: u32) -> bool {
+        self.used - u64::from(old) + u64::from(new) <= self.max
     }
 
     #[inline]
@@ -81,6 +97,11 @@ impl Room for Capacity {
         self.used -= u64::from(weight);
     }
 
+    #[inline]
+    fn replace(&mut self, old: u32, new: u32) {
+        self.used = self.used - u64::from(old) + u64::from(new);
+    }
+
     fn clear(&mut self) {
         self.used = 0;
     }
@@ -90,6 +111,7 @@ impl Room for Capacity {
 impl Room for Budget {
     // What a server has acknowledged it keeps, for a moment at least.
     const TAKES_ADVICE: bool = false;
+    const FIELDS_WEIGH: bool = true;
 
     fn capacity(&self) -> u64 {
         self.bytes_max()
@@ -103,6 +125,11 @@ impl Room for Budget {
     #[inline]
     fn fits(&self, weight: u32) -> bool {
         Self::fits(self, Footprint::from_bytes(weight))
+    }
+
+    #[inline]
+    fn fits_replacing(&self, old: u32, new: u32) -> bool {
+        Self::fits_replacing(self, Footprint::from_bytes(old), Footprint::from_bytes(new))
     }
 
     #[inline]
@@ -120,9 +147,25 @@ impl Room for Budget {
         Self::remove(self, Footprint::from_bytes(weight));
     }
 
+    #[inline]
+    fn replace(&mut self, old: u32, new: u32) {
+        Self::replace(self, Footprint::from_bytes(old), Footprint::from_bytes(new));
+    }
+
     fn clear(&mut self) {
         Self::clear(self);
     }
+}
+
+/// What is written: its key, what it weighs, until when it may be served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// The key.
+    pub(crate) key: KeyHash,
+    /// What the entry weighs.
+    pub(crate) weight: u32,
+    /// When it expires; [`NEVER`] if it does not.
+    pub(crate) deadline: u32,
 }
 
 /// Entries, their room and their policy.
@@ -136,6 +179,7 @@ pub(crate) struct Population<R> {
     directory: HashTable<Resident>,
     keys: Vec<KeyHash>,
     weights: Vec<u32>,
+    deadlines: Deadlines,
     free: Vec<EntryId>,
 }
 
@@ -147,7 +191,7 @@ struct Resident {
 
 impl<R: Room> Population<R> {
     /// Nobody yet in an empty `room`.
-    pub(crate) fn new(kind: Kind, entries_reserved: usize, room: R) -> Self {
+    pub(crate) fn new(kind: Kind, entries_reserved: usize, room: R, expiry: Expiry) -> Self {
         Self {
             kind,
             entries_reserved,
@@ -156,48 +200,145 @@ impl<R: Room> Population<R> {
             directory: HashTable::new(),
             keys: Vec::new(),
             weights: Vec::new(),
+            deadlines: Deadlines::new(expiry),
             free: Vec::new(),
         }
     }
 
-    /// Looks `key` up, which is a use of it. True is a hit.
+    /// Lets everything go that is due, if that is done without being asked for.
     #[inline]
-    pub(crate) fn read(&mut self, key: KeyHash) -> bool {
-        match self.directory.find(key.0, |resident| resident.key == key) {
-            Some(resident) => {
-                self.policy.on_hit(resident.entry);
-                true
-            }
-            None => false,
+    pub(crate) fn expire(&mut self, now_s: u32) {
+        while let Some(entry) = self.deadlines.next_due(now_s) {
+            self.drop_entry(entry);
         }
     }
 
-    /// Makes `key`, which is not resident, so, and lets others go for it. An entry that would not even
-    /// fit alone is left outside, and where the policy's advice is taken, one it refuses.
+    /// The entry of `key`, if it may be served. One that is due is met here and leaves.
     #[inline]
-    pub(crate) fn insert(&mut self, key: KeyHash, weight: u32) {
+    pub(crate) fn find(&mut self, key: KeyHash, now_s: u32) -> Option<EntryId> {
+        let entry = self.directory.find(key.0, |resident| resident.key == key)?.entry;
+        if self.deadlines.is_due(entry, now_s) {
+            self.drop_entry(entry);
+            return None;
+        }
+        Some(entry)
+    }
+
+    /// Looks `key` up, which is a use of it. True is a hit.
+    #[inline]
+    pub(crate) fn read(&mut self, key: KeyHash, now_s: u32) -> bool {
+        let found = self.find(key, now_s);
+        if let Some(entry) = found {
+            self.policy.on_hit(entry);
+        }
+        found.is_some()
+    }
+
+    /// A use of an entry that changes when it expires.
+    pub(crate) fn touch(&mut self, entry: EntryId, deadline: u32) {
+        self.policy.on_hit(entry);
+        self.deadlines.set(entry, deadline);
+    }
+
+    /// A use of an entry that changes nothing.
+    pub(crate) fn mark_used(&mut self, entry: EntryId) {
+        self.policy.on_hit(entry);
+    }
+
+    /// When an entry expires; [`NEVER`] if it does not.
+    pub(crate) fn deadline(&self, entry: EntryId) -> u32 {
+        self.deadlines.of(entry)
+    }
+
+    /// Removes `key`, because somebody asked for it.
+    pub(crate) fn remove(&mut self, key: KeyHash, now_s: u32) {
+        if let Some(entry) = self.find(key, now_s) {
+            self.drop_entry(entry);
+        }
+    }
+
+    /// Makes `written` resident in place of what is there under its key, and lets others go for it.
+    /// False if it would not even fit alone; what is there stays then.
+    pub(crate) fn write(&mut self, written: Written, now_s: u32) -> bool {
+        match self.find(written.key, now_s) {
+            Some(entry) => self.replace(entry, written),
+            None => self.insert(written),
+        }
+    }
+
+    /// Makes `written`, whose key is not resident, so, and lets others go for it. An entry that would
+    /// not even fit alone is left outside, and where the policy's advice is taken, one it refuses.
+    /// False if it would not fit.
+    #[inline]
+    pub(crate) fn insert(&mut self, written: Written) -> bool {
+        let Written { key, weight, .. } = written;
         if !self.room.could_hold(weight) {
-            return;
+            return false;
         }
         let advice = self.policy.before_insert(key, weight);
         if R::TAKES_ADVICE && advice == Admission::Refuse {
-            return;
+            return true;
         }
         while !self.room.fits(weight) {
-            if self.room.wants_renumbering() {
-                self.renumber();
-                continue;
-            }
-            if let Some(victim) = self.policy.evict() {
-                self.forget(victim);
-                continue;
-            }
-            // Nobody is left, and only free ids are in the way.
-            self.renumber();
-            assert!(self.room.fits(weight), "what could be held fits when nobody is resident");
+            let _victim = self.make_room();
         }
-        let entry = self.admit(key, weight);
+        let entry = self.admit(written);
         self.policy.on_insert(entry, key, weight);
+        true
+    }
+
+    /// Writes the resident `entry` anew. It may be evicted for its own successor.
+    fn replace(&mut self, mut entry: EntryId, written: Written) -> bool {
+        let Written { key, weight, deadline } = written;
+        if !self.room.could_hold(weight) {
+            return false;
+        }
+        loop {
+            let before = self.weights[entry.index()];
+            if self.room.fits_replacing(before, weight) {
+                self.room.replace(before, weight);
+                self.weights[entry.index()] = weight;
+                self.deadlines.set(entry, deadline);
+                self.policy.on_update(entry, weight);
+                return true;
+            }
+            match self.make_room() {
+                Some(victim) if victim == entry => return self.insert(written),
+                Some(_) => {}
+                None => {
+                    let renumbered = self.directory.find(key.0, |resident| resident.key == key);
+                    match renumbered {
+                        Some(resident) => entry = resident.entry,
+                        None => return self.insert(written),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets one entry go, and names it; or numbers them anew, where free ids are in the way.
+    #[inline]
+    fn make_room(&mut self) -> Option<EntryId> {
+        if self.room.wants_renumbering() {
+            self.renumber();
+            return None;
+        }
+        let victim = self.policy.evict();
+        match victim {
+            Some(victim) => self.forget(victim),
+            // Nobody is left, and only free ids are in the way.
+            None => {
+                assert!(!self.free.is_empty(), "what could be held fits when nobody is resident");
+                self.renumber();
+            }
+        }
+        victim
+    }
+
+    /// Takes an entry out that leaves for a reason other than eviction.
+    fn drop_entry(&mut self, entry: EntryId) {
+        self.policy.on_remove(entry);
+        self.forget(entry);
     }
 
     /// Numbers the resident entries without gaps. As in the shard, a new policy learns of them in
@@ -210,10 +351,12 @@ impl<R: Room> Population<R> {
         self.directory.clear();
         self.free.clear();
         let (keys, weights) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.weights));
+        let expiry = self.deadlines.expiry();
+        let deadlines = std::mem::replace(&mut self.deadlines, Deadlines::new(expiry));
         for before in order {
             let (key, weight) = (keys[before.index()], weights[before.index()]);
             let _advice = self.policy.before_insert(key, weight);
-            let entry = self.admit(key, weight);
+            let entry = self.admit(Written { key, weight, deadline: deadlines.of(before) });
             self.policy.on_insert(entry, key, weight);
         }
     }
@@ -228,12 +371,14 @@ impl<R: Room> Population<R> {
             resident.remove();
         }
         self.room.remove(self.weights[entry.index()]);
+        self.deadlines.set(entry, NEVER);
         self.free.push(entry);
     }
 
     /// Gives a newcomer its id and its place in directory and room.
     #[inline]
-    fn admit(&mut self, key: KeyHash, weight: u32) -> EntryId {
+    fn admit(&mut self, written: Written) -> EntryId {
+        let Written { key, weight, deadline } = written;
         let entry = match self.free.pop() {
             Some(entry) => {
                 self.keys[entry.index()] = key;
@@ -249,6 +394,7 @@ impl<R: Room> Population<R> {
             }
         };
         self.room.insert(weight);
+        self.deadlines.set(entry, deadline);
         self.directory.insert_unique(key.0, Resident { key, entry }, |resident| resident.key.0);
         entry
     }
@@ -258,15 +404,49 @@ impl<R: Room> Population<R> {
 mod tests {
     use super::*;
 
+    fn written(key: u64, weight: u32) -> Written {
+        Written { key: KeyHash(key), weight, deadline: NEVER }
+    }
+
     #[test]
     fn an_entry_as_large_as_the_room_takes_the_place_of_all_others() {
         // Twelve free ids of 10 bytes stay just below what makes the entries be numbered anew.
-        let mut population = Population::new(Kind::Lru, 16, Budget::new(1000, 10));
+        let room = Budget::new(1000, 10);
+        let mut population = Population::new(Kind::Lru, 16, room, Expiry::Eager);
         for key in 0..12 {
-            population.insert(KeyHash(key), 80);
+            population.insert(written(key, 80));
         }
-        population.insert(KeyHash(99), 1000);
-        assert!(population.read(KeyHash(99)));
-        assert!(!population.read(KeyHash(11)));
+        population.insert(written(99, 1000));
+        assert!(population.read(KeyHash(99), 0));
+        assert!(!population.read(KeyHash(11), 0));
+    }
+
+    #[test]
+    fn deadlines_outlive_a_renumbering() {
+        let room = Budget::new(1000, 10);
+        let mut population = Population::new(Kind::Lru, 16, room, Expiry::Eager);
+        for key in 0..12 {
+            let deadline = if key == 11 { 50 } else { NEVER };
+            population.insert(Written { deadline, ..written(key, 80) });
+        }
+        population.renumber();
+        population.expire(49);
+        assert!(population.find(KeyHash(11), 49).is_some());
+        population.expire(50);
+        assert!(population.directory.find(11, |resident| resident.key.0 == 11).is_none());
+        assert!(population.find(KeyHash(10), 50).is_some());
+    }
+
+    #[test]
+    fn what_grows_may_be_evicted_for_itself_and_stays() {
+        let room = Capacity::new(100);
+        let mut population = Population::new(Kind::Lru, 16, room, Expiry::Eager);
+        population.insert(written(1, 10));
+        population.insert(written(2, 80));
+        assert!(population.write(written(1, 90), 0));
+        assert!(population.find(KeyHash(1), 0).is_some());
+        assert!(population.find(KeyHash(2), 0).is_none());
+        assert!(!population.write(written(1, 101), 0));
+        assert!(population.find(KeyHash(1), 0).is_some(), "left to whoever wrote it");
     }
 }
