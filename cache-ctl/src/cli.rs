@@ -153,16 +153,17 @@ impl Cli {
     /// When it cannot be done, or not to the end.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let done = match &self.command {
+            // Half a backup is none: for it a pipe that nobody reads is an error.
             Command::Backup(args) => args.run(&mut self.connect()?),
             Command::Restore(args) => args.run(&mut self.connect()?),
-            Command::Dump(args) => args.run(|| self.connect()),
+            Command::Dump(args) => or_seen_enough(args.run(|| self.connect()), ()),
             Command::Cluster(command) => {
                 let node = self.node.as_deref().unwrap_or(NODE_DEFAULT);
                 let outcome = command.run(node, self.timeout, self.json, &mut io::stdout().lock());
                 return or_seen_enough(outcome, ExitCode::SUCCESS);
             }
         };
-        or_seen_enough(done, ()).map(|()| ExitCode::SUCCESS)
+        done.map(|()| ExitCode::SUCCESS)
     }
 
     /// What is wrong with flags that the subcommand has no use for.
