@@ -717,20 +717,27 @@ fn a_file_cut_under_a_running_server_does_not_end_it() {
         found += usize::from(item.is_some());
     }
     assert_eq!(process.ended(), None, "it lives: {}", process.said());
-    // It goes on, with items or without, once it has noticed.
-    let filled = wait::until(Duration::from_secs(10), || {
-        let fill = || known::fill(&mut process.connect(), 0..100, known::bytes);
-        catch_unwind(AssertUnwindSafe(fill)).ok()
+    // It goes on, with items or without, once it has noticed. Each of its threads closes the first
+    // connection that asks it something afterwards.
+    let mut once_noticed = |ask: &dyn Fn(&mut Connection)| {
+        let asked = wait::until(Duration::from_secs(10), || {
+            catch_unwind(AssertUnwindSafe(|| ask(&mut process.connect()))).ok()
+        });
+        assert!(asked.is_some(), "it serves after a while: {}", process.said());
+    };
+    once_noticed(&|connection| assert_eq!(stat(&stats(connection), "memory_file_failed"), 1));
+    once_noticed(&|connection| known::fill(connection, 0..100, known::bytes));
+    once_noticed(&|connection| {
+        let again = known::read_all(connection, 0..100, known::bytes);
+        assert!(again.iter().all(Option::is_some), "{found} were found after the cut");
     });
-    assert!(filled.is_some(), "it takes writes after a while");
-    let again = known::read_all(&mut process.connect(), 0..100, known::bytes);
-    assert!(again.iter().all(Option::is_some), "{found} were found after the cut");
     // What is acknowledged from now on is not undone by the file.
-    let mut connection = process.connect();
-    assert_eq!(stat(&stats(&mut connection), "memory_file_failed"), 1);
-    for number in 0..100 {
-        assert_eq!(ask(&mut connection, &format!("md {number}\r\n")), "HD");
-    }
+    once_noticed(&|connection| {
+        for number in 0..100 {
+            let answer = ask(connection, &format!("md {number} q\r\nmn\r\n"));
+            assert_eq!(answer, "MN", "nothing else is said of what is or was there");
+        }
+    });
     process.kill();
     let process = launcher.start();
     let after = known::read_all(&mut process.connect(), 0..100, known::bytes);
