@@ -7,9 +7,11 @@
 
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
@@ -107,7 +109,8 @@ fn ci(run: &mut Run) {
 /// Everything that must pass before a change is one. The README names this command.
 fn test(run: &mut Run) {
     let built = run.binaries.clone();
-    run.cargo("build", "build -p cache-server -p cache-ctl -p sim --bins");
+    // With the tests: what is built with them has their features, and would be built twice otherwise.
+    run.cargo("build", "build --workspace --bins --tests");
     let mut tests = if !run.has("nextest", &mut cargo("nextest --version")) {
         cargo("test --workspace --lib --bins --tests")
     } else if run.is_ci {
@@ -119,7 +122,7 @@ fn test(run: &mut Run) {
     tests.env("CACHE_SERVER_BIN", built.join("cache-server"));
     tests.env("CACHE_CTL_BIN", built.join("cache-ctl"));
     tests.env("CACHE_SIM_BIN", built.join("cache-sim"));
-    run.step("tests", &mut tests);
+    run.tests(&mut tests);
     let elsewhere = run.root.join("../shared/data");
     let traces = std::env::var_os("CACHE_TRACES").map_or(elsewhere, PathBuf::from);
     if !traces.join("arc-OLTP.oracleGeneral.zst").is_file() {
@@ -249,7 +252,8 @@ fn fuzz(run: &mut Run, seconds: u64) {
 
 /// A real server against a model of it; see `tests/it/soak.rs`.
 fn soak(run: &mut Run, seconds: u64) {
-    let soak = "test -p tests --test it -- --ignored soak::";
+    // Of the workspace, so that nothing is built anew with other features.
+    let soak = "test --workspace --test it -- --ignored soak::";
     if run.is_any_test("soak", soak, "soak::") {
         let seconds = seconds.to_string();
         run.step("soak", cargo(soak).arg("--nocapture").env("SOAK_SECONDS", seconds));
@@ -326,6 +330,24 @@ impl Run {
         }
     }
 
+    /// Runs the tests; those that failed are named in the report as well, since what they said is
+    /// followed by pages of other steps.
+    fn tests(&mut self, command: &mut Command) {
+        let name = "tests";
+        println!("\n==> {name}: {}", shown(command));
+        let start = now();
+        let failures = failures_of(command.stdin(Stdio::null()).stderr(Stdio::piped()));
+        self.timings.push((name.to_owned(), now() - start));
+        match failures {
+            Ok((status, _)) if status.success() => {}
+            Ok((status, failed)) => {
+                self.fail(name, &status.to_string());
+                failed.iter().for_each(|test| self.fail(name, test));
+            }
+            Err(error) => self.fail(name, &error.to_string()),
+        }
+    }
+
     /// Whether `command`, which finds out if something is installed, succeeds.
     fn has(&self, name: &str, command: &mut Command) -> bool {
         let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -389,6 +411,25 @@ impl Run {
     }
 }
 
+/// Runs nextest, passes on what it says, and keeps its lines of tests that failed or took too long.
+fn failures_of(command: &mut Command) -> io::Result<(ExitStatus, BTreeSet<String>)> {
+    let mut child = command.spawn()?;
+    let mut failed = BTreeSet::new();
+    for line in child.stderr.take().into_iter().flat_map(|said| BufReader::new(said).lines()) {
+        let line = line?;
+        let _unread = writeln!(io::stderr(), "{line}");
+        failed.extend(failed_test(&line).map(str::to_owned));
+    }
+    Ok((child.wait()?, failed))
+}
+
+/// The test that one of nextest's lines calls failed: `FAIL [   0.358s] (846/944) tests::it some::name`.
+fn failed_test(line: &str) -> Option<&str> {
+    let (mark, rest) = line.trim_start().split_once(" [")?;
+    let test = rest.split_once(")").map(|(_, test)| test.trim());
+    test.filter(|_| ["FAIL", "TIMEOUT", "ABORT", "SIGSEGV", "SIGABRT"].contains(&mark))
+}
+
 /// The cargo that runs this program, with the words of `line`.
 fn cargo(line: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -440,6 +481,17 @@ mod tests {
             run.skip("a step", "its tool is missing");
             let expected = if is_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             assert_eq!(run.report(), expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_test_is_known_by_its_line() {
+        let line = "        FAIL [   0.358s] (846/944) tests::it backup::half_is_none";
+        assert_eq!(failed_test(line), Some("tests::it backup::half_is_none"));
+        let line = "     TIMEOUT [ 300.000s] (1/9) sim curve";
+        assert_eq!(failed_test(line), Some("sim curve"));
+        for line in ["", "        SLOW [> 60.000s] (1/9) sim curve", "Summary [ 1s] 9 tests"] {
+            assert_eq!(failed_test(line), None, "{line}");
         }
     }
 
