@@ -21,7 +21,7 @@ use crate::grant::{Beacon, GrantAnswer, Granted, Held};
 use crate::map::{ClusterMap, Command, Reconfigure, Role, ShardConfig, ShardPlace, Standing};
 use crate::pool::OnTotalLoss;
 use crate::shard::{self, Replica};
-use crate::{Instant, Member, NodeId, ShardId, Version, placement};
+use crate::{Incarnation, Instant, Member, NodeId, ShardId, Version, placement};
 
 /// The same thing is not asked of a replica again within this time.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -110,7 +110,8 @@ pub struct Node {
     /// Shards withheld, with the primary that is.
     withheld: BTreeMap<ShardId, NodeId>,
     handing_over: BTreeMap<ShardId, Instant>,
-    joining: BTreeMap<(ShardId, NodeId), Instant>,
+    /// Joins under way, and since when. Each is of one life: the next must not wait for it.
+    joining: BTreeMap<(ShardId, Member), Instant>,
     is_leaving: bool,
 }
 
@@ -160,7 +161,7 @@ impl Node {
 
     /// Joins under way: the shard, and who joins.
     pub fn joins(&self) -> impl Iterator<Item = (ShardId, NodeId)> {
-        self.joining.keys().copied()
+        self.joining.keys().map(|&(shard, member)| (shard, member.node))
     }
 
     /// Advances by one input and appends to `effects` what the driver must do, in this order.
@@ -297,6 +298,7 @@ impl Node {
             self.attend_primary(now, replica, place, tasks);
         } else {
             self.handing_over.remove(&replica.id());
+            self.forget_joins(replica.id());
             if replica.is_in_sync() {
                 self.attend_backup(now, replica, place, tasks);
             }
@@ -333,7 +335,19 @@ impl Node {
         let delay = self.intervals.takeover_delay(rank);
         if now.since(since) >= delay && !self.was_asked(now, replica.id(), CAMPAIGN) {
             tasks.push(Task::Step(shard::Input::Campaign));
+            tasks.extend(self.returned(replica.id(), config).map(Task::Step));
         }
+    }
+
+    /// The members of an in-sync set whose lives have ended, with what their next ones found.
+    fn returned(&self, shard: ShardId, config: &ShardConfig) -> impl Iterator<Item = shard::Input> {
+        config.in_sync.iter().filter_map(move |&ended| {
+            let member = self.map.current(ended.node).filter(|&it| it != ended)?;
+            let last = self.map.nodes[&member.node].recovered.get(&shard).copied();
+            // One that is not heard can be waited for, and not be counted on to lead.
+            let last = last.filter(|_| self.is_alive(member.node) && self.may_hold(member.node));
+            Some(shard::Input::Returned(shard::Returned { member, last }))
+        })
     }
 
     /// How many of the in-sync set should lead rather than this node.
@@ -364,10 +378,11 @@ impl Node {
         if replica.is_serving() {
             self.handing_over.remove(&shard);
         }
-        let lost = config.in_sync.iter().find(|&&member| self.is_lost(member));
-        if let Some(lost) = lost {
+        let lost: Vec<Member> =
+            config.in_sync.iter().copied().filter(|&member| self.is_lost(member)).collect();
+        if !lost.is_empty() {
             if !self.was_asked(now, shard, CHANGE) {
-                tasks.push(Task::Step(shard::Input::MemberLost(lost.node)));
+                tasks.push(Task::Step(shard::Input::MembersLost(lost)));
             }
             return;
         }
@@ -386,9 +401,9 @@ impl Node {
             .collect();
         let missing = wanted.iter().find(|member| !config.in_sync.contains(member));
         if let Some(&member) = missing {
-            let is_new = !self.joining.contains_key(&(shard, member.node));
+            let is_new = !self.joining.contains_key(&(shard, member));
             if is_new && self.joining.len() < JOINS_MAX && replica.is_settled() {
-                self.joining.insert((shard, member.node), now);
+                self.joining.insert((shard, member), now);
                 tasks.push(Task::Join(member));
             }
             return;
@@ -418,7 +433,7 @@ impl Node {
             && wanted.len() == place.targets.len()
             && !self.was_asked(now, shard, CHANGE)
         {
-            tasks.push(Task::Step(shard::Input::LetGo(extra.node)));
+            tasks.push(Task::Step(shard::Input::LetGo(*extra)));
         }
     }
 
@@ -450,24 +465,39 @@ impl Node {
     /// Forgets joins that are over, and gives up those that came to nothing.
     fn tend_joins(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) {
         let shard = replica.id();
-        let of_shard: Vec<(NodeId, Instant)> = self
-            .joining
-            .range((shard, NodeId(0))..=(shard, NodeId(u32::MAX)))
-            .map(|(&(_, node), &since)| (node, since))
-            .collect();
-        for (node, since) in of_shard {
-            let is_in =
-                self.map.current(node).is_some_and(|it| replica.config().in_sync.contains(&it));
-            let is_over = !self.is_alive(node) || now.since(since) > JOIN_TIMEOUT;
+        let joiners = replica.joiners();
+        let is_lost = |member: &&Member| self.is_lost(**member);
+        let mut lost: BTreeSet<Member> = joiners.iter().filter(is_lost).copied().collect();
+        let began: Vec<(Member, Instant)> = self.joins_of(shard).collect();
+        for (member, since) in began {
+            let is_in = replica.config().in_sync.contains(&member);
+            let is_late = now.since(since) > JOIN_TIMEOUT;
             // Asked what it has, and not begun: the question or its answer was lost.
-            let is_stuck =
-                !replica.joiners().contains(&node) && now.since(since) > 20 * AGAIN_AFTER;
-            if is_in || is_over || is_stuck {
-                self.joining.remove(&(shard, node));
+            let is_stuck = !joiners.contains(&member) && now.since(since) > 20 * AGAIN_AFTER;
+            if is_late && !is_in {
+                lost.insert(member);
             }
-            if is_over && !is_in {
-                tasks.push(Task::Step(shard::Input::MemberLost(node)));
+            if is_in || is_late || is_stuck || self.is_lost(member) {
+                self.joining.remove(&(shard, member));
             }
+        }
+        if !lost.is_empty() {
+            tasks.push(Task::Step(shard::Input::MembersLost(lost.into_iter().collect())));
+        }
+    }
+
+    fn joins_of(&self, shard: ShardId) -> impl Iterator<Item = (Member, Instant)> {
+        let least = Member { node: NodeId(0), incarnation: Incarnation(0) };
+        let of_shard = self.joining.range((shard, least)..);
+        of_shard
+            .take_while(move |((other, _), _)| *other == shard)
+            .map(|(&(_, member), &since)| (member, since))
+    }
+
+    fn forget_joins(&mut self, shard: ShardId) {
+        let began: Vec<Member> = self.joins_of(shard).map(|(member, _)| member).collect();
+        for member in began {
+            self.joining.remove(&(shard, member));
         }
     }
 

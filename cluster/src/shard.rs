@@ -92,8 +92,10 @@ pub enum Input {
     /// The primary is overdue: seek promotion, or go on seeking it with what has answered. To be repeated
     /// while that lasts.
     Campaign,
-    /// The member is overdue: lead on without it.
-    MemberLost(NodeId),
+    /// A member's process is another by now; said to a candidate, also of the primary.
+    Returned(Returned),
+    /// These are overdue, or their lives have ended: lead on without them, and bring none of them in.
+    MembersLost(Vec<Member>),
     /// A node that is to join said what it has; bring it in from here.
     StartJoin(Member),
     /// All that the joiner lacked was sent.
@@ -103,11 +105,21 @@ pub enum Input {
     /// Let `NodeId` lead, which is in sync.
     HandOver(NodeId),
     /// Lead on without a member that is not wanted any more.
-    LetGo(NodeId),
+    LetGo(Member),
     /// The map refused this configuration.
     Rejected(ShardConfig),
     /// What was sent may be lost, or a proposal: say it again. To be repeated while something is open.
     Retry,
+}
+
+/// What became of a member of the in-sync set whose life has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Returned {
+    /// The node in its present life, which is a later one.
+    pub member: Member,
+    /// Where that life found its log to end when it began; `None` if it found none. To be said only of a
+    /// copy that no join has touched since.
+    pub last: Option<Version>,
 }
 
 /// What a replica asks for.
@@ -213,10 +225,11 @@ impl Replica {
     }
 
     /// What a later life should find of a copy that counts: where its log ends. A log without a write ends
-    /// in the epoch in which the copy counted: that it is empty is known, and nothing was lost.
+    /// just before the first that any could have: that it is empty is known, and nothing was lost, but whatever
+    /// has a write is better.
     pub fn position(&self) -> Version {
         match self.last() {
-            Version::ZERO if self.is_in_sync() => Version::new(self.config.epoch, Sequence(0)),
+            Version::ZERO if self.is_in_sync() => Version::new(Epoch(1), Sequence(0)),
             last => last,
         }
     }
@@ -289,7 +302,9 @@ impl Replica {
             Input::Received { from, message } => self.receive(from, message, grants, effects),
             Input::Connected(node) => self.connected(node, effects),
             Input::Campaign => self.campaign(grants, effects),
-            Input::MemberLost(node) | Input::LetGo(node) => self.drop_member(node, effects),
+            Input::Returned(returned) => self.returned(returned, effects),
+            Input::MembersLost(lost) => self.drop_members(&lost, effects),
+            Input::LetGo(member) => self.drop_members(&[member], effects),
             Input::StartJoin(member) => self.start_join(member, effects),
             Input::FinishJoin(node) => self.finish_join(node, effects),
             Input::AbortJoin(node) => self.abort_join(node),
@@ -345,6 +360,9 @@ impl Replica {
         let was_primary = self.is_primary();
         match (&mut self.role, leads, is_member) {
             (Role::Primary(_), true, _) => self.lead_on(effects),
+            // It joins a primary in whose epoch it is no member: what came before that epoch is over, and its
+            // copy is half of what it was then.
+            (Role::Joining { .. }, _, true) if self.promise.epoch > self.config.epoch => {}
             (_, true, _) if self.promise.epoch == self.config.epoch => self.lead(effects),
             (_, _, true) => self.role = Role::Backup,
             (Role::Joining { .. }, false, false) => {}

@@ -98,7 +98,7 @@ impl Work {
                     return false;
                 }
                 replicas.step(shard, id, Input::StartJoin(member), context);
-                replicas.get(id).is_some_and(|replica| replica.joiners().contains(&member.node))
+                replicas.get(id).is_some_and(|replica| replica.joiners().contains(&member))
             },
         );
         agenda.carry_out(&self.replication, None, |_, _| {});
@@ -118,7 +118,7 @@ impl Work {
                 boot_ns(),
                 |shard, replicas, context| {
                     // Given up meanwhile: the connection was lost, or another leads.
-                    if !replicas.get(id).is_some_and(|it| it.joiners().contains(&member.node)) {
+                    if !replicas.get(id).is_some_and(|it| it.joiners().contains(&member)) {
                         return false;
                     }
                     match replicas.send_missing(shard, id, member.node, place, &mut has, context) {

@@ -372,6 +372,9 @@ impl Replicas {
             }
             LaneMessage::WhatHaveYou(id, epoch) => {
                 let Some(index) = self.index_of(id) else { return };
+                if !self.all[index].replica.may_tell(from.node, epoch) {
+                    return;
+                }
                 let range = self.range_of(index);
                 self.all[index].has_told = true;
                 self.all[index].unsaid.clear();

@@ -115,6 +115,15 @@ impl Replica {
         Self::send(candidate, sealed, effects);
     }
 
+    /// Whether this replica may say what it has to `leader`, which is about to bring it in, in `epoch`. From then
+    /// on nothing changes this copy but what `leader` sends, or `leader` is told that its epoch is over. So a
+    /// primary that has not heard of its successor may not: it would go on writing.
+    pub fn may_tell(&mut self, leader: NodeId, epoch: Epoch) -> bool {
+        // One that is promised to a later epoch takes nothing of this one, and answers the join with where it
+        // stands, which is how the primary hears of it.
+        !self.is_primary() && (self.promise.epoch > epoch || self.follows(leader, epoch))
+    }
+
     /// The primary begins to bring this copy to its own.
     pub(super) fn join(
         &mut self,
@@ -159,5 +168,85 @@ impl Replica {
         self.role = Role::Joining { attempt, is_complete: true };
         let last = self.last();
         Self::send(leader, Message::Joined { epoch, attempt, last }, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::map::ShardConfig;
+    use crate::pool::Ack;
+    use crate::shard::{Entry, Input};
+    use crate::{Incarnation, Member, ShardId};
+
+    const OLD: NodeId = NodeId(1);
+    const ME: NodeId = NodeId(2);
+    const NEW: NodeId = NodeId(3);
+
+    /// Nobody has promised anything.
+    struct Nothing;
+
+    impl Grants for Nothing {
+        fn binds_towards(&self, _: NodeId) -> bool {
+            false
+        }
+        fn holds_from(&self, _: Member) -> bool {
+            false
+        }
+    }
+
+    fn member(node: NodeId) -> Member {
+        Member { node, incarnation: Incarnation(1) }
+    }
+
+    /// A member of epoch 1, led by `primary`.
+    fn member_under(primary: NodeId) -> Replica {
+        let mut replica = Replica::new(ShardId(0), member(ME), Ack::All, Version::ZERO);
+        let in_sync = vec![member(OLD), member(ME)];
+        let config = ShardConfig { epoch: Epoch(1), primary: Some(primary), in_sync };
+        replica.step(Input::Configured(config), &Nothing, &mut Vec::new());
+        replica
+    }
+
+    #[test]
+    fn who_said_what_it_has_takes_nothing_from_an_earlier_primary() {
+        let mut replica = member_under(OLD);
+        assert!(replica.may_tell(NEW, Epoch(2)));
+        let version = Version::new(Epoch(1), Sequence(1));
+        let late = Append {
+            epoch: Epoch(1),
+            prev: Version::ZERO,
+            committed: Sequence(0),
+            stable: Sequence(0),
+            entries: vec![Entry { version, op: Bytes::new() }],
+        };
+        let mut effects = Vec::new();
+        let message = Message::Append(late);
+        replica.step(Input::Received { from: member(OLD), message }, &Nothing, &mut effects);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Apply(_))), "{effects:?}");
+        assert_eq!(replica.last(), Version::ZERO);
+    }
+
+    #[test]
+    fn primary_that_has_not_heard_of_its_successor_does_not_say_what_it_has() {
+        assert!(!member_under(ME).may_tell(NEW, Epoch(2)));
+    }
+
+    #[test]
+    fn primary_whose_epoch_is_over_is_answered_and_its_join_refused() {
+        let mut replica = member_under(OLD);
+        assert!(replica.may_tell(NEW, Epoch(3)));
+        let gone = ShardConfig { epoch: Epoch(2), primary: Some(OLD), in_sync: vec![member(OLD)] };
+        replica.step(Input::Configured(gone), &Nothing, &mut Vec::new());
+        assert!(replica.may_tell(OLD, Epoch(2)), "or it would never hear");
+        let mut effects = Vec::new();
+        let incarnation = Incarnation(1);
+        let message = Message::Join { epoch: Epoch(2), incarnation, attempt: 1, at: Version::ZERO };
+        replica.step(Input::Received { from: member(OLD), message }, &Nothing, &mut effects);
+        let promised = Epoch(3);
+        let refused = Message::Mismatch { epoch: Epoch(2), last: Version::ZERO, promised };
+        assert_eq!(effects, [Effect::Send { to: OLD, message: refused }]);
     }
 }

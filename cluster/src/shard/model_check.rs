@@ -35,6 +35,8 @@ const QUIET: Budget = Budget {
     losses: 0,
     hand_overs: 0,
     crashes: 0,
+    warm_crashes: 0,
+    returns: 0,
     joins: 0,
     retries: 0,
     reconnects: 0,
@@ -112,6 +114,12 @@ fn join_begun_again_is_no_shortcut() {
 }
 
 #[test]
+fn joiner_is_no_member_of_what_came_before_its_join() {
+    let budget = Budget { losses: 1, joins: 2, ..QUIET };
+    holds(Setup { budget, ..ONE_AND_JOINER }, 4);
+}
+
+#[test]
 fn crashed_member_comes_back_by_joining() {
     let budget = Budget { writes: 1, losses: 1, crashes: 1, joins: 1, ..QUIET };
     holds(Setup { budget, ..PAIR }, 4);
@@ -127,6 +135,21 @@ fn trio_keeps_its_promise_through_a_campaign() {
 fn trio_keeps_its_promise_when_two_campaign() {
     let budget = Budget { writes: 1, campaigns: 2, ..QUIET };
     holds(Setup { budget, ..TRIO }, 16);
+}
+
+#[test]
+fn primary_goes_on_when_all_others_are_lost_at_once() {
+    let budget = Budget { writes: 1, losses: 1, crashes: 2, ..QUIET };
+    holds(Setup { budget, ..TRIO }, 4);
+    holds(Setup { budget, ..TRIO_ALL }, 4);
+}
+
+#[test]
+fn one_that_lives_and_one_that_returned_are_enough() {
+    let budget =
+        Budget { writes: 1, campaigns: 1, crashes: 1, warm_crashes: 1, returns: 2, ..QUIET };
+    holds(Setup { budget, ..TRIO }, 8);
+    holds(Setup { budget, ..PAIR }, 1);
 }
 
 #[test]
@@ -200,6 +223,8 @@ fn larger_worlds_hold_as_far_as_they_are_explored() {
         losses: 1,
         hand_overs: 1,
         crashes: 1,
+        warm_crashes: 1,
+        returns: 2,
         joins: 1,
         retries: 1,
         reconnects: 1,

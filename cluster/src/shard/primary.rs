@@ -281,7 +281,7 @@ impl Replica {
         if !self.stream_from(from.node, last, effects) {
             // It lacks what is forgotten, or has what never was: its copy is no use.
             match kind {
-                PeerKind::InSync => self.drop_member(from.node, effects),
+                PeerKind::InSync => self.drop_members(&[from], effects),
                 PeerKind::Joining { .. } | PeerKind::Joined => self.abort_join(from.node),
             }
         }
@@ -374,24 +374,31 @@ impl Replica {
         ShardConfig { epoch: beyond.next(), primary: Some(primary), in_sync }
     }
 
-    /// Leads on without a member.
-    pub(super) fn drop_member(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
-        let is_joiner = match &self.role {
-            Role::Primary(primary) => {
-                primary.peers.get(&node).is_some_and(|peer| peer.kind != PeerKind::InSync)
-            }
-            _ => return,
+    /// Leads on without these members, all at once: a set that still holds one of several that are gone may
+    /// have no quorum with all that is committed (rule 9).
+    pub(super) fn drop_members(&mut self, lost: &[Member], effects: &mut Vec<Effect>) {
+        let Role::Primary(primary) = &self.role else { return };
+        let is_joiner = |member: &&Member| {
+            let peer = primary.peers.get(&member.node);
+            peer.is_some_and(|peer| peer.member == **member && peer.kind != PeerKind::InSync)
         };
-        if is_joiner {
-            self.abort_join(node);
-            return self.start_afresh_if_proposed(node, effects);
+        let joiners: Vec<Member> = lost.iter().filter(is_joiner).copied().collect();
+        for joiner in joiners {
+            self.abort_join(joiner.node);
+            self.start_afresh_if_proposed(joiner, effects);
+            // It stays as long as it may be in the set any moment, and is not proposed again.
+            if let Role::Primary(primary) = &mut self.role
+                && let Some(peer) = primary.peers.get_mut(&joiner.node)
+            {
+                peer.kind = PeerKind::Joining { attempt: 0, is_sent: false };
+            }
         }
-        if node == self.me.node || !self.config.in_sync.iter().any(|it| it.node == node) {
-            return;
+        let stays = |member: &Member| *member == self.me || !lost.contains(member);
+        let rest: Vec<Member> = self.config.in_sync.iter().copied().filter(stays).collect();
+        if rest.len() < self.config.in_sync.len() {
+            let to = self.successor(self.me.node, rest);
+            self.propose_change(to, effects);
         }
-        let rest = self.config.in_sync.iter().copied().filter(|it| it.node != node).collect();
-        let to = self.successor(self.me.node, rest);
-        self.propose_change(to, effects);
     }
 
     /// The map refused what this primary asked for, and may have said yes to an earlier asking: only an
@@ -408,10 +415,10 @@ impl Replica {
     }
 
     /// A joiner that may be in the set any moment is lost: the set without it, in an epoch of its own.
-    fn start_afresh_if_proposed(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+    fn start_afresh_if_proposed(&mut self, joiner: Member, effects: &mut Vec<Effect>) {
         let Role::Primary(primary) = &self.role else { return };
         let newest = primary.proposed.last();
-        if newest.is_some_and(|it| it.in_sync.iter().any(|member| member.node == node)) {
+        if newest.is_some_and(|it| it.in_sync.contains(&joiner)) {
             let to = self.successor_beyond_proposed();
             self.propose_change(to, effects);
         }
@@ -428,11 +435,12 @@ impl Replica {
     /// Brings a node in: its copy is to become this node's, from the last write on.
     pub(super) fn start_join(&mut self, member: Member, effects: &mut Vec<Effect>) {
         let (epoch, at) = (self.config.epoch, self.last());
-        let is_in = self.config.in_sync.contains(&member) || member.node == self.me.node;
+        let is_in = |config: &ShardConfig| config.member(member.node).is_some();
+        let is_counted = is_in(&self.config) || member.node == self.me.node;
         let Role::Primary(primary) = &mut self.role else { return };
-        // One that may be in the set any moment must not begin anew.
-        let may_be_in = primary.proposed.iter().any(|config| config.in_sync.contains(&member));
-        if is_in || may_be_in {
+        // One that is in the set, or may be any moment, must not begin anew. Nor must its next life: until the
+        // set is without the one before, a takeover may count on what that life found (`Returned`).
+        if is_counted || primary.proposed.iter().any(is_in) {
             return;
         }
         primary.joins += 1;
@@ -497,8 +505,6 @@ impl Replica {
             return;
         }
         let mut in_sync = self.config.in_sync.clone();
-        // An earlier life of the joiner is no member any more, once this one is.
-        in_sync.retain(|member| member.node != node);
         in_sync.push(peer.member);
         let to = self.successor(self.me.node, in_sync);
         self.propose_change(to, effects);
@@ -606,10 +612,10 @@ impl Replica {
         matches!(&self.role, Role::Primary(primary) if primary.proposed.is_empty())
     }
 
-    /// Nodes that are joining under this primary.
-    pub fn joiners(&self) -> Vec<NodeId> {
+    /// Those that are joining under this primary, each in the life in which it does.
+    pub fn joiners(&self) -> Vec<Member> {
         let Role::Primary(primary) = &self.role else { return Vec::new() };
-        let joining = primary.peers.iter().filter(|(_, peer)| peer.kind != PeerKind::InSync);
-        joining.map(|(&node, _)| node).collect()
+        let joining = primary.peers.values().filter(|peer| peer.kind != PeerKind::InSync);
+        joining.map(|peer| peer.member).collect()
     }
 }

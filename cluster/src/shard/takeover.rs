@@ -7,12 +7,17 @@
 //!          <─Appended─                all of them have it: propose to lead, with these in sync
 //! ```
 //!
+//! A member whose life has ended acknowledges nothing any more, so what its next life found counts as its
+//! seal; should that be the best log, the candidate asks the map to have that node lead ([`Returned`]). This
+//! needs that the primary's life has ended too: a primary that lives may still read by the grants of the dead.
+//!
 //! A ballot is an epoch that nobody has used: who has promised itself to one refuses lower ones, and the map
 //! takes the first proposal alone that starts from its epoch. So two candidates may meet; at most one leads.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Effect, Grants, Positions, Promise, Replica, Role, Rule};
+use super::{Effect, Grants, Positions, Promise, Replica, Returned, Role, Rule};
 use crate::map::{Reconfigure, ShardConfig};
 use crate::message::{Append, Message, Seal};
 use crate::shard::Entry;
@@ -26,7 +31,9 @@ pub(super) struct Candidate {
     sealed: Positions,
     /// Those of them that are known to have all of this node's log.
     matched: BTreeSet<NodeId>,
-    /// Whether the map was asked.
+    /// Members whose lives have ended.
+    returned: BTreeMap<NodeId, Returned>,
+    /// What the map was asked for.
     proposed: Option<ShardConfig>,
 }
 
@@ -39,6 +46,17 @@ impl Candidate {
     /// Where the sealed members' logs are known to end, for the primary to go on from.
     pub(super) fn matched(&self) -> &BTreeSet<NodeId> {
         &self.matched
+    }
+
+    /// Where the logs of members ended whose lives have, but for those that sealed before: none, as long as
+    /// the primary's life may go on.
+    fn seals_of_the_ended(&self, primary: NodeId) -> impl Iterator<Item = (Version, Member)> {
+        let is_over = self.returned.contains_key(&primary);
+        let found = self.returned.values().filter(move |it| {
+            // Rule 1: a grant outlives who gave it, and a primary that lives may still read by it.
+            is_over && !self.sealed.contains_key(&it.member.node)
+        });
+        found.filter_map(|it| Some((it.last?, it.member)))
     }
 }
 
@@ -67,6 +85,7 @@ impl Replica {
             ballot,
             sealed: BTreeMap::new(),
             matched: BTreeSet::new(),
+            returned: BTreeMap::new(),
             proposed: None,
         });
         self.ask_for_seals(effects);
@@ -195,6 +214,18 @@ impl Replica {
         }
     }
 
+    /// A member's life has ended, and this is what its next one found.
+    pub(super) fn returned(&mut self, returned: Returned, effects: &mut Vec<Effect>) {
+        let node = returned.member.node;
+        let has_ended = |member: Member| member.incarnation < returned.member.incarnation;
+        let is_member = self.config.member(node).is_some_and(has_ended);
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        if is_member {
+            candidate.returned.insert(node, returned);
+            self.promote_if_enough(false, effects);
+        }
+    }
+
     /// Whether this is a member of the in-sync set in the life that the map names.
     pub(super) fn is_current(&self, member: Member) -> bool {
         // Rule 2.
@@ -215,7 +246,8 @@ impl Replica {
         // Rule 6: every write quorum has a member among the sealed, so the best log has all that is
         // committed.
         let enough = in_sync + 1 - self.write_quorum(in_sync).min(in_sync);
-        if sealed < enough && self.keeps(Rule::SealQuorum) {
+        let ended = candidate.seals_of_the_ended(primary).count();
+        if sealed + ended < enough && self.keeps(Rule::SealQuorum) {
             return;
         }
         // Rule 10: the new in-sync set is sealed, and has this log.
@@ -225,23 +257,34 @@ impl Replica {
             return;
         }
         let to = match &candidate.proposed {
-            Some(proposed) => proposed.clone(),
-            None => {
-                let is_in = |member: &Member| {
-                    member.node == self.me.node
-                        || candidate.matched.contains(&member.node)
-                        || (!syncs && member.node != primary)
-                };
-                let mut in_sync: Vec<Member> =
-                    self.config.in_sync.iter().copied().filter(is_in).collect();
-                in_sync.sort_unstable();
-                ShardConfig { epoch: candidate.ballot, primary: Some(self.me.node), in_sync }
-            }
+            // What was asked for another is asked anew: that one may have ended once more.
+            Some(proposed) if proposed.primary == Some(self.me.node) => proposed.clone(),
+            _ => self.promotion(candidate, primary),
         };
         if let Role::Candidate(candidate) = &mut self.role {
             candidate.proposed = Some(to.clone());
         }
         let from = self.config.epoch;
         effects.push(Effect::Propose(Reconfigure { shard: self.id, from, to }));
+    }
+
+    /// Who is to lead, with whom: the best log that is known.
+    fn promotion(&self, candidate: &Candidate, primary: NodeId) -> ShardConfig {
+        let epoch = candidate.ballot;
+        let found = candidate.seals_of_the_ended(primary);
+        if let Some((last, best)) = found.max_by_key(|&(last, member)| (last, Reverse(member.node)))
+            && last > self.last()
+        {
+            return ShardConfig { epoch, primary: Some(best.node), in_sync: vec![best] };
+        }
+        let syncs = self.keeps(Rule::SyncSealed);
+        let is_in = |member: &Member| {
+            member.node == self.me.node
+                || candidate.matched.contains(&member.node)
+                || (!syncs && member.node != primary)
+        };
+        let mut in_sync: Vec<Member> = self.config.in_sync.iter().copied().filter(is_in).collect();
+        in_sync.sort_unstable();
+        ShardConfig { epoch, primary: Some(self.me.node), in_sync }
     }
 }

@@ -191,7 +191,7 @@ fn no_seed_loses_or_forges_anything() {
         "{} of {} runs: {}",
         failed.len(),
         runs.len(),
-        failed.iter().take(3).map(|it| it.as_str()).collect::<Vec<_>>().join("\n\n")
+        failed.iter().map(|it| it.as_str()).collect::<Vec<_>>().join("\n\n")
     );
     let runs: Vec<Run> = runs.into_iter().flatten().collect();
     let mut faults = BTreeMap::new();

@@ -44,10 +44,10 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone)]
 pub(crate) enum Freight {
     Message(Message),
-    /// The primary: what do you have?
-    WhatHaveYou,
-    /// The joiner: this.
-    Have(BTreeMap<u8, Version>),
+    /// The primary of this epoch: what do you have?
+    WhatHaveYou(Epoch),
+    /// The joiner, asked in this epoch: this.
+    Have(Epoch, BTreeMap<u8, Version>),
     /// The primary: you lack these.
     Items(Vec<Write>),
     /// The primary: I have none of these; and this is what all that you have now is made of.
@@ -465,7 +465,8 @@ impl World {
                 Task::Step(input) => self.input(node, shard, input),
                 Task::Join(member) => {
                     if self.lives(member) {
-                        self.ship(node, member.node, shard, Freight::WhatHaveYou);
+                        let epoch = self.copy(node, shard).replica.config().epoch;
+                        self.ship(node, member.node, shard, Freight::WhatHaveYou(epoch));
                     }
                 }
             }
@@ -553,28 +554,32 @@ impl World {
     fn unload(&mut self, from: Member, to: NodeId, shard: ShardId, freight: Freight) {
         match freight {
             Freight::Message(message) => {
-                let join = match &message {
-                    Message::Join { at, .. } => Some(*at),
-                    _ => None,
-                };
+                let is_join = matches!(message, Message::Join { .. });
+                let before = is_join.then(|| self.copy(to, shard).replica.clone());
                 self.input(to, shard, Input::Received { from, message });
                 let copy = self.copy_mut(to, shard);
-                let log = copy.replica.log();
-                let is_begun = join == Some(log.base()) && join == Some(log.last());
-                if is_begun && copy.replica.is_joining() {
+                // One that is refused leaves the copy as it was.
+                if before.is_some_and(|before| before != copy.replica) {
                     copy.store.is_whole = false;
                     copy.store.history.clear();
                 }
             }
-            Freight::WhatHaveYou => {
-                let items = &self.copy(to, shard).store.items;
-                let has = items.iter().map(|(&key, item)| (key, item.version)).collect();
-                self.ship(to, from.node, shard, Freight::Have(has));
+            Freight::WhatHaveYou(epoch) => {
+                let copy = self.copy_mut(to, shard);
+                if copy.replica.may_tell(from.node, epoch) {
+                    let items = copy.store.items.iter();
+                    let has = items.map(|(&key, item)| (key, item.version)).collect();
+                    self.ship(to, from.node, shard, Freight::Have(epoch, has));
+                }
             }
-            Freight::Have(has) => {
+            Freight::Have(epoch, has) => {
+                // An answer to a question of another time says nothing of what the joiner has now.
+                if self.copy(to, shard).replica.config().epoch != epoch {
+                    return;
+                }
                 self.input(to, shard, Input::StartJoin(from));
                 let copy = self.copy_mut(to, shard);
-                if copy.replica.joiners().contains(&from.node) {
+                if copy.replica.joiners().contains(&from) {
                     let left = copy.store.items.keys().copied().collect();
                     let history = copy.store.history.clone();
                     copy.walks.insert(from.node, Walk { has, left, history });
@@ -582,13 +587,13 @@ impl World {
             }
             Freight::Items(items) => {
                 let copy = self.copy_mut(to, shard);
-                if copy.replica.is_joining() {
+                if copy.replica.joins_under(from.node) {
                     copy.store.items.extend(items.into_iter().map(|item| (item.key, item)));
                 }
             }
             Freight::Drop(keys, history) => {
                 let copy = self.copy_mut(to, shard);
-                if copy.replica.is_joining() && !copy.store.is_whole {
+                if copy.replica.joins_under(from.node) && !copy.store.is_whole {
                     copy.store.items.retain(|key, _| !keys.contains(key));
                     copy.store.history.splice(0..0, history);
                     copy.store.is_whole = true;
@@ -604,7 +609,7 @@ impl World {
         }
         let joiners = self.copy(node, shard).replica.joiners();
         let copy = self.copy_mut(node, shard);
-        copy.walks.retain(|joiner, _| joiners.contains(joiner));
+        copy.walks.retain(|&joiner, _| joiners.iter().any(|it| it.node == joiner));
         let mut walks = std::mem::take(&mut copy.walks);
         let items = copy.store.items.clone();
         let mut done = Vec::new();

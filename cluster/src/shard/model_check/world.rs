@@ -21,7 +21,7 @@ use bytes::Bytes;
 use crate::map::{Reconfigure, ShardConfig};
 use crate::message::Message;
 use crate::pool::Ack;
-use crate::shard::{Effect, Grants, Input, Replica, Role, Rule};
+use crate::shard::{Effect, Grants, Input, Log, Replica, Returned, Rule};
 use crate::{Epoch, Incarnation, Member, NodeId, ShardId, Version};
 
 /// A write as the model knows it: its version, and which of the world's writes it is.
@@ -35,6 +35,8 @@ pub(super) struct Budget {
     pub(super) losses: u8,
     pub(super) hand_overs: u8,
     pub(super) crashes: u8,
+    pub(super) warm_crashes: u8,
+    pub(super) returns: u8,
     pub(super) joins: u8,
     pub(super) retries: u8,
     pub(super) reconnects: u8,
@@ -67,9 +69,15 @@ pub(super) enum Action {
     Campaign(NodeId),
     /// The same, and just before it the promise to the primary ends.
     CampaignUnbound(NodeId, NodeId),
+    /// The second, or all others, are lost.
     MemberLost(NodeId, NodeId),
+    AllLost(NodeId),
     HandOver(NodeId, NodeId),
+    /// The node begins a new life, empty or with what it had.
     Crash(NodeId),
+    CrashWarm(NodeId),
+    /// The first hears that the second's life has ended.
+    Return(NodeId, NodeId),
     StartJoin(NodeId, NodeId),
     FinishJoin(NodeId, NodeId),
     AbortJoin(NodeId, NodeId),
@@ -88,6 +96,8 @@ pub(super) struct Site {
     is_whole: bool,
     /// How much of the history it found when it was appointed primary.
     inherited: usize,
+    /// Where the log of the life before ended, as the map was told.
+    recovered: Option<Version>,
 }
 
 /// What is on its way.
@@ -231,7 +241,7 @@ impl Universe {
     fn blank(&self, me: Member) -> Site {
         let mut replica = Replica::new(ShardId(0), me, self.setup.ack, Version::ZERO);
         replica.broken = self.setup.broken;
-        Site { replica, history: Vec::new(), is_whole: true, inherited: 0 }
+        Site { replica, history: Vec::new(), is_whole: true, inherited: 0, recovered: None }
     }
 
     pub(super) fn site(&self, world: &World, node: NodeId) -> Rc<Site> {
@@ -280,18 +290,30 @@ impl Universe {
             if left.crashes > 0 {
                 actions.push(Action::Crash(node));
             }
+            if left.warm_crashes > 0 && site.is_whole {
+                actions.push(Action::CrashWarm(node));
+            }
             if left.retries > 0 && replica.has_open_business() {
                 actions.push(Action::Retry(node));
+            }
+            if left.losses > 0 && replica.is_primary() && replica.config.in_sync.len() > 2 {
+                actions.push(Action::AllLost(node));
             }
             for other in self.nodes().filter(|&other| other != node) {
                 if left.renewals > 0 && self.may_renew(world, node, other) {
                     actions.push(Action::Renew(node, other));
                 }
+                if left.returns > 0
+                    && replica.is_candidate()
+                    && self.has_ended(world, replica, other)
+                {
+                    actions.push(Action::Return(node, other));
+                }
                 if !replica.is_primary() {
                     continue;
                 }
                 let is_member = replica.config.in_sync.iter().any(|it| it.node == other);
-                let is_joiner = replica.joiners().contains(&other);
+                let is_joiner = replica.joiners().iter().any(|it| it.node == other);
                 if left.losses > 0 && (is_member || is_joiner) {
                     actions.push(Action::MemberLost(node, other));
                 }
@@ -365,7 +387,17 @@ impl Universe {
             }
             Action::MemberLost(node, other) => {
                 next.left.losses -= 1;
-                self.input(&mut next, node, Input::MemberLost(other))?;
+                let replica = &self.site(&next, node).replica;
+                let joiners = replica.joiners();
+                let known = replica.config.in_sync.iter().chain(&joiners);
+                let lost = known.copied().filter(|it| it.node == other).collect();
+                self.input(&mut next, node, Input::MembersLost(lost))?;
+            }
+            Action::AllLost(node) => {
+                next.left.losses -= 1;
+                let in_sync = &self.site(&next, node).replica.config.in_sync;
+                let lost = in_sync.iter().copied().filter(|it| it.node != node).collect();
+                self.input(&mut next, node, Input::MembersLost(lost))?;
             }
             Action::HandOver(node, other) => {
                 next.left.hand_overs -= 1;
@@ -373,7 +405,16 @@ impl Universe {
             }
             Action::Crash(node) => {
                 next.left.crashes -= 1;
-                self.crash(&mut next, node);
+                self.crash(&mut next, node, false);
+            }
+            Action::CrashWarm(node) => {
+                next.left.warm_crashes -= 1;
+                self.crash(&mut next, node, true);
+            }
+            Action::Return(node, other) => {
+                next.left.returns -= 1;
+                let returned = self.returned(&next, other);
+                self.input(&mut next, node, Input::Returned(returned))?;
             }
             Action::StartJoin(node, other) => {
                 next.left.joins -= 1;
@@ -458,13 +499,30 @@ impl Universe {
         Rc::make_mut(&mut world.leases).retain(|&lease| lease != (holder, granter));
     }
 
-    fn crash(&mut self, world: &mut World, node: NodeId) {
-        let me = self.site(world, node).replica.me;
-        let reborn = Member { node, incarnation: Incarnation(me.incarnation.0 + 1) };
-        let site = self.blank(reborn);
+    fn crash(&mut self, world: &mut World, node: NodeId, is_warm: bool) {
+        let before = self.site(world, node);
+        let incarnation = Incarnation(before.replica.me.incarnation.0 + 1);
+        let mut site = self.blank(Member { node, incarnation });
+        if is_warm {
+            let position = before.replica.position();
+            site.replica.log = Log::at(position);
+            site.history.clone_from(&before.history);
+            site.recovered = Some(position).filter(|it| *it != Version::ZERO);
+        }
         world.sites[index(node)] = self.sites.intern(site);
         // What others granted it is gone; what it granted is kept for ever by one who does nothing more.
         Rc::make_mut(&mut world.leases).retain(|&(holder, _)| holder != node);
+    }
+
+    /// Whether a replica counts on an earlier life of `other`.
+    fn has_ended(&self, world: &World, replica: &Replica, other: NodeId) -> bool {
+        let present = self.site(world, other).replica.me;
+        replica.config.member(other).is_some_and(|it| it != present)
+    }
+
+    fn returned(&self, world: &World, node: NodeId) -> Returned {
+        let site = self.site(world, node);
+        Returned { member: site.replica.me, last: site.recovered }
     }
 
     fn deliver(&mut self, world: &mut World, number: u32) -> Result<(), String> {
@@ -537,25 +595,18 @@ impl Universe {
     ) -> Result<(), String> {
         let mut site = (*self.site(world, node)).clone();
         let was_primary = site.replica.is_primary();
-        let join = match &input {
-            Input::Received { message: Message::Join { at, .. }, .. } => Some(*at),
-            _ => None,
-        };
+        let is_join = matches!(&input, Input::Received { message: Message::Join { .. }, .. });
+        let before = copy.map(|_| site.replica.clone());
         let mut effects = Vec::new();
         let leases = Rc::clone(&world.leases);
         let grants = Held { me: site.replica.me, leases: &leases };
         catch_unwind(AssertUnwindSafe(|| site.replica.step(input, &grants, &mut effects)))
             .map_err(|_| format!("node {node} panics"))?;
-        if let Some(copy) = copy {
-            let replica = &site.replica;
-            let is_begun = matches!(replica.role, Role::Joining { is_complete: false, .. })
-                && join == Some(replica.last())
-                && join == Some(replica.log.base());
-            if is_begun {
+        // What is refused leaves the replica as it was.
+        if let Some(copy) = copy.filter(|_| before.is_some_and(|before| before != site.replica)) {
+            site.is_whole = !is_join;
+            if is_join {
                 site.history.clone_from(&copy.history);
-                site.is_whole = false;
-            } else if join.is_none() {
-                site.is_whole = true;
             }
         }
         if !was_primary && site.replica.is_primary() {
@@ -648,6 +699,9 @@ impl Universe {
         for site in &sites {
             let grants = Held { me: site.replica.me, leases: &world.leases };
             let me = site.replica.me;
+            if site.replica.is_in_sync() && !site.is_whole {
+                return Err(format!("node {} is in sync with half a copy", me.node));
+            }
             if site.replica.is_serving() && site.replica.may_read(&grants) {
                 let lost = world.acknowledged.iter().find(|it| !site.history.contains(it));
                 if let Some((version, _)) = lost {
@@ -725,14 +779,21 @@ impl Universe {
             }
             if let Some(next) = line.get(round as usize / 3 % line.len().max(1)) {
                 self.input(world, next.node, Input::Campaign)?;
+                for other in self.nodes() {
+                    if self.has_ended(world, &self.site(world, next.node).replica, other) {
+                        let returned = self.returned(world, other);
+                        self.input(world, next.node, Input::Returned(returned))?;
+                    }
+                }
             }
             return self.deliver_all(world);
         }
-        for &member in &latest.in_sync {
-            if !lives(self, world, member) {
-                self.input(world, primary, Input::MemberLost(member.node))?;
-                self.deliver_all(world)?;
-            }
+        let joiners = self.site(world, primary).replica.joiners();
+        let known = latest.in_sync.iter().chain(&joiners).copied();
+        let lost: Vec<Member> = known.filter(|&it| !lives(self, world, it)).collect();
+        if !lost.is_empty() {
+            self.input(world, primary, Input::MembersLost(lost))?;
+            self.deliver_all(world)?;
         }
         for node in self.nodes().filter(|&node| node != primary) {
             let joiner = self.site(world, node).replica.me;
@@ -747,17 +808,18 @@ impl Universe {
         Ok(())
     }
 
-    /// Whether too few of the in-sync set live for anyone to lead.
+    /// Whether too few of the in-sync set live, or have come back with what they had, for anyone to lead.
     fn is_beyond_recovery(&self, world: &World) -> bool {
         let latest = world.configs.last().unwrap();
-        let living: Vec<&Member> = latest
-            .in_sync
-            .iter()
-            .filter(|it| self.site(world, it.node).replica.me == **it)
-            .collect();
-        let has_primary = living.iter().any(|it| Some(it.node) == latest.primary);
+        let lives = |it: &&Member| self.site(world, it.node).replica.me == **it;
+        let living = latest.in_sync.iter().filter(lives).count();
+        let is_back = |it: &&Member| !lives(it) && self.site(world, it.node).recovered.is_some();
+        let back = latest.in_sync.iter().filter(is_back).count();
+        let has_primary = latest.primary_member().is_some_and(|it| lives(&&it));
         let members = latest.in_sync.len();
-        !has_primary && living.len() < members + 1 - self.setup.ack.write_quorum(members)
+        let enough = members + 1 - self.setup.ack.write_quorum(members);
+        // Where nobody lives it is for the map to appoint somebody.
+        !has_primary && (living == 0 || living + back < enough)
     }
 
     /// Whether the map's primary serves and everyone has all that it has.
