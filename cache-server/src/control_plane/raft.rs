@@ -12,6 +12,8 @@
 //!   fsync and a round trip serve many.
 //! - A proposal, a linearizable read and a change of voters may start on any node; they go to the leader
 //!   and are tried again until the caller's deadline.
+//! - A node that is to be removed loses its vote first: the vote of one that is gone counts against every
+//!   decision, and two of them leave no majority to take them away with.
 //! - A watchdog: a voter whose disk hangs keeps its seat and decides nothing, so the process ends.
 //! - No randomness. Openraft draws a node's election timeout once, when it starts; here the range it
 //!   draws from holds one number, which follows from the node's id ([`Timers::election_timeout_ms`]).
@@ -27,13 +29,15 @@ use openraft::error::{
     ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError, RaftError,
 };
 use openraft::{ChangeMembers, Config, EmptyNode, Raft, RaftMetrics, ServerState, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::network::{Peers, Refusal, Request, Response, Transport, encode};
 use super::storage::{Progress, Storage, Types};
-use super::{Change, ControlPlane, RaftRole, Reply, Status, Unavailable, voters};
+use super::voters::{self, VOTERS_MAX};
+use super::{Change, ControlPlane, RaftRole, Reply, Status, Unavailable};
 
 /// Between two tries of one call.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -168,6 +172,10 @@ pub struct RaftControlPlane {
     storage: Storage,
     peers: Peers,
     proposals: mpsc::Sender<Proposal>,
+    /// Who was alive when voters were looked at last, and how many there may be.
+    tended: Mutex<(BTreeSet<NodeId>, usize)>,
+    /// Held while a vote is taken away: the next removal sees what came of this one.
+    removing: AsyncMutex<()>,
     stopping: Arc<AtomicBool>,
     tasks: Vec<AbortHandle>,
 }
@@ -205,7 +213,8 @@ impl RaftControlPlane {
             tokio::spawn(write_proposals(raft.clone(), me, waiting)).abort_handle(),
             tokio::spawn(watchdog.run()).abort_handle(),
         ];
-        Ok(Self { me, raft, storage, peers, proposals, stopping, tasks })
+        let (tended, removing) = (Mutex::new((BTreeSet::new(), VOTERS_MAX)), AsyncMutex::new(()));
+        Ok(Self { me, raft, storage, peers, proposals, tended, removing, stopping, tasks })
     }
 
     /// Makes this node the only voter of a new cluster. Its first command says what the cluster is to be.
@@ -251,6 +260,7 @@ impl RaftControlPlane {
         if self.leader() != Some(self.me) {
             return Ok(None);
         }
+        *self.tended.lock() = (alive.clone(), voters_max);
         let map = self.watch().borrow().clone();
         let change = voters::next_change(&map, &self.voters(), &self.learners(), alive, voters_max);
         if let Some(change) = &change {
@@ -364,11 +374,34 @@ impl RaftControlPlane {
             let why = format!("a command of {bytes} bytes, and at most {COMMAND_BYTES_MAX} fit");
             return Err(Refusal::Never(why));
         }
+        if let Command::Remove { node, .. } = command {
+            self.take_vote_from(node, &command).await?;
+        }
         let (answer, answered) = oneshot::channel();
         let gone = || Refusal::NotNow("the control plane is stopping".into());
         let proposal = Proposal { command, bytes, answer };
         self.proposals.send(proposal).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Has others vote than `node`, which `removal` is about to strike from the map, unless the map will
+    /// refuse that.
+    async fn take_vote_from(&self, node: NodeId, removal: &Command) -> Result<(), Refusal> {
+        let _one_at_a_time = self.removing.lock().await;
+        let mut map = ClusterMap::clone(&self.watch().borrow());
+        let (voters, learners) = (self.voters(), self.learners());
+        let is_refused = matches!(map.apply(removal), Outcome::Refused(_));
+        if is_refused || !voters.contains(&node) {
+            return Ok(());
+        }
+        let (alive, voters_max) = self.tended.lock().clone();
+        match voters::next_vote(&map, &voters, &learners, &alive, voters_max) {
+            Some(change) => {
+                tracing::info!(%node, ?change, "taking the vote of a node that is to be removed");
+                self.change_here(change).await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn read_index(&self) -> Result<Option<u64>, Refusal> {
@@ -698,7 +731,6 @@ mod tests {
     use std::time::Duration;
 
     use openraft::{Membership, StoredMembership};
-    use parking_lot::Mutex;
 
     use super::*;
 

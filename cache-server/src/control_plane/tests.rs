@@ -220,6 +220,10 @@ fn new_node(node: u32) -> NewNode {
     }
 }
 
+fn remove(node: u32, force: bool) -> Command {
+    Command::Remove { node: NodeId(node), force }
+}
+
 /// A command whose effect is easily looked for.
 fn token(token: u8) -> Command {
     Command::AddToken { hash: [token; 32], expires_unix_ms: u64::from(token) }
@@ -496,4 +500,36 @@ async fn stopped_node_comes_back_where_it_was() {
     group.kill(1).await;
     group.restart(1).await;
     assert!(has(group.node(1), 1), "how far was committed is on disk");
+}
+
+#[tokio::test]
+async fn nodes_removed_one_after_the_other_take_no_majority_with_them() {
+    let mut group = Group::of_three().await;
+    let all = BTreeSet::from([1, 2, 3].map(NodeId));
+    group.node(1).tend_voters(&all, voters::VOTERS_MAX, SOON).await.unwrap();
+    for node in [3, 2] {
+        assert_eq!(group.node(1).propose(remove(node, true), SOON).await, Ok(Outcome::Done));
+        // It ends when it hears of it, which is at once.
+        group.kill(node).await;
+    }
+    assert_eq!(group.node(1).propose(token(1), SOON).await, Ok(Outcome::Done));
+    assert_eq!(group.node(1).voters(), BTreeSet::from([NodeId(1)]));
+}
+
+#[tokio::test]
+async fn leader_that_is_removed_hands_its_vote_on() {
+    let mut group = Group::of_three().await;
+    let leader = group.leader().await;
+    let other = [1, 2, 3].into_iter().find(|node| *node != leader).unwrap();
+    assert_eq!(group.node(other).propose(remove(leader, true), SOON).await, Ok(Outcome::Done));
+    group.kill(leader).await;
+    assert_eq!(group.node(other).propose(token(1), SOON).await, Ok(Outcome::Done));
+}
+
+#[tokio::test]
+async fn removal_that_is_refused_takes_no_vote() {
+    let group = Group::of_three().await;
+    let refused = group.node(2).propose(remove(1, false), SOON).await;
+    assert!(matches!(refused, Ok(Outcome::Refused(_))), "{refused:?}");
+    assert_eq!(group.node(2).voters().len(), 3);
 }

@@ -19,6 +19,9 @@ use cluster::map::{ClusterMap, Role, Standing};
 
 use super::Change;
 
+/// Nodes that vote, at most.
+pub const VOTERS_MAX: usize = 3;
+
 /// The next change towards `voters_max` voters (or the greatest odd number that there are nodes for), or
 /// `None` when all is as it should be.
 ///
@@ -30,7 +33,6 @@ pub fn next_change(
     alive: &BTreeSet<NodeId>,
     voters_max: usize,
 ) -> Option<Change> {
-    let standing = |node: &NodeId| map.nodes.get(node).map(|node| node.standing);
     let known: BTreeSet<NodeId> = voters.union(learners).copied().collect();
 
     let newcomer = map.nodes.iter().find(|(id, node)| {
@@ -40,11 +42,24 @@ pub fn next_change(
         return Some(Change::Learn(*newcomer));
     }
 
-    let wanted = wanted(map, voters, learners, alive, voters_max);
-    if !wanted.is_empty() && wanted != *voters {
-        return Some(Change::Vote(wanted));
-    }
+    let vote = next_vote(map, voters, learners, alive, voters_max);
+    vote.or_else(|| removed_learner(map, learners))
+}
 
+/// The change of those who vote, if there is one to make: of [`next_change`] that which decides anything.
+pub(super) fn next_vote(
+    map: &ClusterMap,
+    voters: &BTreeSet<NodeId>,
+    learners: &BTreeSet<NodeId>,
+    alive: &BTreeSet<NodeId>,
+    voters_max: usize,
+) -> Option<Change> {
+    let wanted = wanted(map, voters, learners, alive, voters_max);
+    (!wanted.is_empty() && wanted != *voters).then_some(Change::Vote(wanted))
+}
+
+fn removed_learner(map: &ClusterMap, learners: &BTreeSet<NodeId>) -> Option<Change> {
+    let standing = |node: &NodeId| map.nodes.get(node).map(|node| node.standing);
     learners.iter().find(|id| standing(id) == Some(Standing::Removed)).copied().map(Change::Forget)
 }
 
