@@ -1,11 +1,12 @@
 //! Looks after running servers: `cache-ctl backup`, `restore`, `dump`; and after clusters of them:
-//! `status`, `map`, `locate`, `moves`, `move`, `add`, `drain`, `undrain`, `remove`, `voters`.
+//! `status`, `map`, `locate`, `moves`, `move`, `add`, `drain`, `undrain`, `remove`, `voters`,
+//! `recover`.
 //!
 //! ```text
 //! server <──slices of items── connection.rs <── backup.rs ──> backup_file.rs ──> FILE
 //!                                           <── restore.rs <─
 //!                                           <── dump.rs ──> json lines, csv
-//! node   <──JSON over HTTP─── admin.rs <── status.rs, map.rs, locate.rs, moves.rs, membership.rs
+//! node   <──JSON over HTTP─── admin.rs <── status.rs, map.rs, locate.rs, moves.rs, membership.rs, recover.rs
 //!                                                                      ──> output.rs ──> table, json
 //! ```
 //!
@@ -25,5 +26,6 @@ pub mod moves;
 pub mod new_file;
 pub mod output;
 pub mod progress;
+pub mod recover;
 pub mod restore;
 pub mod status;

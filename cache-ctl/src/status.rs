@@ -24,11 +24,15 @@ pub fn write(mut out: impl Write, status: &Status) -> io::Result<()> {
     let Status { cluster, node, revision, pool, raft, nodes, shards, healthy } = status;
     let (name, copies) = (&pool.name, pool.copies);
     writeln!(out, "cluster {cluster}, {name} with {copies} copies, as node {node} sees it")?;
-    let leader = raft.leader.map_or_else(|| "nobody".to_owned(), |leader| format!("node {leader}"));
+    let leader = match (raft.leader, raft.leaderless_ms) {
+        (Some(leader), _) => format!("node {leader} leads"),
+        (None, Some(ms)) => format!("nobody has led with a majority for {}", output::seconds(ms)),
+        (None, None) => "nobody leads".to_owned(),
+    };
     let voters = output::ids(raft.voters.iter().copied());
     writeln!(
         out,
-        "control plane: {leader} leads, term {}, voters {voters}; map revision {revision}",
+        "control plane: {leader}, term {}, voters {voters}; map revision {revision}",
         raft.term
     )?;
     writeln!(
@@ -52,8 +56,11 @@ pub fn write(mut out: impl Write, status: &Status) -> io::Result<()> {
         "version",
     ]);
     for node in nodes {
-        let state =
-            if node.up { node.standing.clone() } else { format!("{}, down", node.standing) };
+        let state = match (node.up, node.silent_ms) {
+            (true, _) => node.standing.clone(),
+            (false, Some(ms)) => format!("{}, silent for {}", node.standing, output::seconds(ms)),
+            (false, None) => format!("{}, down", node.standing),
+        };
         table.add_row([
             node.id.to_string(),
             state,

@@ -12,6 +12,7 @@ const MAP: &str = include_str!("../../cache-server/src/admin/examples/map.json")
 const LOCATE: &str = include_str!("../../cache-server/src/admin/examples/locate.json");
 const MOVES: &str = include_str!("../../cache-server/src/admin/examples/moves.json");
 const TOKEN: &str = include_str!("../../cache-server/src/admin/examples/token.json");
+const RECOVERY: &str = include_str!("../../cache-server/src/admin/examples/recovery.json");
 const AGREED: &str = include_str!("../../cache-server/src/admin/examples/agreed.json");
 
 /// Runs `cache-ctl` with `arguments` against a port that answers one request with `status` and `answer`:
@@ -74,15 +75,52 @@ control plane: node 2 leads, term 3, voters 1,2; map revision 42
 shards: 3 of 4 serve, 2 lack a copy, 0 have no primary
 something is amiss
 
-node  state         role  primaries  copies  zone  weight  clients          admin            peers            version
-1     member        data  3          4       a     100     127.0.0.1:11211  127.0.0.1:11311  127.0.0.1:11411  0.1.0
-2     member, down  data  1          2       -     100     127.0.0.1:11212  127.0.0.1:11312  127.0.0.1:11412  0.1.0
+node  state                    role  primaries  copies  zone  weight  clients          admin            peers            version
+1     member                   data  3          4       a     100     127.0.0.1:11211  127.0.0.1:11311  127.0.0.1:11411  0.1.0
+2     member, silent for 65 s  data  1          2       -     100     127.0.0.1:11212  127.0.0.1:11312  127.0.0.1:11412  0.1.0
 "
     );
     assert_eq!(output.status.code(), Some(2), "something is amiss");
     let healthy = STATUS.replace("\"healthy\": false", "\"healthy\": true");
     let (output, _) = run(200, &healthy, &["status"]);
     assert!(text(&output.stdout).contains("all is well"));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn who_leads_without_a_majority_leads_nobody() {
+    let led = r#""leader": 2,"#;
+    assert!(STATUS.contains(led));
+    let leaderless = STATUS.replace(led, r#""leader": null, "leaderless_ms": 700,"#);
+    let (output, _) = run(200, &leaderless, &["status"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("nobody has led with a majority for 700 ms, term 3"), "{said}");
+}
+
+#[test]
+fn recovery_is_shown_before_it_is_done() {
+    let (output, request) = run(200, RECOVERY, &["recover"]);
+    assert_eq!(request, r#"POST /cluster/recover {"accept_data_loss":false}"#);
+    assert_eq!(
+        text(&output.stdout),
+        "\
+shards  goes on at  with
+3-4     node 1      its copy, which may lack the last writes
+9       node 2      what its memory file brought back
+11      node 1      nothing: their items are lost
+
+nothing is changed yet. Bring back every node that can be brought back first; what only the others hold
+is lost for good with --accept-data-loss
+"
+    );
+    assert_eq!(output.status.code(), Some(2), "there is something to do");
+    let done = RECOVERY.replace("\"is_done\": false", "\"is_done\": true");
+    let (output, request) = run(200, &done, &["recover", "--accept-data-loss"]);
+    assert_eq!(request, r#"POST /cluster/recover {"accept_data_loss":true}"#);
+    assert!(text(&output.stdout).contains("done: other copies of these shards count for nothing"));
+    assert_eq!(output.status.code(), Some(0));
+    let (output, _) = run(200, r#"{"is_done": false, "shards": []}"#, &["recover"]);
+    assert!(text(&output.stdout).contains("every shard goes on by itself"));
     assert_eq!(output.status.code(), Some(0));
 }
 

@@ -11,6 +11,7 @@
 //! | POST | `/cluster/token` | [`TokenRequest`] → [`Token`] |
 //! | POST | `/cluster/remove` | [`RemoveRequest`] → [`Agreed`] |
 //! | POST | `/cluster/voters` | [`VotersRequest`] → [`Agreed`] |
+//! | POST | `/cluster/recover` | [`RecoverRequest`] → [`Recovery`] |
 //!
 //! What cannot be done is answered with a status that says whose turn it is, and [`Failure`].
 //!
@@ -21,7 +22,6 @@
 //!   answer, and the body's length.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::model::{
-    Agreed, DrainRequest, Failure, Locate, Map, MoveRequest, Moves, RemoveRequest, Status, Token,
-    TokenRequest, VotersRequest,
+    Agreed, DrainRequest, Failure, Locate, Map, MoveRequest, Moves, RecoverRequest, Recovery,
+    RemoveRequest, Status, Token, TokenRequest, VotersRequest,
 };
 
 pub mod model;
@@ -85,6 +85,9 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Has `voters` vote in the control plane, and nobody else. They are not empty and name each node
     /// once.
     fn set_voters(&self, voters: Vec<NodeId>) -> Answer<'_, Agreed>;
+    /// Has shards that cannot go on by themselves go on with what there is, or, unless `accepts_data_loss`,
+    /// tells what that would be.
+    fn recover(&self, accepts_data_loss: bool) -> Answer<'_, Recovery>;
 }
 
 /// An answer under way.
@@ -196,6 +199,7 @@ fn router(backend: Arc<dyn AdminBackend>) -> Router {
         .route("/cluster/token", post(token))
         .route("/cluster/remove", post(remove))
         .route("/cluster/voters", post(set_voters))
+        .route("/cluster/recover", post(recover))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(in_time))
@@ -275,6 +279,11 @@ async fn set_voters(State(backend): Backend, body: Body<VotersRequest>) -> Outco
     answer(backend.set_voters(voters)).await
 }
 
+async fn recover(State(backend): Backend, body: Body<RecoverRequest>) -> Outcome<Recovery> {
+    let Json(RecoverRequest { accept_data_loss }) = body?;
+    answer(backend.recover(accept_data_loss)).await
+}
+
 fn each_once(what: &str, nodes: Vec<NodeId>) -> Result<Vec<NodeId>, AdminError> {
     let twice = (1..nodes.len()).find(|&index| nodes[..index].contains(&nodes[index]));
     match twice {
@@ -301,30 +310,6 @@ fn key_of(query: &str) -> Result<Vec<u8>, AdminError> {
     }
 }
 
-/// Binds the admin port, and warns where others than this machine can reach it.
-///
-/// # Errors
-///
-/// When the address cannot be resolved or bound.
-pub async fn bind(listen: &crate::Listen) -> io::Result<TcpListener> {
-    let listener = match &listen.host {
-        Some(host) => TcpListener::bind((host.as_str(), listen.port)).await?,
-        None => match TcpListener::bind(("::", listen.port)).await {
-            Ok(listener) => listener,
-            // A machine without IPv6.
-            Err(_) => TcpListener::bind(("0.0.0.0", listen.port)).await?,
-        },
-    };
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            "administration at {address} asks for no password and is not encrypted: let nobody else \
-             reach it"
-        );
-    }
-    Ok(listener)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -333,7 +318,6 @@ mod tests {
     use tokio::runtime;
 
     use super::*;
-    use crate::Listen;
 
     /// Knows a map, agrees to everything that concerns node 1, and tells the rest apart by the node.
     struct Fake;
@@ -381,6 +365,9 @@ mod tests {
         fn set_voters(&self, voters: Vec<NodeId>) -> Answer<'_, Agreed> {
             agreed(voters[0])
         }
+        fn recover(&self, accepts_data_loss: bool) -> Answer<'_, Recovery> {
+            now(Ok(Recovery { is_done: accepts_data_loss, shards: Vec::new() }))
+        }
     }
 
     /// An admin port over [`Fake`], for as long as it lives.
@@ -398,7 +385,7 @@ mod tests {
             let thread = std::thread::spawn(move || {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let listener = bind(&Listen::loopback(0)).await.unwrap();
+                    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
                     bound.send(listener.local_addr().unwrap()).unwrap();
                     tokio::select! {
                         () = serve(listener, Arc::new(Fake)) => {}
@@ -461,6 +448,10 @@ mod tests {
         let (_, token) = port.post("/cluster/token", &json!({"ttl_s": 60}));
         assert_eq!(token, json!({"token": "t", "expires_unix_s": 60, "seeds": ["h1:3"]}));
         assert_eq!(port.post("/cluster/token", &json!({})).1["expires_unix_s"], 900);
+        for (body, is_done) in [(json!({}), false), (json!({"accept_data_loss": true}), true)] {
+            let answer = json!({"is_done": is_done, "shards": []});
+            assert_eq!(port.post("/cluster/recover", &body), (200, answer));
+        }
     }
 
     #[test]

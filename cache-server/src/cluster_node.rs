@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! start: bootstrap.rs  identity, peer port, control plane, a new life announced
+//!        seeds.rs      who lets a process in that has no identity yet
 //!          │ Replication, for the workers
 //! run:   control.rs    beacons and grants, the map to the replicas, proposals, who should hold what
 //!        joins.rs      a thread that brings other nodes' copies to this one's
-//!        admin_backend.rs  what the admin port asks
+//!        admin_backend.rs  what the admin port asks; data_loss.rs: what an operator can give up
 //! stop:  hand over what this node leads, leave the in-sync sets, then the workers may go
 //! ```
 //!
@@ -15,7 +16,10 @@
 mod admin_backend;
 mod bootstrap;
 mod control;
+mod data_loss;
 mod joins;
+mod seeds;
+mod tenure;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -34,6 +38,7 @@ use crate::peer::dial::Dialler;
 use crate::replication::{Replication, WorkerMessage};
 use crate::routing::Seat;
 use crate::shards::Shards;
+use crate::signal::Orders;
 
 /// What a node is started with.
 pub(crate) struct NodeParts {
@@ -48,6 +53,8 @@ pub(crate) struct NodeParts {
     /// Which cache its memory file holds, and whether that brought items back.
     pub(crate) cache_id: u128,
     pub(crate) is_warm: bool,
+    /// What the process is told, and what the node tells it: to end, when it was removed.
+    pub(crate) orders: Orders,
 }
 
 /// A running node.

@@ -22,12 +22,14 @@ use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, daemon, geteuid, getppid, initgroups, setgid, setuid};
+use tokio::runtime;
 
+use crate::cluster_node;
 use crate::config::{Config, ProcessConfig, UnixSocket};
 use crate::net::listener::{ListenError, Listeners};
 use crate::pid_file::PidFile;
 use crate::server::{Server, StartError, Storage};
-use crate::signal::{Signals, block_file_size_signal};
+use crate::signal::{Orders, Signals, StopReason, block_file_size_signal};
 
 /// Descriptors that are not clients: listening sockets, runtimes, logs.
 const SPARE_FILES: rlim_t = 64;
@@ -139,12 +141,27 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let pid_file = pid_path
         .map(|path| PidFile::write(&path).map_err(|source| RunError::PidFile { path, source }))
         .transpose()?;
-    let server = Server::start_on(listeners, storage, config)?;
-    let signal = signals.wait_for_stop().map_err(RunError::Signals)?;
-    tracing::info!("{signal}: stopping");
-    server.stop();
+    let orders = Orders::default();
+    signals.pass_on(orders.clone()).map_err(StartError::Thread)?;
+    match Server::start_on(listeners, storage, config, &orders) {
+        Ok(server) => {
+            let reason = wait_for_stop(&orders)?;
+            tracing::info!("{reason}: stopping");
+            server.stop();
+        }
+        // Told while it started: what it had taken into use is in order again.
+        Err(StartError::Cluster(cluster_node::StartError::Stopped(reason))) => {
+            tracing::info!("{reason}: stopping before it served");
+        }
+        Err(error) => return Err(error.into()),
+    }
     drop(pid_file);
     Ok(())
+}
+
+fn wait_for_stop(orders: &Orders) -> Result<StopReason, StartError> {
+    let runtime = runtime::Builder::new_current_thread().build().map_err(StartError::Thread)?;
+    Ok(runtime.block_on(orders.stopped()))
 }
 
 /// `path` from the root: the background changes the working directory.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use bytes::Bytes;
 use cluster::map::ClusterMap;
+use cluster::shard::Grants as _;
 use cluster::{NodeId, ShardId};
 use eviction::KeyHash;
 use protocol::meta::request::{KeyScratch, MetaKey};
@@ -690,11 +691,14 @@ impl CacheService {
             matches!(passed_on.job.kind, JobKind::Flush(_))
                 || routing.replication.leader_of_shard(passed_on.job.shard) == Some(passed_on.node)
         };
+        let (map, grants) = (routing.map(), routing.replication.leases().at(boot_ns()));
+        // One that ends in order has no life any more, as far as the map goes, and still answers.
+        let may_answer = |node| map.current(node).is_none_or(|member| grants.holds_from(member));
         let (mut lost, mut in_doubt) = (Vec::new(), Vec::new());
         for (&token, passed_on) in &routing.passed_on {
             match passed_on.job.kind {
                 _ if leads(passed_on) => {}
-                JobKind::Write => in_doubt.push(token),
+                JobKind::Write if may_answer(passed_on.node) => in_doubt.push(token),
                 _ => lost.push(token),
             }
         }

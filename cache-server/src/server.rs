@@ -28,6 +28,7 @@ use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
 use crate::service::{CacheService, ServiceParts};
 use crate::shards::Shards;
+use crate::signal::Orders;
 use crate::stats::Statistics;
 
 /// How often the memory file is told what time it is.
@@ -81,18 +82,20 @@ impl Server {
         if let Some(socket) = &config.unix_socket {
             listeners.bind_unix(socket, config.backlog)?;
         }
-        Self::start_on(listeners, Storage::open(config)?, config)
+        Self::start_on(listeners, Storage::open(config)?, config, &Orders::default())
     }
 
-    /// Serves on sockets that are bound already, one set per worker, what `storage` holds.
+    /// Serves on sockets that are bound already, one set per worker, what `storage` holds. An order to stop
+    /// ends the start of a node that waits for its cluster; later it is the caller's to obey.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be started; nothing is served then.
+    /// When a thread cannot be started, or the server be no node of its cluster; nothing is served then.
     pub fn start_on(
         listeners: Listeners,
         storage: Storage,
         config: &Config,
+        orders: &Orders,
     ) -> Result<Self, StartError> {
         let addresses = listeners.addresses().to_vec();
         let (listeners, unix_path) = listeners.into_parts();
@@ -124,12 +127,8 @@ impl Server {
             .map_err(StartError::Thread)?;
         let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
         let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
-        let cluster = start_cluster(config, &shards, &network, &clock, cache_id, listeners.len())?;
-        let statistics = Arc::new(match &cluster {
-            Some(cluster) => statistics.of_node(Arc::clone(cluster.replication())),
-            None => statistics,
-        });
         let (stop, stopped) = watch::channel(false);
+        // Before it is a node: one that gets no further leaves its memory file in order as well.
         let mut server = Self {
             network: Arc::clone(&network),
             clock: clock.clone(),
@@ -144,6 +143,11 @@ impl Server {
             unix_path,
             cluster: None,
         };
+        let cluster = server.become_node(config, cache_id, listeners.len(), orders)?;
+        let statistics = Arc::new(match &cluster {
+            Some(cluster) => statistics.of_node(Arc::clone(cluster.replication())),
+            None => statistics,
+        });
         let (started, starts) = mpsc::channel();
         let mut postboxes = Vec::with_capacity(listeners.len());
         for (index, listeners) in listeners.into_iter().enumerate() {
@@ -231,6 +235,33 @@ impl Server {
         &self.network
     }
 
+    /// Makes the server a node of its cluster, where it is to be one.
+    fn become_node(
+        &self,
+        config: &Config,
+        cache_id: CacheId,
+        workers: usize,
+        orders: &Orders,
+    ) -> Result<Option<ClusterNode>, StartError> {
+        let Some(cluster) = &config.cluster else { return Ok(None) };
+        let parts = NodeParts {
+            config: cluster.clone(),
+            shards: Arc::clone(&self.shards),
+            network: Arc::clone(&self.network),
+            clock: self.clock.clone(),
+            client_address: self.address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
+            workers,
+            cache_id: cache_id.number(),
+            // Not after a restart of the machine: what was noted may be ahead of what was kept.
+            is_warm: matches!(
+                self.shards.progress().report().reason,
+                Some(Reason::CleanStop | Reason::Killed)
+            ),
+            orders: orders.clone(),
+        };
+        Ok(Some(ClusterNode::start(parts)?))
+    }
+
     /// What the next server goes on from, when this one has stopped.
     fn counters(&self) -> String {
         let mut totals = CommandTotals::default();
@@ -247,37 +278,6 @@ impl Server {
     pub fn stop(self) {
         drop(self);
     }
-}
-
-/// Makes the server a node of its cluster, where it is to be one.
-fn start_cluster(
-    config: &Config,
-    shards: &Arc<Shards>,
-    network: &Arc<Network>,
-    clock: &Clock,
-    cache_id: CacheId,
-    workers: usize,
-) -> Result<Option<ClusterNode>, StartError> {
-    let Some(cluster) = &config.cluster else { return Ok(None) };
-    let client_address = network.listening().iter().find_map(|address| match address {
-        ListeningAddress::Tcp(address) => Some(*address),
-        ListeningAddress::Unix(_) => None,
-    });
-    let parts = NodeParts {
-        config: cluster.clone(),
-        shards: Arc::clone(shards),
-        network: Arc::clone(network),
-        clock: clock.clone(),
-        client_address: client_address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-        workers,
-        cache_id: cache_id.number(),
-        // Not after a restart of the machine: what was noted may be ahead of what was kept.
-        is_warm: matches!(
-            shards.progress().report().reason,
-            Some(Reason::CleanStop | Reason::Killed)
-        ),
-    };
-    Ok(Some(ClusterNode::start(parts)?))
 }
 
 /// A server's memory, before anybody is served from it.

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A node: its folder, and where it listens for clients, administration and peers.
@@ -45,9 +47,16 @@ impl Place {
     }
 
     fn start(&self, more: &[&str]) -> Running {
-        let running = Running(self.command(more).stderr(Stdio::null()).spawn().unwrap());
+        let running = self.spawn(more);
         eventually("an answer on the admin port", || self.admin("GET", "status", None));
         running
+    }
+
+    /// Starts it and does not wait until it serves.
+    fn spawn(&self, more: &[&str]) -> Running {
+        let log = self.dir.with_extension("log");
+        let said = File::create(&log).unwrap();
+        Running { child: self.command(more).stderr(said).spawn().unwrap(), log }
     }
 
     /// What a node says that does not start, and with which code it ends.
@@ -85,13 +94,36 @@ impl Place {
     }
 }
 
-/// A process that is killed when dropped.
-struct Running(Child);
+/// A process that is killed when dropped, and what it says.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn says(&self, what: &str) {
+        eventually(what, || self.said().contains(what).then_some(()));
+    }
+
+    /// With which code it ends.
+    fn ended(&mut self) -> i32 {
+        let status = eventually("its end", || self.child.try_wait().unwrap());
+        status.code().unwrap()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -159,4 +191,74 @@ fn a_token_lets_one_node_in_and_a_removed_node_stays_out() {
     founder.admin("POST", "remove", Some(body)).expect("it is removed");
     assert_refused(second.refusal(&[]), "was removed");
     assert_eq!(founder.nodes(), 1);
+}
+
+#[test]
+fn a_directory_of_one_cluster_joins_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| Place::new(folder.path(), name));
+    let _clusters = [&one, &other].map(|founder| founder.start(&["--init", "--shards", "64"]));
+    let node = Place::new(folder.path(), "node");
+    let (token, seed) = (one.token(), one.seed());
+    let join = ["--join", seed.as_str(), "--token", token.as_str()];
+    drop(node.start(&join));
+    let node_file = || fs::read(node.dir.join("node.json")).unwrap();
+    let before = node_file();
+    let (token, seed) = (other.token(), other.seed());
+    let (code, said) = node.refusal(&["--join", &seed, "--token", &token]);
+    assert_refused((code, said.clone()), "belongs to node 2 of cluster");
+    assert_refused((code, said), "and the seeds are of cluster");
+    assert_eq!(node_file(), before);
+    assert_eq!(other.nodes(), 1);
+    // Its own it goes on in, and where no seed answers it does not wait for one.
+    drop(node.start(&join));
+    let nobody = Place::new(folder.path(), "nobody").seed();
+    node.start(&["--join", &nobody, "--token", &token]).says("no seed says which cluster");
+}
+
+#[test]
+fn a_seed_that_never_answers_is_waited_for_until_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let seed = silent.local_addr().unwrap().to_string();
+    let joiner = Place::new(folder.path(), "joiner");
+    let token = "0".repeat(32);
+    let refusal = joiner.refusal(&["--join", &seed, "--token", &token]);
+    assert_refused(refusal, &format!("no seed let this node in: {seed}: no answer within 2s"));
+    assert!(!joiner.has_identity());
+}
+
+#[test]
+fn a_node_that_waits_for_the_others_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let founder = Place::new(folder.path(), "founder");
+    let founding = founder.start(&["--init", "--shards", "64"]);
+    let second = Place::new(folder.path(), "second");
+    let (token, seed) = (founder.token(), founder.seed());
+    let memory = folder.path().join("memory");
+    let memory = ["-e", memory.to_str().unwrap()];
+    drop(second.start(&[&["--join", &seed, "--token", &token], &memory[..]].concat()));
+    drop(founding);
+    let mut waiting = second.spawn(&memory);
+    waiting.says("waiting for the control plane");
+    waiting.signal(Signal::SIGTERM);
+    assert_eq!(waiting.ended(), 0, "{}", waiting.said());
+    assert!(waiting.said().contains("SIGTERM: stopping before it served"), "{}", waiting.said());
+}
+
+#[test]
+fn a_node_that_is_removed_while_it_runs_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let founder = Place::new(folder.path(), "founder");
+    let _running = founder.start(&["--init", "--shards", "64"]);
+    let second = Place::new(folder.path(), "second");
+    let (token, seed) = (founder.token(), founder.seed());
+    let mut running = second.start(&["--join", &seed, "--token", &token]);
+    founder.admin("POST", "remove", Some(json!({ "node": 2, "force": true }))).expect("removed");
+    assert_eq!(running.ended(), 0, "{}", running.said());
+    assert!(
+        running.said().contains("this node was removed from its cluster"),
+        "{}",
+        running.said()
+    );
 }

@@ -38,6 +38,9 @@ pub struct Pool {
 pub struct Raft {
     /// Who leads it.
     pub leader: Option<u32>,
+    /// For how long nobody has, in milliseconds.
+    #[serde(default)]
+    pub leaderless_ms: Option<u64>,
     /// The term.
     pub term: u64,
     /// Who votes.
@@ -55,6 +58,9 @@ pub struct NodeStatus {
     pub role: String,
     /// Whether the answering node hears of it.
     pub up: bool,
+    /// For how long it has not, in milliseconds.
+    #[serde(default)]
+    pub silent_ms: Option<u64>,
     /// Where it is found.
     pub addresses: Addresses,
     /// Shards that it serves.
@@ -220,4 +226,31 @@ pub struct RemoveRequest {
 pub struct VotersRequest<'a> {
     /// Who is to vote.
     pub voters: &'a [u32],
+}
+
+/// What is sent to `/cluster/recover`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RecoverRequest {
+    /// Whether to do it, and not only to tell what would be done.
+    pub accept_data_loss: bool,
+}
+
+/// The answer to `/cluster/recover`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Recovery {
+    /// Whether it is done.
+    pub is_done: bool,
+    /// Shards that go on, or would.
+    pub shards: Vec<Recovered>,
+}
+
+/// A shard that goes on with what there is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Recovered {
+    /// Which.
+    pub shard: u16,
+    /// Who leads it then.
+    pub node: u32,
+    /// With which copy.
+    pub copy: String,
 }

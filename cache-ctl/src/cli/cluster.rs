@@ -9,9 +9,9 @@ use protocol::Key;
 
 use crate::admin::model::Agreed;
 use crate::admin::{Admin, Said};
-use crate::{locate, map, membership, moves, output, status};
+use crate::{locate, map, membership, moves, output, recover, status};
 
-/// The exit code of `status` when something is amiss.
+/// The exit code of `status` and `recover` when something is amiss.
 const EXIT_UNHEALTHY: u8 = 2;
 
 /// What is asked of a cluster, by way of one of its nodes.
@@ -62,6 +62,12 @@ pub(super) enum ClusterCommand {
         /// The nodes: 3 or 5 of them in most clusters
         #[arg(value_name = "NODE", required = true, value_delimiter = ',', value_parser = parse_node)]
         nodes: Vec<u32>,
+    },
+    /// Show what shards would go on with whose copies are gone or too few; exits with 2 if there are any
+    Recover {
+        /// Have them go on with that, and lose what only the missing nodes hold
+        #[arg(long)]
+        accept_data_loss: bool,
     },
 }
 
@@ -125,6 +131,13 @@ impl ClusterCommand {
                 &membership::set_voters(admin, nodes)?,
                 &format!("voters are {}", output::ids(nodes.iter().copied())),
             )?,
+            Self::Recover { accept_data_loss } => {
+                let said = recover::ask(admin, *accept_data_loss)?;
+                answer.write(&said, |out, recovery| recover::write(out, recovery))?;
+                if !said.read.is_done && !said.read.shards.is_empty() {
+                    return Ok(ExitCode::from(EXIT_UNHEALTHY));
+                }
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -43,8 +43,12 @@ impl Status {
 /// How the control plane is, as one node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Raft {
-    /// Who leads it, if anybody does.
+    /// Who leads it, if anybody does who is heard of and has a majority.
     pub leader: Option<NodeId>,
+    /// How long nobody has, in milliseconds, as far as the answering node knows; since its start at the
+    /// longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaderless_ms: Option<u64>,
     /// The term.
     pub term: u64,
     /// Who votes.
@@ -64,11 +68,14 @@ pub struct NodeStatus {
     pub role: RoleName,
     /// Whether the answering node hears of it.
     pub up: bool,
+    /// How long it has not been heard of, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
     /// Its life, a number as text; `None` before it first announced itself.
     pub incarnation: Option<String>,
     /// Where it is found.
     pub addresses: Addresses,
-    /// Shards that it serves.
+    /// Shards that it leads, as the map says.
     pub shards_primary: u32,
     /// Shards that it holds in sync, those it serves among them.
     pub shards_copies: u32,
@@ -81,14 +88,15 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// What `map` says of its node `id`, all but whether it is up.
-    pub fn of(map: &ClusterMap, id: NodeId, node: &Node, up: bool) -> Self {
+    /// What `map` says of its node `id`, and for how long it has not been heard of, if so.
+    pub fn of(map: &ClusterMap, id: NodeId, node: &Node, silent_ms: Option<u64>) -> Self {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
             id,
             standing: node.standing.into(),
             role: node.role.into(),
-            up,
+            up: silent_ms.is_none(),
+            silent_ms,
             incarnation: node.incarnation.map(|incarnation| incarnation.0.to_string()),
             addresses: node.addresses.clone(),
             shards_primary: count(map.shards_led_by(id).count()),
@@ -146,7 +154,8 @@ impl From<Role> for RoleName {
 pub struct ShardCounts {
     /// All of them.
     pub total: u32,
-    /// Those whose primary serves, as far as the answering node knows.
+    /// Those whose primary serves: that is known of those that the answering node leads; of others that
+    /// the primary is heard of, in the life in which it was appointed.
     pub serving: u32,
     /// Those that lack a copy on one of the nodes that should have one.
     pub under_replicated: u32,
@@ -410,6 +419,49 @@ pub struct VotersRequest {
     pub voters: Vec<NodeId>,
 }
 
+/// `POST /cluster/recover`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// Whether to do it; else it is only told what would be done.
+    #[serde(default)]
+    pub accept_data_loss: bool,
+}
+
+/// What shards that cannot go on by themselves go on with, or would: the answer to `POST /cluster/recover`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Whether it is done.
+    pub is_done: bool,
+    /// Each of them.
+    pub shards: Vec<Recovered>,
+}
+
+/// A shard that goes on with what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Which.
+    pub shard: ShardId,
+    /// The epoch in which it goes on.
+    pub epoch: Epoch,
+    /// Who leads it then.
+    pub node: NodeId,
+    /// Which copy that node has.
+    pub copy: CopyName,
+}
+
+/// What a shard goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyName {
+    /// That of a member which never went away: it may lack the last writes.
+    InSync,
+    /// What a memory file brought back.
+    Restarted,
+    /// None: all its items are lost.
+    None,
+}
+
 /// What was asked for is agreed on, and done or begun: the answer to requests without another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreed {
@@ -487,6 +539,7 @@ pub(super) mod tests {
         survives::<Locate>(include_str!("examples/locate.json"));
         survives::<Moves>(include_str!("examples/moves.json"));
         survives::<Token>(include_str!("examples/token.json"));
+        survives::<Recovery>(include_str!("examples/recovery.json"));
         survives::<Agreed>(include_str!("examples/agreed.json"));
     }
 
@@ -524,7 +577,7 @@ pub(super) mod tests {
         let map = map();
         let [first, second] = [1, 2].map(|id| {
             let id = NodeId(id);
-            NodeStatus::of(&map, id, &map.nodes[&id], true)
+            NodeStatus::of(&map, id, &map.nodes[&id], None)
         });
         assert_eq!((first.shards_primary, first.shards_copies), (3, 3));
         assert_eq!((second.shards_primary, second.shards_copies), (0, 1));

@@ -3,33 +3,42 @@
 //! It is answered from the map as this node has applied it, and from what the control thread last published
 //! of its peers; changes go to the control plane, whichever node is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::map::{Command, Outcome, Refusal};
+use cluster::map::{Command, Outcome, Reconfigure, Refusal};
 use cluster::{NodeId, ShardId};
 use parking_lot::Mutex;
 
+use super::data_loss::remedies;
 use crate::admin::model::{
-    Agreed, Locate, Map, Move, MoveState, Moves, NodeStatus, Raft, ShardCounts, Status, Token,
+    Agreed, Locate, Map, Move, MoveState, Moves, NodeStatus, Raft, Recovered, Recovery,
+    ShardCounts, Status, Token,
 };
 use crate::admin::{AdminBackend, AdminError, Answer};
 use crate::clock::{Clock, boot_ns};
 use crate::control_plane::{Change, ControlPlane, RaftControlPlane, Unavailable};
-use crate::peer::certificates::Fingerprint;
 use crate::peer::join::JoinToken;
+use crate::peer::tls::{Security, Tls};
 use crate::replication::{Agenda, Replication};
 use crate::shards::Shards;
 
 /// How long a change is tried for.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A node is given up only when it was not heard of for this long: it may be back before an operator is.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
+
 /// What the control thread publishes of the others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     /// Nodes that are heard of, this one among them.
     pub(super) alive: BTreeSet<NodeId>,
+    /// For how long the others have not been.
+    pub(super) silent: BTreeMap<NodeId, Duration>,
+    /// For how long nobody who is heard of has led the control plane with a majority.
+    pub(super) leaderless: Option<Duration>,
     /// Copies that this node brings in sync.
     pub(super) joins: Vec<(ShardId, NodeId)>,
 }
@@ -41,8 +50,8 @@ pub(super) struct Backend {
     pub(super) shards: Arc<Shards>,
     pub(super) clock: Clock,
     pub(super) peers: Arc<Mutex<Peers>>,
-    /// What join tokens say of the cluster's CA.
-    pub(super) fingerprint: Option<Fingerprint>,
+    /// Where join tokens learn which CA to vouch for.
+    pub(super) security: Arc<Security>,
 }
 
 impl Backend {
@@ -77,6 +86,10 @@ impl Backend {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn unavailable(error: Unavailable) -> AdminError {
     match error {
         Unavailable::Refused(reason) => AdminError::Conflict(reason),
@@ -97,27 +110,37 @@ impl AdminBackend for Backend {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async {
             let map = self.replication.map();
-            let alive = self.peers.lock().alive.clone();
+            let peers = self.peers.lock().clone();
+            let silent_ms = |node: NodeId| {
+                let is_silent = !peers.alive.contains(&node);
+                is_silent.then(|| millis(peers.silent.get(&node).copied().unwrap_or_default()))
+            };
             let me = self.replication.me().node;
             let served = self.served_here();
             let raft = self.control_plane.status();
             let nodes = map
                 .present()
-                .map(|(id, node)| NodeStatus::of(&map, id, node, alive.contains(&id)))
+                .map(|(id, node)| NodeStatus::of(&map, id, node, silent_ms(id)))
                 .collect();
-            let shards = ShardCounts::of(&map, |shard, place| match place.config.primary {
-                Some(node) if node == me => served.contains(&shard),
-                // Whether another serves what it leads only it can say; that it is heard of is a sign.
-                Some(node) => alive.contains(&node),
-                None => false,
-            });
+            let shards =
+                ShardCounts::of(&map, |shard, place| match place.config.primary_member() {
+                    Some(primary) if primary.node == me => served.contains(&shard),
+                    // Whether another serves what it leads only it can say; that its process is heard of is a
+                    // sign, and that it is another process by now says that it does not.
+                    Some(primary) => {
+                        peers.alive.contains(&primary.node)
+                            && map.current(primary.node) == Some(primary)
+                    }
+                    None => false,
+                });
             let mut status = Status {
                 cluster: map.cluster.to_string(),
                 node: me,
                 revision: map.revision,
                 pool: map.pool.clone(),
                 raft: Raft {
-                    leader: raft.leader,
+                    leader: raft.leader.filter(|_| peers.leaderless.is_none()),
+                    leaderless_ms: peers.leaderless.map(millis),
                     term: raft.term,
                     voters: raft.voters.into_iter().collect(),
                     applied: raft.applied_index.unwrap_or(0),
@@ -170,13 +193,21 @@ impl AdminBackend for Backend {
     }
 
     fn move_shard(&self, shard: ShardId, targets: Vec<NodeId>) -> Answer<'_, Agreed> {
-        let based_on = self.replication.map().placement_revision;
+        let map = self.replication.map();
+        if targets.len() > usize::from(map.pool.copies) {
+            let (named, copies) = (targets.len(), map.pool.copies);
+            let reason =
+                format!("targets: {named} nodes are named, and a shard has {copies} copies");
+            return Box::pin(std::future::ready(Err(AdminError::Conflict(reason))));
+        }
+        let based_on = map.placement_revision;
         Box::pin(self.agree(Command::SetTargets { based_on, targets: vec![(shard, targets)] }))
     }
 
     fn token(&self, ttl: Duration) -> Answer<'_, Token> {
         Box::pin(async move {
-            let token = JoinToken::generate(self.fingerprint)
+            let fingerprint = self.security.tls.as_ref().map(Tls::fingerprint);
+            let token = JoinToken::generate(fingerprint)
                 .map_err(|error| AdminError::Unavailable(error.to_string()))?;
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
             let expires_unix_ms = self.clock.now().unix_ms.saturating_add(ttl_ms);
@@ -202,6 +233,41 @@ impl AdminBackend for Backend {
             let vote = Change::Vote(voters);
             self.control_plane.change(vote, PROPOSE_TIMEOUT).await.map_err(unavailable)?;
             Ok(self.agreed())
+        })
+    }
+
+    fn recover(&self, accepts_data_loss: bool) -> Answer<'_, Recovery> {
+        Box::pin(async move {
+            // With all that is agreed on, or not at all: the map of a node that was cut off is an old one.
+            let map = self.control_plane.read(PROPOSE_TIMEOUT).await.map_err(unavailable)?;
+            let peers = self.peers.lock().clone();
+            let missed = peers.silent.iter().filter(|(_, silent)| **silent < GIVEN_UP_AFTER);
+            if let Some((node, silent)) =
+                missed.map(|(node, silent)| (node, millis(*silent))).next()
+            {
+                let reason =
+                    format!("node {node} was heard of {silent} ms ago: try again in a moment");
+                return Err(AdminError::Conflict(reason));
+            }
+            let (shards, changes): (Vec<Recovered>, Vec<Reconfigure>) =
+                remedies(&map, &peers.alive).into_iter().unzip();
+            if !accepts_data_loss || shards.is_empty() {
+                return Ok(Recovery { is_done: accepts_data_loss, shards });
+            }
+            for it in &shards {
+                tracing::warn!(
+                    shard = %it.shard, epoch = %it.epoch, node = %it.node, copy = ?it.copy,
+                    "goes on with what is there, as an operator asked: writes may be lost"
+                );
+            }
+            let command = Command::Reconfigure(changes);
+            let agreed = self.control_plane.propose(command, PROPOSE_TIMEOUT).await;
+            let Outcome::Reconfigured(outcomes) = agreed.map_err(unavailable)? else {
+                return Err(AdminError::Conflict("the map was not changed".to_owned()));
+            };
+            // What changed meanwhile goes on in another way.
+            let done = shards.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+            Ok(Recovery { is_done: true, shards: done.map(|(shard, _)| shard).collect() })
         })
     }
 }

@@ -14,7 +14,7 @@ use store::positions::{Found, Positions, PositionsError, PositionsOwner};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::NodeParts;
+use super::{NodeParts, seeds};
 use crate::cluster_dir::{self, ClusterDir, ClusterDirError, Founding};
 use crate::config::{ClusterConfig, ClusterStart, Listen};
 use crate::control_plane::{
@@ -25,13 +25,12 @@ use crate::peer::accept;
 use crate::peer::certificates::{CertificateAuthority, CertificateError, ClusterFiles, NodeKey};
 use crate::peer::connection::PeerConnection;
 use crate::peer::counters::PeerCounters;
-use crate::peer::dial::{ConnectError, connect_to_join};
 use crate::peer::handshake::{Identity, Reason, Refused};
-use crate::peer::join::{self, JoinAnswer, JoinRequest, JoinToken};
 use crate::peer::links::{CallError, Handler, LinkEvent, Links, LinksConfig, Reply, Roster};
 use crate::peer::tls::{Security, Tls};
 use crate::replication::Replication;
 use crate::replication::replicas::Replicas;
+use crate::signal::{Orders, StopReason};
 
 /// How long a node tries to become part of its cluster.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -95,6 +94,9 @@ pub enum StartError {
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// It was told to stop before it had started.
+    #[error("told to stop: {0}")]
+    Stopped(StopReason),
     /// The control thread met a bug.
     #[error("the control thread met a bug, please report it")]
     Crashed,
@@ -185,7 +187,7 @@ impl Transport for CallsByChannel {
 
 /// Becomes a node of the cluster, and announces a new life.
 pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartError> {
-    let config = &parts.config;
+    let (config, orders) = (&parts.config, &parts.orders);
     let peer = bind_peer(&config.peer_listen)?;
     let admin = bind_admin(&config.admin_listen)?;
     let address_of = |listener: &std::net::TcpListener, listen: &Listen| {
@@ -202,6 +204,19 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     let plain = config.peer_plaintext || peer_address.ip().is_loopback();
     let mut is_new = false;
     let identity = match (dir.identity(), &config.start) {
+        (Some(identity), ClusterStart::Join { seeds, token }) => {
+            let others = seeds.iter().map(ToString::to_string);
+            let others = others.filter(|seed| *seed != addresses.peer).collect();
+            let found = seeds::cluster_of(others, token, config.peer_plaintext || plain);
+            match unless_stopped(orders, async { Ok(found.await) }).await? {
+                Some(cluster) => dir.check_cluster(cluster)?,
+                None => tracing::info!(
+                    node = %identity.node, cluster = %identity.cluster,
+                    "--join: no seed says which cluster it is of; going on as the node that lives here"
+                ),
+            }
+            identity.clone()
+        }
         (Some(identity), _) => identity.clone(),
         (None, ClusterStart::Init { pool, shard_count }) => {
             is_new = true;
@@ -220,9 +235,13 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
         }
         (None, ClusterStart::Join { seeds, token }) => {
             is_new = true;
-            let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+            let seeds = seeds.iter().map(ToString::to_string).collect();
             let token = token.read().map_err(|error| StartError::NotAdmitted(error.to_string()))?;
-            join_by_seeds(&seeds, &token, config, &addresses, &files, plain).await?
+            let new = new_node(config, &addresses);
+            let joined = seeds::join(seeds, &token, new, &files, config.peer_plaintext || plain);
+            let (cluster, node) = unless_stopped(orders, joined).await?;
+            let addresses = addresses.clone();
+            cluster_dir::Identity { cluster, node, addresses, founding: None }
         }
         (None, ClusterStart::Continue) => {
             return Err(ClusterDirError::Nobody { dir: config.dir.clone() }.into());
@@ -302,14 +321,15 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     if let Some(founding) = &identity.founding
         && member.node == NodeId(1)
     {
-        found(&control_plane, cluster, founding, config, &addresses).await?;
+        let found = found(&control_plane, cluster, founding, config, &addresses);
+        unless_stopped(orders, found).await?;
     } else if is_new {
         // The seed that let this node in has the leader tell it everything.
         links.set_roster(Roster::default());
     }
     // A node that was removed while it was away has a map that does not say so, and nobody talks to it.
     let map = tokio::select! {
-        map = announce(parts, &links, &control_plane, member, &addresses, &identity) => map?,
+        map = unless_stopped(orders, first_map(&links, &control_plane, member)) => map?,
         refusal = until_removed(&mut is_removed) => return Err(refusal),
     };
     let pool = map.pool.clone();
@@ -320,8 +340,9 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     }
 
     let (positions, recovered) = open_positions(parts, cluster, shard_count, incarnation.0)?;
+    let told = tell_life(&control_plane, member, &addresses, &recovered);
     tokio::select! {
-        told = tell_life(&control_plane, member, &addresses, &recovered) => told?,
+        told = unless_stopped(orders, told) => told?,
         refusal = until_removed(&mut is_removed) => return Err(refusal),
     }
 
@@ -348,7 +369,7 @@ pub(super) async fn bootstrap(parts: &NodeParts) -> Result<Bootstrapped, StartEr
     })
 }
 
-fn fresh_id() -> u64 {
+pub(super) fn fresh_id() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // The standard library seeds these from the operating system's randomness.
     RandomState::new().hash_one(std::process::id())
@@ -371,9 +392,15 @@ fn bind_peer(listen: &Listen) -> Result<std::net::TcpListener, StartError> {
 }
 
 fn bind_admin(listen: &Listen) -> Result<std::net::TcpListener, StartError> {
-    resolve(listen)
-        .and_then(accept::bind)
-        .map_err(|source| StartError::Listen { address: shown(listen), source })
+    let bound = resolve(listen).and_then(|address| Ok((accept::bind(address)?, address)));
+    let (listener, address) =
+        bound.map_err(|source| StartError::Listen { address: shown(listen), source })?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "administration at {address} asks for no password and is not encrypted: let nobody else reach it"
+        );
+    }
+    Ok(listener)
 }
 
 /// Makes this node the first of a new cluster, unless it is that already.
@@ -415,16 +442,23 @@ pub(super) fn new_node(config: &ClusterConfig, addresses: &Addresses) -> NewNode
     }
 }
 
+/// What `step` of the start comes to, unless the process is told to stop before.
+async fn unless_stopped<T>(
+    orders: &Orders,
+    step: impl Future<Output = Result<T, StartError>>,
+) -> Result<T, StartError> {
+    tokio::select! {
+        done = step => done,
+        reason = orders.stopped() => Err(StartError::Stopped(reason)),
+    }
+}
+
 /// Waits for a map that knows this node.
-async fn announce(
-    parts: &NodeParts,
+async fn first_map(
     links: &Links,
     control_plane: &RaftControlPlane,
     member: Member,
-    addresses: &Addresses,
-    _identity: &cluster_dir::Identity,
 ) -> Result<Arc<ClusterMap>, StartError> {
-    let _ = (parts, addresses);
     let mut maps = control_plane.watch();
     let wait = async {
         loop {
@@ -518,66 +552,4 @@ fn open_positions(
         (0..shard_count).for_each(|shard| positions.forget(shard));
     }
     Ok((Some(positions), recovered))
-}
-
-/// Asks one seed after the other to be let in.
-async fn join_by_seeds(
-    seeds: &[String],
-    token: &str,
-    config: &ClusterConfig,
-    addresses: &Addresses,
-    files: &ClusterFiles,
-    plain: bool,
-) -> Result<cluster_dir::Identity, StartError> {
-    let token: JoinToken =
-        token.parse().map_err(|_| StartError::NotAdmitted("that is no join token".into()))?;
-    let security = Security { tls: None, plaintext_anywhere: config.peer_plaintext || plain };
-    let key = NodeKey::generate()?;
-    let details = JoinDetails { request: fresh_id(), node: new_node(config, addresses) };
-    let request = JoinRequest {
-        secret: token.secret(),
-        public_key: key.public_key().0,
-        details: postcard::to_stdvec(&details)
-            .map_err(|error| StartError::NotAdmitted(error.to_string()))?,
-    };
-    let mut said = Vec::new();
-    let mut seeds: std::collections::VecDeque<String> = seeds.iter().cloned().collect();
-    while let Some(seed) = seeds.pop_front() {
-        match ask_seed(&seed, &token, &security, &request).await {
-            Ok(JoinAnswer::Admitted { cluster, node, certificates, .. }) => {
-                if let Some(certificates) = certificates {
-                    files.save_node(&certificates.authority_pem, &certificates.node_pem, &key)?;
-                }
-                let addresses = addresses.clone();
-                return Ok(cluster_dir::Identity { cluster, node, addresses, founding: None });
-            }
-            Ok(JoinAnswer::Refused(reason)) => said.push(format!("{seed}: {reason}")),
-            Ok(JoinAnswer::Elsewhere(address)) if said.len() < 16 => {
-                said.push(format!("{seed}: ask {address}"));
-                seeds.push_back(address);
-            }
-            Ok(JoinAnswer::Elsewhere(_)) => {}
-            Err(error) => said.push(format!("{seed}: {error}")),
-        }
-    }
-    Err(StartError::NotAdmitted(said.join("; ")))
-}
-
-/// What a joiner says of itself.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub(super) struct JoinDetails {
-    pub(super) request: u64,
-    pub(super) node: NewNode,
-}
-
-async fn ask_seed(
-    seed: &str,
-    token: &JoinToken,
-    security: &Security,
-    request: &JoinRequest,
-) -> Result<JoinAnswer, String> {
-    let (mut connection, _) = connect_to_join(seed, token, security)
-        .await
-        .map_err(|error: ConnectError| error.to_string())?;
-    join::ask(&mut connection, request).await.map_err(|error| error.to_string())
 }

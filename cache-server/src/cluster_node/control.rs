@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::config::Intervals;
-use cluster::failure_detector::Suspicion;
+use cluster::failure_detector::{Overdue, Suspicion};
 use cluster::grant::{Beacon, GrantAnswer};
 use cluster::map::{ClusterMap, Command, Outcome, Reconfigure, Standing};
 use cluster::node::{Effect, Input, Node, Task};
-use cluster::{Instant, Member, NodeId, ShardId, shard};
+use cluster::{ClusterId, Instant, Member, NodeId, ShardId, shard};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use store::Shard;
@@ -29,18 +29,24 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::admin_backend::{Backend, Peers};
-use super::bootstrap::{Bootstrapped, Heard, JoinDetails, NODE_LIFETIME, roster};
+use super::bootstrap::{Bootstrapped, Heard, NODE_LIFETIME, roster};
 use super::joins::Joins;
+use super::seeds::JoinDetails;
+use super::tenure::{self, Tenure};
 use super::{NodeParts, Phase};
 use crate::clock::{Now, boot_ns};
+use crate::control_plane::voters::VOTERS_MAX;
 use crate::control_plane::{ControlPlane, RaftControlPlane};
-use crate::peer::connection::PeerConnection;
-use crate::peer::handshake::Purpose;
+use crate::peer::certificates::{CertificateAuthority, ClusterFiles};
+use crate::peer::connection::{ConnectionError, PeerConnection};
+use crate::peer::handshake::{Purpose, Reason, Refused};
 use crate::peer::join::{self, JoinAnswer, JoinCertificates, JoinRequest};
 use crate::peer::links::{LinkEvent, Links};
+use crate::peer::tls::Security;
 use crate::replication::replicas::{Context, Replicas};
 use crate::replication::wire::{KeyStamp, LaneMessage};
 use crate::replication::{Agenda, Incoming, Replication, WorkerMessage};
+use crate::signal::StopReason;
 
 /// How often the control thread looks around.
 const TICK: Duration = Duration::from_millis(25);
@@ -60,8 +66,11 @@ const REPLACE_AFTER: Duration = Duration::from_secs(60);
 const CAMPAIGN_AFTER: Duration = Duration::from_millis(150);
 /// The voter after the first waits this much longer before it asks for votes, and so on.
 const CAMPAIGN_STAGGER: Duration = Duration::from_millis(50);
-/// Nodes that vote, at most, unless the operator says otherwise.
-const VOTERS_MAX: usize = 3;
+
+/// When shards of which this node just became the primary ask their other copies again.
+const PROMPTS_MS: [u64; 5] = [1, 2, 4, 8, 16];
+/// A leader whose majority was last heard of before this leads nobody.
+const MAJORITY_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What control connections carry besides the control plane's calls.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,7 +95,16 @@ pub(super) struct Control {
     next_worker: Cell<usize>,
     attention: Notify,
     ticks: Cell<u64>,
+    tenure: RefCell<Tenure>,
+    /// Shards that this node was just appointed to lead, and what wakes [`Control::prompt_new_primaries`].
+    appointed: RefCell<BTreeSet<ShardId>>,
+    new_primaries: Notify,
+    /// When somebody was last known to lead the control plane with a majority.
+    led_at: Cell<Instant>,
     peers: Arc<Mutex<Peers>>,
+    security: Arc<Security>,
+    /// What certificates are issued with, where this node can.
+    authority: RefCell<Option<Rc<CertificateAuthority>>>,
 }
 
 /// Who made a data connection, and what goes false when a newer one takes its place.
@@ -111,6 +129,7 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
     if phases.wait_for(|&phase| phase >= Phase::Running).await.is_err() {
         return;
     }
+    let files = ClusterFiles::new(dir.path());
     let joins =
         Joins::start(Arc::clone(&parts.shards), Arc::clone(&replication), parts.clock.clone());
     let control = Rc::new(Control {
@@ -124,7 +143,13 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
         next_worker: Cell::new(0),
         attention: Notify::new(),
         ticks: Cell::new(0),
+        tenure: RefCell::default(),
+        appointed: RefCell::default(),
+        new_primaries: Notify::new(),
+        led_at: Cell::new(Instant(boot_ns())),
         peers: Arc::default(),
+        security,
+        authority: RefCell::new(authority),
         replication,
         parts,
     });
@@ -143,28 +168,28 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
     let of = Rc::clone(&control);
     tasks.push(spawn_local(async move { of.steer().await }));
     let of = Rc::clone(&control);
-    let authority = authority.clone();
     tasks.push(spawn_local(async move {
         while let Some(connection) = handed_on.recv().await {
             match connection.purpose {
                 Purpose::Join => {
-                    let (of, authority) = (Rc::clone(&of), authority.clone());
-                    let plain = security.tls.is_none();
-                    spawn_local(async move {
-                        of.let_in(connection, cluster, authority.as_deref(), plain).await;
-                    });
+                    let of = Rc::clone(&of);
+                    spawn_local(async move { of.let_in(connection, cluster).await });
                 }
                 _ => of.accept(connection),
             }
         }
     }));
+    let of = Rc::clone(&control);
+    tasks.push(spawn_local(async move { of.reload_certificates(&files).await }));
+    let of = Rc::clone(&control);
+    tasks.push(spawn_local(async move { of.prompt_new_primaries().await }));
     let backend = Arc::new(Backend {
         replication: Arc::clone(&control.replication),
         control_plane: Arc::clone(&control_plane),
         shards: Arc::clone(&control.parts.shards),
         clock: control.parts.clock.clone(),
         peers: Arc::clone(&control.peers),
-        fingerprint: authority_fingerprint(authority_of(&dir)),
+        security: Arc::clone(&control.security),
     });
     match tokio::net::TcpListener::from_std(admin) {
         Ok(listener) => {
@@ -191,25 +216,34 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
     drop(peer_counters);
 }
 
-fn authority_of(dir: &crate::cluster_dir::ClusterDir) -> crate::peer::certificates::ClusterFiles {
-    crate::peer::certificates::ClusterFiles::new(dir.path())
-}
-
-/// What join tokens say of the cluster's CA, if it has one.
-fn authority_fingerprint(
-    files: crate::peer::certificates::ClusterFiles,
-) -> Option<crate::peer::certificates::Fingerprint> {
-    let now = crate::clock::Clock::system().now();
-    files
-        .has_node()
-        .then(|| crate::peer::tls::Tls::load(files, now).ok())
-        .flatten()
-        .map(|tls| tls.fingerprint())
-}
-
 impl Control {
     pub(super) fn now(&self) -> Now {
         self.parts.clock.now()
+    }
+
+    /// Loads certificates again whenever the process is told to; what no other node would take is refused,
+    /// and what was there before stays.
+    async fn reload_certificates(&self, files: &ClusterFiles) {
+        let Some(tls) = &self.security.tls else { return };
+        let mut reloads = self.parts.orders.reloads();
+        while reloads.changed().await.is_ok() {
+            match tls.reload(self.now()) {
+                Ok(true) => tracing::info!("certificates reloaded: new connections use them"),
+                Ok(false) => tracing::info!("certificates are as they were"),
+                Err(error) => {
+                    tracing::error!("certificates not reloaded, those before stay: {error}");
+                    continue;
+                }
+            }
+            match CertificateAuthority::load(files, self.now()) {
+                Ok(authority) => {
+                    *self.authority.borrow_mut() = authority.map(Rc::new);
+                }
+                Err(error) => {
+                    tracing::error!("the cluster's CA not reloaded, that before stays: {error}");
+                }
+            }
+        }
     }
 
     /// Beacons, failure detection, and every replica now and then.
@@ -260,7 +294,11 @@ impl Control {
                     match suspicion {
                         Suspicion::PeerOverdue { peer, reason } => {
                             tracing::warn!(node = %peer, ?reason, "peer is overdue");
-                            self.succeed_leader(peer);
+                            // From one that is silent Raft's voters have not heard for as long: they may
+                            // vote for another at once.
+                            let is_silent = matches!(reason, Overdue::Silent(_));
+                            let after = if is_silent { Duration::ZERO } else { CAMPAIGN_AFTER };
+                            self.succeed_leader(peer, after);
                         }
                         Suspicion::PeerBack { peer } => {
                             tracing::info!(node = %peer, "peer is back");
@@ -274,7 +312,7 @@ impl Control {
 
     /// If `gone` led the control plane, asks for votes before Raft's own timeout does: those who heard from
     /// the leader a moment ago refuse, and one after the other asks.
-    fn succeed_leader(&self, gone: NodeId) {
+    fn succeed_leader(&self, gone: NodeId, after: Duration) {
         if self.control_plane.leader() != Some(gone) {
             return;
         }
@@ -284,7 +322,7 @@ impl Control {
         let rank = u32::try_from(rank).unwrap_or(u32::MAX);
         let control_plane = Arc::clone(&self.control_plane);
         spawn_local(async move {
-            sleep(CAMPAIGN_AFTER + rank * CAMPAIGN_STAGGER).await;
+            sleep(after + rank * CAMPAIGN_STAGGER).await;
             for _ in 0..5 {
                 if control_plane.leader() != Some(gone) {
                     return;
@@ -326,7 +364,14 @@ impl Control {
             }
             Heard::Link(LinkEvent::Down(member)) => {
                 tracing::debug!(node = %member.node, "control connection is down");
-                self.succeed_leader(member.node);
+                self.succeed_leader(member.node, CAMPAIGN_AFTER);
+            }
+            // Its place in the cluster is gone before the map that says so reaches it.
+            Heard::Link(LinkEvent::Refused(
+                node,
+                Refused { reason: Reason::RemovedNode, text },
+            )) => {
+                self.end_as_removed(&format!("node {node} says: {text}"));
             }
             Heard::Link(LinkEvent::Refused(node, refused)) => {
                 tracing::warn!(%node, "refused by a peer: {refused:?}");
@@ -347,6 +392,7 @@ impl Control {
             .collect();
         let mut agenda = Agenda::default();
         let mut tasks = Vec::new();
+        let mut tenure = self.tenure.borrow_mut();
         for slot in 0..self.parts.shards.geometry().shard_count {
             let mut node = self.node.borrow_mut();
             self.parts.shards.with_replicas(
@@ -374,11 +420,17 @@ impl Control {
                         // What it was told may have sealed it.
                         if let Some(replica) = replicas.get(id) {
                             node.note_seal(replica);
+                            let serves = replica.is_serving().then_some(replica.config().epoch);
+                            tenure.note(now, id, serves);
                         }
                     }
                 },
             );
         }
+        if let Some((gained, lost)) = tenure.take_news(now) {
+            tell_tenure(&gained, &lost, tenure.count());
+        }
+        drop(tenure);
         {
             let node = self.node.borrow();
             let mut seen = self.seals_seen.borrow_mut();
@@ -391,9 +443,32 @@ impl Control {
         {
             let mut node = self.node.borrow_mut();
             node.forget(now);
-            *self.peers.lock() = Peers { alive: node.alive(), joins: node.joins().collect() };
+            let overdue = |peer| Some((peer, node.overdue_for(peer, now)?));
+            let silent =
+                self.replication.map().present().filter_map(|(id, _)| overdue(id)).collect();
+            let leaderless = self.leaderless(&node, now);
+            let (alive, joins) = (node.alive(), node.joins().collect());
+            *self.peers.lock() = Peers { alive, silent, leaderless, joins };
         }
         agenda.carry_out(&self.replication, None, |_, _| {});
+    }
+
+    /// For how long nobody who is heard of has led the control plane with a majority.
+    fn leaderless(&self, node: &Node, now: Instant) -> Option<Duration> {
+        let status = self.control_plane.status();
+        let is_led = match status.leader {
+            Some(leader) if leader == status.node => {
+                let is_alone = status.voters.len() == 1;
+                let age_ms = status.quorum_ack_age_ms.unwrap_or(u64::MAX);
+                is_alone || u128::from(age_ms) < MAJORITY_AGE_MAX.as_millis()
+            }
+            Some(leader) => node.is_alive(leader),
+            None => false,
+        };
+        if is_led {
+            self.led_at.set(now);
+        }
+        (!is_led).then(|| now.since(self.led_at.get()))
     }
 
     /// Applies the map, now and whenever it changes.
@@ -443,11 +518,55 @@ impl Control {
         self.links.set_roster(roster(map));
         // Only now: grants that need this revision count from here on.
         self.step(Input::Map(Arc::clone(map)));
-        if map.nodes.get(&self.member.node).is_some_and(|node| node.standing == Standing::Removed) {
-            tracing::error!("this node was removed from its cluster; it ends");
-            std::process::exit(1);
+        let me = self.member.node;
+        if map.nodes.get(&me).is_some_and(|node| node.standing == Standing::Removed) {
+            self.end_as_removed("as the map says");
         }
         self.attention.notify_one();
+        let led_before = |shard| before.place(shard).and_then(|place| place.config.primary);
+        let mut appointed = self.appointed.borrow_mut();
+        appointed.extend(map.shards_led_by(me).filter(|&shard| led_before(shard) != Some(me)));
+        if !appointed.is_empty() {
+            self.new_primaries.notify_one();
+        }
+    }
+
+    /// Has shards that this node was just appointed to lead ask their other copies once more, soon. A copy
+    /// follows a new primary when the map has told it to, and that may be a moment later than it told the
+    /// primary: asked too soon it says no, and the shard would wait for the next look at every replica.
+    async fn prompt_new_primaries(&self) {
+        loop {
+            self.new_primaries.notified().await;
+            for pause_ms in PROMPTS_MS {
+                sleep(Duration::from_millis(pause_ms)).await;
+                let appointed = std::mem::take(&mut *self.appointed.borrow_mut());
+                let waiting = appointed.into_iter().filter(|&shard| self.prompt(shard));
+                let waiting: Vec<ShardId> = waiting.collect();
+                self.appointed.borrow_mut().extend(waiting);
+            }
+            self.appointed.borrow_mut().clear();
+        }
+    }
+
+    /// Has a shard that does not serve yet ask its other copies; whether there was a need.
+    fn prompt(&self, id: ShardId) -> bool {
+        let slot = self.parts.shards.of_cluster_shard(id, self.replication.shard_count());
+        let mut agenda = Agenda::default();
+        let waits = self.parts.shards.with_replicas(
+            slot,
+            &mut agenda,
+            self.now(),
+            boot_ns(),
+            |shard, replicas, context| {
+                let waits = replicas.get(id).is_some_and(|it| it.is_primary() && !it.is_serving());
+                if waits {
+                    replicas.step(shard, id, shard::Input::Retry, context);
+                }
+                waits
+            },
+        );
+        agenda.carry_out(&self.replication, None, |_, _| {});
+        waits == Some(true)
     }
 
     /// Has the map changed as replicas ask for, all that ask at the same time at once.
@@ -553,16 +672,12 @@ impl Control {
     }
 
     /// Lets a process in that holds a token.
-    async fn let_in(
-        &self,
-        mut connection: PeerConnection,
-        cluster: cluster::ClusterId,
-        authority: Option<&crate::peer::certificates::CertificateAuthority>,
-        plain: bool,
-    ) {
+    async fn let_in(&self, mut connection: PeerConnection, cluster: ClusterId) {
         let address = connection.address;
         let answer = match join::hear(&mut connection).await {
-            Ok(request) => self.admit(&request, cluster, authority, plain).await,
+            Ok(request) => self.admit(&request, cluster).await,
+            // A node that starts with its `--join` looks only of which cluster this one is.
+            Err(ConnectionError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%address, "a join that makes no sense: {error}");
                 return;
@@ -574,16 +689,12 @@ impl Control {
         }
     }
 
-    async fn admit(
-        &self,
-        request: &JoinRequest,
-        cluster: cluster::ClusterId,
-        authority: Option<&crate::peer::certificates::CertificateAuthority>,
-        plain: bool,
-    ) -> JoinAnswer {
+    async fn admit(&self, request: &JoinRequest, cluster: ClusterId) -> JoinAnswer {
         let Ok(details) = postcard::from_bytes::<JoinDetails>(&request.details) else {
             return JoinAnswer::Refused("a request of another version".into());
         };
+        let plain = self.security.tls.is_none();
+        let authority = self.authority.borrow().clone();
         if !plain && authority.is_none() {
             let map = self.replication.map();
             return match map.nodes.get(&NodeId(1)) {
@@ -645,8 +756,21 @@ impl Control {
         self.on_each(|shard, replicas, context| replicas.flush_led_unawaited(shard, context));
     }
 
+    /// Has the process end: the cluster has removed this node. There is nothing left to hand over, and
+    /// nobody who would take it.
+    fn end_as_removed(&self, how: &str) {
+        if !self.replication.has_left() {
+            tracing::error!("this node was removed from its cluster, and ends: {how}");
+        }
+        self.replication.set_has_left();
+        self.parts.orders.stop(StopReason::Removed(how.to_owned()));
+    }
+
     /// Hands over what this node leads, then has the others go on without it.
     async fn leave(&self) {
+        if self.replication.has_left() {
+            return;
+        }
         self.node.borrow_mut().leave();
         // First, or the others would hand back what this node is wanted to lead.
         let Member { node, incarnation } = self.member;
@@ -689,6 +813,18 @@ impl Control {
             place.config.primary == Some(self.member.node)
                 && (place.config.in_sync.iter().any(is_alive) || others.iter().any(is_alive))
         })
+    }
+}
+
+/// Tells the log what this node serves that it did not, and what no more.
+fn tell_tenure(gained: &tenure::Shards, lost: &tenure::Shards, count: usize) {
+    if gained.count() > 0 {
+        let more = gained.count();
+        tracing::info!(shards = %gained, epochs = gained.epochs(), "serves {more} more, {count} in all");
+    }
+    if lost.count() > 0 {
+        let fewer = lost.count();
+        tracing::info!(shards = %lost, epochs = lost.epochs(), "leads {fewer} no more, serves {count}");
     }
 }
 
