@@ -4,6 +4,7 @@
 //! `docs/replication.md` come from; `FAILOVER_ROUNDS` says how many faults each has, `FAILOVER_SEED` what they
 //! are drawn from.
 
+use std::fs;
 use std::time::Duration;
 
 use tests::cluster_rig::{Layout, LocalCluster, Memory, Rig, admin};
@@ -228,6 +229,50 @@ fn a_node_is_added_and_another_drained_without_a_failed_request() {
     tell(&format!("one added, one drained, longest gap {}", Spread(&gaps)), &report);
     report.assert_right();
     assert_fails_nothing(&report.tally);
+}
+
+#[test]
+fn what_an_operator_gives_up_goes_on_with_what_is_there() {
+    let mut rig = Rig::start(&Layout { shards: 64, ..Layout::strict() });
+    let mut writer = Connection::open(rig.nodes()[0].client).unwrap();
+    writer.send(b"set k 0 0 1\r\nv\r\n").unwrap();
+    assert_eq!(writer.receive_line().unwrap().unwrap(), b"STORED");
+    // On all three before they are lost.
+    wait::pass(Duration::from_millis(300));
+    (0..3).for_each(|index| rig.kill(index));
+    for (index, memory) in [(0, Memory::Kept), (1, Memory::Lost), (2, Memory::Lost)] {
+        rig.restart(index, memory);
+    }
+    let first = rig.nodes()[0].admin;
+    let shown = wait::until(WHOLE_LIMIT, || {
+        admin::recover(first, false).ok().filter(|copies| !copies.is_empty())
+    });
+    let shown = shown.expect("one copy of three proves nothing");
+    assert_eq!(shown, vec!["restarted"; 64]);
+    assert!(!rig.is_healthy(), "nothing is done yet");
+    assert_eq!(admin::recover(first, true).unwrap(), shown);
+    rig.wait_healthy(WHOLE_LIMIT);
+    let mut reader = Connection::open(rig.nodes()[2].client).unwrap();
+    reader.send(b"get k\r\n").unwrap();
+    assert_eq!(reader.receive_line().unwrap().unwrap(), b"VALUE k 0 1");
+    assert_eq!(reader.receive_line().unwrap().unwrap(), b"v");
+    assert!(admin::recover(first, false).unwrap().is_empty(), "all go on by themselves");
+}
+
+#[test]
+fn certificates_are_reloaded_when_asked_and_bad_ones_refused() {
+    let Some(network) = network(2) else { return };
+    let layout = Layout { nodes: 2, encrypted: true, ..Layout::sessions() };
+    let mut rig = Rig::start_apart(&layout, network);
+    let [first, second] = [0, 1].map(|index| rig.cluster_dir(index).join("node.pem"));
+    let good = fs::read(&second).unwrap();
+    fs::copy(first, &second).unwrap();
+    rig.hang_up(1);
+    rig.wait_said(1, "certificates not reloaded, those before stay");
+    fs::write(&second, good).unwrap();
+    rig.hang_up(1);
+    rig.wait_said(1, "certificates reloaded");
+    rig.wait_healthy(WHOLE_LIMIT);
 }
 
 /// Connections may end; whoever makes another one finds everything as it was.

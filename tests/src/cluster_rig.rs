@@ -56,6 +56,8 @@ pub struct Layout {
     pub threads: u32,
     /// Whether items outlive a process, in a file.
     pub memory_file: bool,
+    /// Whether nodes in namespaces speak TLS with each other.
+    pub encrypted: bool,
 }
 
 impl Layout {
@@ -70,6 +72,7 @@ impl Layout {
             memory_mib: 64,
             threads: 1,
             memory_file: true,
+            encrypted: false,
         }
     }
 
@@ -176,7 +179,7 @@ impl Rig {
         say(&["--cluster-dir", &dir.join("cluster").display().to_string()]);
         say(&["--peer-listen", &peer.to_string(), "--admin-listen", &admin.to_string()]);
         say(&["--stop-with-parent"]);
-        if matches!(self.ground, Ground::Apart(_)) {
+        if matches!(self.ground, Ground::Apart(_)) && !self.layout.encrypted {
             say(&["--peer-plaintext"]);
         }
         let mut first = again.clone();
@@ -277,6 +280,33 @@ impl Rig {
     pub fn resume(&mut self, index: usize) {
         self.nodes[index].signal(Signal::SIGCONT);
         self.nodes[index].is_paused = false;
+    }
+
+    /// SIGHUP: it reads its files again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn hang_up(&mut self, index: usize) {
+        self.nodes[index].signal(Signal::SIGHUP);
+    }
+
+    /// Where a node keeps who it is.
+    #[must_use]
+    pub fn cluster_dir(&self, index: usize) -> PathBuf {
+        self.nodes[index].dir.join("cluster")
+    }
+
+    /// Waits until a node has said `what`, in any of its lives.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_said(&self, index: usize, what: &str) {
+        let has_said = || {
+            let said = fs::read(self.nodes[index].log()).unwrap_or_default();
+            String::from_utf8_lossy(&said).contains(what).then_some(())
+        };
+        let said = wait::until(STOP_LIMIT, has_said);
+        assert!(said.is_some(), "it never said {what:?}: {}", self.last_words(index));
     }
 
     /// SIGTERM, and waits until it has handed over and left in order.

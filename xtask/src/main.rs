@@ -23,7 +23,8 @@ usage: cargo xtask <chore>
   fuzz [--seconds N]   each fuzz target for N seconds (default 60)
   bench [ARGS...]      the criterion benches; ARGS go to cargo bench
   soak [--seconds N]   a real server against a model of it, under random operations (default 3600); then
-                       the campaigns of restarts: 200 kills, a million flipped bits";
+                       the campaigns: of restarts, 200 kills, a million flipped bits; of clusters, 10,000
+                       simulated ones and hours of faults done to real ones";
 
 /// What `cargo xtask fmt` adds to `rustfmt.toml`: options that only a nightly rustfmt knows.
 const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity=Module";
@@ -34,6 +35,15 @@ const COMMITS_SPELLED: &str = "500";
 
 /// How often the campaign of restarts ends the server.
 const KILLS: &str = "200";
+/// How many simulated clusters a campaign has.
+const SIMULATIONS: &str = "10000";
+/// Faults done to a cluster of processes, in each of its campaigns whose name is not a number already.
+const FAILOVERS: [(&str, &str); 4] = [
+    ("failover::a_hundred_kills", "100"),
+    ("failover::pauses_of_half_a_minute", "12"),
+    ("failover::partitions_of_every_kind", "60"),
+    ("failover::every_fault_in_turn", "60"),
+];
 
 /// What a person asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +77,7 @@ fn main() -> ExitCode {
         Chore::Soak { seconds } => {
             soak(&mut run, seconds);
             restarts(&mut run);
+            clusters(&mut run);
         }
     }
     run.report()
@@ -270,6 +281,22 @@ fn restarts(run: &mut Run) {
     let damage = "test --release -p store --test damage -- --ignored";
     if run.is_any_test("damage", damage, "a") {
         run.step("damage", cargo(damage).args(["--nocapture", "--test-threads=1"]));
+    }
+}
+
+/// Clusters, simulated from many seeds and of real processes; see `cluster/tests/simulation` and
+/// `tests/it/failover.rs`. Both have short forms among the tests.
+fn clusters(run: &mut Run) {
+    let simulation = "test --release -p cluster --test simulation -- no_seed";
+    if run.is_any_test("simulated clusters", simulation, "no_seed") {
+        let mut step = cargo(simulation);
+        run.step("simulated clusters", step.arg("--nocapture").env("SIM_SEEDS", SIMULATIONS));
+    }
+    for (campaign, rounds) in FAILOVERS {
+        let tests = format!("test --workspace --test it -- --ignored {campaign}");
+        if run.is_any_test(campaign, &tests, "failover::") {
+            run.step(campaign, cargo(&tests).arg("--nocapture").env("FAILOVER_ROUNDS", rounds));
+        }
     }
 }
 

@@ -115,6 +115,18 @@ pub fn token(admin: SocketAddr) -> io::Result<String> {
     said["token"].as_str().map(str::to_owned).ok_or_else(|| unexpected(&said))
 }
 
+/// Has shards that cannot go on by themselves go on with what there is, or asks what that would be; which
+/// copies those are.
+///
+/// # Errors
+/// When that is refused.
+pub fn recover(admin: SocketAddr, accept_data_loss: bool) -> io::Result<Vec<String>> {
+    let request_body = json!({ "accept_data_loss": accept_data_loss });
+    let said = request(admin, "POST", "/cluster/recover", Some(&request_body))?;
+    let shards = said["shards"].as_array().ok_or_else(|| unexpected(&said))?;
+    Ok(shards.iter().filter_map(|it| it["copy"].as_str().map(str::to_owned)).collect())
+}
+
 /// Has all shards be moved away from `node`.
 ///
 /// # Errors
