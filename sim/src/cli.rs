@@ -1,5 +1,7 @@
 //! Flags into a `Plan`, or into a trace to generate.
 
+pub mod curve;
+
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::thread;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
+use self::curve::{CurveArgs, MergeArgs};
 use crate::replay::{Expiry, ServerShape, Unit};
 use crate::report::Output;
 use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Semantics, Source};
@@ -30,6 +33,10 @@ pub struct Cli {
 pub enum Command {
     /// Replay a trace through caches of several policies and sizes, reading it once for all of them
     Run(RunArgs),
+    /// Draw the miss ratio by cache size: exactly for LRU at all sizes, or from a sample with its error
+    Curve(CurveArgs),
+    /// Put the maps of parts of a log together
+    Merge(MergeArgs),
     /// Make a synthetic trace
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -79,7 +86,7 @@ pub struct SemanticsArgs {
     expiry: ExpiryName,
 
     /// In bytes: what is added to each object for the cache's own needs
-    #[arg(long, value_name = "BYTES", default_value_t = 0, conflicts_with = "as_server")]
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
     item_overhead: u32,
 }
 
@@ -116,7 +123,7 @@ pub struct RunArgs {
         value_name = "MEMORY",
         value_delimiter = ',',
         value_parser = size::read_bytes,
-        conflicts_with_all = ["size", "unit"]
+        conflicts_with_all = ["size", "unit", "item_overhead"]
     )]
     as_server: Vec<u64>,
 
@@ -465,7 +472,7 @@ mod tests {
         let words = ["cache-sim", "run"].into_iter().chain(flags.split(' '));
         match Cli::try_parse_from(words)?.command {
             Command::Run(args) => Ok(args),
-            Command::Generate(_) => panic!("asked to run"),
+            _ => panic!("asked to run"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::curve::run::CurveReport;
 use crate::run::{Observer, Report};
 use crate::trace::{Notes, TraceError};
 
@@ -33,6 +34,17 @@ impl Console {
     /// What standard error answers.
     pub fn summarise(&self, report: &Report) -> io::Result<()> {
         writeln!(io::stderr(), "{}", summary(report))
+    }
+}
+
+impl Console {
+    /// What a curve rests on.
+    ///
+    /// # Errors
+    ///
+    /// What standard error answers.
+    pub fn summarise_curve(&self, report: &CurveReport) -> io::Result<()> {
+        writeln!(io::stderr(), "{}", curve_summary(report))
     }
 }
 
@@ -101,6 +113,24 @@ fn summary(report: &Report) -> String {
         1 => ", read once",
         _ => ", read twice: once to survey it, once to replay",
     };
+    line
+}
+
+/// One line on what a curve rests on.
+fn curve_summary(report: &CurveReport) -> String {
+    let map = &report.map;
+    let mut line =
+        format!("{}: {} reads of {} objects", report.trace, map.requests(), map.objects());
+    if report.found.malformed > 0 {
+        line += &format!(", {} malformed left out", report.found.malformed);
+    }
+    if map.rate() < 1.0 {
+        line += &format!(", {:.3}% of the objects looked at", map.rate() * 100.0);
+    }
+    match map.parts_missing() {
+        0 => {}
+        missing => line += &format!(", {missing} parts of the log are not in it"),
+    }
     line
 }
 

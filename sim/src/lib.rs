@@ -22,10 +22,14 @@
 
 pub mod cli;
 pub mod console;
+pub mod curve;
 pub mod fill;
+pub mod partial;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod sampling;
 pub mod size;
+mod stack_distance;
 pub mod trace;
 pub mod ttl;

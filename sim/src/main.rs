@@ -1,20 +1,25 @@
 //! `cache-sim`: parse the arguments, run, print.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use sim::cli::curve::{CurveArgs, MergeArgs};
 use sim::cli::{Cli, Command, GenerateCommand, RunArgs, ZipfArgs};
 use sim::console::Console;
+use sim::curve::Map;
+use sim::curve::run::CurveReport;
 use sim::trace::{Access, oracle_general, zipf};
-use sim::{report, run};
+use sim::{curve, partial, report, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run_plan(args),
+        Command::Curve(args) => draw_curve(&args),
+        Command::Merge(args) => merge_parts(&args),
         Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),
     };
     match outcome {
@@ -36,6 +41,49 @@ fn run_plan(args: RunArgs) -> Result<()> {
     let report = run::run(&plan, &mut console)?;
     report::write(&report, output, &mut io::stdout().lock())?;
     Ok(console.summarise(&report)?)
+}
+
+/// `cache-sim curve`.
+fn draw_curve(args: &CurveArgs) -> Result<()> {
+    let plan = args.plan()?;
+    let mut console = Console::new(plan.plan.source.to_string());
+    let report = curve::run::run(&plan, &mut console)?;
+    if let Some(path) = args.save() {
+        save_map(path, &report.map)?;
+    }
+    curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
+    Ok(console.summarise_curve(&report)?)
+}
+
+/// `cache-sim merge`.
+fn merge_parts(args: &MergeArgs) -> Result<()> {
+    let mut merged: Option<Map> = None;
+    for path in args.files() {
+        let named = || path.display().to_string();
+        let file = File::open(path).with_context(named)?;
+        let map = partial::load(BufReader::new(file)).with_context(named)?;
+        match &mut merged {
+            None => merged = Some(map),
+            Some(merged) => merged.merge(&map).with_context(named)?,
+        }
+    }
+    let map = merged.context("there are no parts")?;
+    if let Some(path) = args.save() {
+        save_map(path, &map)?;
+    }
+    let (sizes, points) = args.sizes();
+    let report = CurveReport::of_map(map, sizes, points);
+    curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
+    Ok(Console::new(report.trace.clone()).summarise_curve(&report)?)
+}
+
+fn save_map(path: &Path, map: &Map) -> Result<()> {
+    let write = || {
+        let mut out = BufWriter::new(File::create(path)?);
+        partial::save(map, &mut out)?;
+        out.flush()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// `cache-sim generate zipf`.

@@ -464,20 +464,33 @@ fn touch<R: Room>(
     }
 }
 
+/// Whatever is fed a trace, request by request.
+pub trait Player: Send {
+    /// Plays one request.
+    fn request(&mut self, request: &Request);
+}
+
+impl Player for Replay {
+    #[inline]
+    fn request(&mut self, request: &Request) {
+        Self::request(self, request);
+    }
+}
+
 /// Plays all of `requests` to each of `replays`, which take turns on up to `jobs` threads while this
 /// one reads. The figures do not depend on `jobs`.
 ///
 /// # Errors
 ///
 /// The first error among `requests`; what came before it has been played.
-pub fn play<E>(
+pub fn play<E, P: Player>(
     requests: impl Iterator<Item = Result<Request, E>>,
-    replays: &mut [Replay],
+    replays: &mut [P],
     jobs: NonZeroUsize,
 ) -> Result<(), E> {
     let jobs = jobs.get().min(replays.len());
     // Dealt like cards: neighbours differ in size only, so each thread gets some of every policy.
-    let mut hands: Vec<Vec<&mut Replay>> = (0..jobs).map(|_| Vec::new()).collect();
+    let mut hands: Vec<Vec<&mut P>> = (0..jobs).map(|_| Vec::new()).collect();
     for (index, replay) in replays.iter_mut().enumerate() {
         hands[index % jobs].push(replay);
     }
@@ -521,7 +534,7 @@ fn deal<E>(
 }
 
 /// Plays batches until no more come; each replay sees all of a batch before the next takes its turn.
-fn play_batches(batches: &Receiver<Batch>, mut replays: Vec<&mut Replay>) {
+fn play_batches<P: Player>(batches: &Receiver<Batch>, mut replays: Vec<&mut P>) {
     for batch in batches {
         for replay in &mut replays {
             batch.iter().for_each(|request| replay.request(request));

@@ -22,7 +22,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::fill::{Fills, FirstWrites};
-use crate::replay::{self, Expiry, Replay, Request, ServerShape, Tally, Unit, Weighing};
+use crate::replay::{self, Expiry, Player, Replay, Request, ServerShape, Tally, Unit, Weighing};
 use crate::size::{Share, Size};
 use crate::trace::{Access, Format, Notes, OpenError, Position, Trace, TraceError};
 use crate::ttl::TtlRule;
@@ -202,6 +202,21 @@ pub enum RunError {
         /// How many could have been kept.
         kept_requests_max: usize,
     },
+    /// Curves of several policies, of a stream.
+    #[error(
+        "curves of other policies than lru need the log a second time, and {path} is a stream: put it \
+         in a file, or map lru alone"
+    )]
+    TwiceOfStream {
+        /// The stream.
+        path: String,
+    },
+    /// Nothing to draw a curve of.
+    #[error("{path} has no reads")]
+    NoReads {
+        /// Its file, or `-`.
+        path: String,
+    },
     /// A share so small that nothing fits.
     #[error("{share} of {whole} {unit} is no room for anything")]
     EmptyShare {
@@ -239,37 +254,57 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError>
 }
 
 fn carry_out(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    let build = |format: &Format, whole| plan.replays(format, whole);
+    let Played { players, format, found, readings } = play_all(plan, observer, build)?;
+    Ok(plan.report(&format, &players, found, readings))
+}
+
+/// What a plan's trace was played to, and what it held.
+pub(crate) struct Played<P> {
+    pub(crate) players: Vec<P>,
+    pub(crate) format: Format,
+    pub(crate) found: Found,
+    pub(crate) readings: u32,
+}
+
+/// Plays the trace of `plan` to the players that `build` makes of its format and, where the plan has
+/// shares, of what those are shares of.
+pub(crate) fn play_all<P: Player>(
+    plan: &Plan,
+    observer: &mut dyn Observer,
+    build: impl FnOnce(&Format, u64) -> Result<Vec<P>, RunError>,
+) -> Result<Played<P>, RunError> {
     let mut reading = Reading::first(plan, observer)?;
     let format = reading.format.clone();
     if !plan.needs_survey(&format) {
-        let mut replays = plan.replays(&format, 0)?;
-        replay::play(&mut reading, &mut replays, plan.jobs)?;
-        return Ok(plan.report(&format, &replays, reading.found(), 1));
+        let mut players = build(&format, 0)?;
+        replay::play(&mut reading, &mut players, plan.jobs)?;
+        return Ok(Played { players, format, found: reading.found(), readings: 1 });
     }
     let weighing = plan.weighing(&format);
     let Survey { whole, kept, first_writes } = Survey::take(&mut reading, weighing)?;
-    let mut replays = plan.replays(&format, whole)?;
+    let mut players = build(&format, whole)?;
     let fills = format.has_writes().then(|| first_writes.into_fills());
     let (found, readings) = match kept {
         Kept::All(requests) => {
             let found = reading.found();
             let recital = Recital::of(&requests, observer);
-            replay::play(Filled { requests: recital, fills }, &mut replays, plan.jobs)?;
+            replay::play(Filled { requests: recital, fills }, &mut players, plan.jobs)?;
             (found, 1)
         }
         Kept::Head(head) => {
             let requests = head.into_iter().map(Ok).chain(&mut reading);
-            replay::play(Filled { requests, fills }, &mut replays, plan.jobs)?;
+            replay::play(Filled { requests, fills }, &mut players, plan.jobs)?;
             (reading.found(), 1)
         }
         Kept::None => {
             let found = reading.found();
             let requests = Reading::second(plan, observer)?;
-            replay::play(Filled { requests, fills }, &mut replays, plan.jobs)?;
+            replay::play(Filled { requests, fills }, &mut players, plan.jobs)?;
             (found, 2)
         }
     };
-    Ok(plan.report(&format, &replays, found, readings))
+    Ok(Played { players, format, found, readings })
 }
 
 impl Plan {
@@ -287,7 +322,7 @@ impl Plan {
     }
 
     /// What objects weigh in bare caches.
-    fn weighing(&self, format: &Format) -> Weighing {
+    pub(crate) fn weighing(&self, format: &Format) -> Weighing {
         let unit = match &self.caches {
             Caches::Plain { unit, .. } => *unit,
             Caches::Server { .. } => Unit::Bytes,
@@ -367,7 +402,7 @@ impl Source {
     }
 
     /// Whether it can be opened a second time and holds the same again; a pipe with a name does not.
-    fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         match self {
             Self::File(path) => !path.is_file(),
             Self::Stdin => true,

@@ -1,0 +1,255 @@
+//! Flags of `cache-sim curve` and `cache-sim merge`.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::thread;
+
+use clap::Args;
+
+use super::{
+    KEPT_REQUESTS_MAX, LogArgs, ONE_JOB, OutputName, PlanError, Policies, SemanticsArgs, UnitName,
+    policies,
+};
+use crate::curve::run::CurvePlan;
+use crate::report::Output;
+use crate::run::{Caches, Plan};
+use crate::sampling::{Part, Sampling};
+use crate::size::Size;
+
+/// Flags of `cache-sim curve`.
+#[derive(Debug, Args)]
+#[command(after_long_help = CURVE_HELP)]
+pub struct CurveArgs {
+    #[command(flatten)]
+    log: LogArgs,
+
+    #[command(flatten)]
+    semantics: SemanticsArgs,
+
+    /// Eviction policies, separated by commas, or all. LRU is mapped at all sizes in one reading, the
+    /// others are played at the sizes shown, in a second one
+    #[arg(long, value_name = "LIST", default_value = "lru", value_parser = policies)]
+    policy: Policies,
+
+    /// What sizes count
+    #[arg(long, value_name = "UNIT", default_value = "bytes")]
+    unit: UnitName,
+
+    /// The sizes shown, as for `run`; if left out, as many as --points says, from small to the size in
+    /// which everything fits
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    size: Vec<Size>,
+
+    /// How many sizes are shown where --size names none
+    #[arg(long, value_name = "N", default_value = "32")]
+    points: NonZeroUsize,
+
+    /// Look at a sample: a share of the objects (1%), or so many of them at most (8192), however many
+    /// come. The curve then has a band
+    #[arg(long, value_name = "SHARE|N")]
+    sample: Option<SampleSize>,
+
+    /// Map one of several parts of the log's objects, as in 3/16; `merge` puts them together. Requests of
+    /// other parts may come too, they are passed over
+    #[arg(long, value_name = "I/N", requires = "save")]
+    part: Option<PartName>,
+
+    /// Write the map of LRU to a file, for `merge`
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    #[command(flatten)]
+    show: ShowArgs,
+
+    /// Threads to replay on; as many as there are cores if left out. The figures do not depend on it
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Flags that say what is shown, and how.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// What is printed
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    output: OutputName,
+}
+
+/// What stands below the flags in `cache-sim curve --help`.
+const CURVE_HELP: &str = "\
+The curve of LRU is exact at all sizes if objects are counted. In bytes it is where objects keep their \
+sizes and the cache is larger than the largest of them. miss_ratio_low and miss_ratio_high are the band \
+of a sample: five standard errors to both sides, told from sixteen samples of disjoint objects.
+
+Examples:
+  cache-sim curve --trace web.oracleGeneral.zst --unit objects
+  cache-sim curve --trace log.csv --policy lru,s3fifo,wtinylfu --sample 8192 --output csv
+  zcat logs/*.gz | cache-sim curve --trace - --format csv --part 3/16 --save part3.json";
+
+/// Flags of `cache-sim merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Files that `curve --part I/N --save` wrote, each part once
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// The sizes shown; if left out, as many as --points says
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    size: Vec<Size>,
+
+    /// How many sizes are shown where --size names none
+    #[arg(long, value_name = "N", default_value = "32")]
+    points: NonZeroUsize,
+
+    /// Write what was put together to a file, for a further `merge`
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+impl CurveArgs {
+    /// The plan that the flags describe.
+    ///
+    /// # Errors
+    ///
+    /// They leave the format open, or contradict each other.
+    pub fn plan(&self) -> Result<CurvePlan, PlanError> {
+        let jobs = self.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(ONE_JOB);
+        let unit = self.unit.into();
+        if self.unit == UnitName::Objects
+            && self.size.iter().any(|size| matches!(size, Size::Bytes(_)))
+        {
+            return Err(PlanError::BytesOfObjects);
+        }
+        Ok(CurvePlan {
+            plan: Plan {
+                source: self.log.source(),
+                format: self.log.trace_format()?,
+                policies: self.policy.0.clone(),
+                caches: Caches::Plain { unit, sizes: Vec::new() },
+                semantics: self.semantics.into(),
+                empty: self.log.empty.into(),
+                strict: self.log.strict,
+                kept_requests_max: KEPT_REQUESTS_MAX,
+                jobs,
+            },
+            sampling: self.sample.map_or(Sampling::Whole, |SampleSize(sampling)| sampling),
+            part: self.part.map_or(Part::WHOLE, |PartName(part)| part),
+            points: self.points.get(),
+            sizes: self.size.clone(),
+        })
+    }
+
+    /// Where the map is saved, if anywhere.
+    pub fn save(&self) -> Option<&Path> {
+        self.save.as_deref()
+    }
+
+    /// What is shown, and how.
+    pub fn show(&self) -> &ShowArgs {
+        &self.show
+    }
+}
+
+impl MergeArgs {
+    /// The files to be put together.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The sizes shown, and how many if there are none.
+    pub fn sizes(&self) -> (&[Size], usize) {
+        (&self.size, self.points.get())
+    }
+
+    /// Where the map is saved, if anywhere.
+    pub fn save(&self) -> Option<&Path> {
+        self.save.as_deref()
+    }
+
+    /// What is shown, and how.
+    pub fn show(&self) -> &ShowArgs {
+        &self.show
+    }
+}
+
+impl ShowArgs {
+    /// How the report is to be written.
+    pub fn output(&self) -> Output {
+        self.output.into()
+    }
+}
+
+/// `1%` or `8192`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct SampleSize(Sampling);
+
+/// Why a text is no size of a sample.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write a share of the objects above 0 and up to 100%, or at least {OBJECTS_MIN} of them, as in 1% or 8192"
+)]
+struct NoSample;
+
+/// Fewer tell nothing, not even how little they tell.
+const OBJECTS_MIN: usize = 512;
+
+impl FromStr for SampleSize {
+    type Err = NoSample;
+
+    fn from_str(text: &str) -> Result<Self, NoSample> {
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent: f64 = percent.parse().map_err(|_| NoSample)?;
+            let is_share = percent > 0.0 && percent <= 100.0;
+            return is_share.then_some(Self(Sampling::Rate(percent / 100.0))).ok_or(NoSample);
+        }
+        let objects: usize = text.parse().map_err(|_| NoSample)?;
+        (objects >= OBJECTS_MIN).then_some(Self(Sampling::Objects(objects))).ok_or(NoSample)
+    }
+}
+
+/// `3/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PartName(Part);
+
+/// Why a text is no part.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write which part of how many, as in 3/16")]
+struct NoPart;
+
+impl FromStr for PartName {
+    type Err = NoPart;
+
+    fn from_str(text: &str) -> Result<Self, NoPart> {
+        let (which, count) = text.split_once('/').ok_or(NoPart)?;
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| NoPart);
+        let (which, count) = (number(which)?, number(count)?);
+        let index = which.checked_sub(1).filter(|&index| index < count).ok_or(NoPart)?;
+        Ok(Self(Part { index, count }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_share_or_a_number() {
+        assert_eq!("1%".parse(), Ok(SampleSize(Sampling::Rate(0.01))));
+        assert_eq!("8192".parse(), Ok(SampleSize(Sampling::Objects(8192))));
+        for text in ["", "0%", "101%", "-1%", "NaN%", "0", "7", "x"] {
+            assert_eq!(text.parse::<SampleSize>(), Err(NoSample), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_are_numbered_from_one() {
+        assert_eq!("1/1".parse(), Ok(PartName(Part::WHOLE)));
+        assert_eq!("3/16".parse(), Ok(PartName(Part { index: 2, count: 16 })));
+        for text in ["0/4", "5/4", "1/0", "3", "a/b", "-1/4"] {
+            assert_eq!(text.parse::<PartName>(), Err(NoPart), "{text}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A `CurvePlan` carried out: LRU mapped at all sizes, then other policies played at the sizes that its
+//! map shows.
+//!
+//! ```text
+//! LRU alone:    trace -> map                                                    one reading
+//! others too:   trace -> map;  trace again -> replays, or miniatures of a sample   two readings
+//! ```
+
+use eviction::Kind;
+
+use super::{LruMapper, Map, Point, Spec};
+use crate::replay::Replay;
+use crate::run::{Found, Observer, Plan, Played, RunError, play_all};
+use crate::sampling::miniature::Miniatures;
+use crate::sampling::{Part, Sampling};
+use crate::size::Size;
+
+/// Which curves are drawn, and how closely.
+#[derive(Clone, Debug)]
+pub struct CurvePlan {
+    /// The log, its semantics, the policies, and in what unit; its sizes are left empty.
+    pub plan: Plan,
+    /// How much of the log is looked at.
+    pub sampling: Sampling,
+    /// Which part of its objects.
+    pub part: Part,
+    /// How many sizes, where `sizes` names none.
+    pub points: usize,
+    /// The sizes.
+    pub sizes: Vec<Size>,
+}
+
+/// What came of a curve's plan.
+#[derive(Clone, Debug)]
+pub struct CurveReport {
+    /// The trace's file, or `-`.
+    pub trace: String,
+    /// The trace's format.
+    pub format: &'static str,
+    /// What the trace held.
+    pub found: Found,
+    /// How often the trace was read.
+    pub readings: u32,
+    /// LRU at all sizes.
+    pub map: Map,
+    /// The curves, in the order of the plan's policies.
+    pub curves: Vec<Curve>,
+}
+
+/// The miss ratio of a policy by size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// The policy.
+    pub policy: Kind,
+    /// Its points, from small to large.
+    pub points: Vec<Point>,
+}
+
+impl CurveReport {
+    /// The report on a map that was put together of parts.
+    pub fn of_map(map: Map, sizes: &[Size], points: usize) -> Self {
+        let sizes = shown(&map, sizes, points);
+        let curve = Curve { policy: Kind::Lru, points: map.points(&sizes) };
+        Self {
+            trace: "merged".into(),
+            format: "map",
+            found: Found::default(),
+            readings: 0,
+            curves: vec![curve],
+            map,
+        }
+    }
+}
+
+/// Carries `plan` out.
+///
+/// # Errors
+///
+/// The trace cannot be read, or would have to be twice and is a stream.
+pub fn run(plan: &CurvePlan, observer: &mut dyn Observer) -> Result<CurveReport, RunError> {
+    let outcome = carry_out(plan, observer);
+    observer.end();
+    outcome
+}
+
+fn carry_out(plan: &CurvePlan, observer: &mut dyn Observer) -> Result<CurveReport, RunError> {
+    let CurvePlan { plan: log, sampling, part, .. } = plan;
+    let others: Vec<Kind> =
+        log.policies.iter().copied().filter(|&policy| policy != Kind::Lru).collect();
+    if !others.is_empty() && log.source.is_stream() {
+        return Err(RunError::TwiceOfStream { path: log.source.to_string() });
+    }
+    let expiry = log.semantics.expiry;
+    let mapped = play_all(log, observer, |format, _| {
+        let spec =
+            Spec { weighing: log.weighing(format), expiry, sampling: *sampling, part: *part };
+        Ok(vec![LruMapper::new(spec)])
+    })?;
+    let Played { players, format, found, mut readings } = mapped;
+    let map = players.into_iter().map(LruMapper::finish).next();
+    let Some(map) = map else {
+        return Err(RunError::NoReads { path: log.source.to_string() });
+    };
+    if map.requests() == 0 {
+        return Err(RunError::NoReads { path: log.source.to_string() });
+    }
+    let sizes = shown(&map, &plan.sizes, plan.points);
+    let mut points = Vec::new();
+    if !others.is_empty() {
+        let weighed = (log.weighing(&format), expiry);
+        let played = if map.rate() < 1.0 || *part != Part::WHOLE {
+            let played = play_all(log, observer, |_, _| {
+                Ok(vec![Miniatures::new(&others, &sizes, weighed, *part, map.rate())])
+            })?;
+            points.extend(played.players.into_iter().flat_map(Miniatures::finish));
+            played.readings
+        } else {
+            let played = play_all(log, observer, |_, _| {
+                let replay =
+                    |&policy: &Kind, &size: &u64| Replay::with(policy, size, weighed.0, weighed.1);
+                let of_policy =
+                    |policy| sizes.iter().map(move |size| replay(policy, size)).collect::<Vec<_>>();
+                Ok(others.iter().flat_map(of_policy).collect())
+            })?;
+            points.extend(played.players.iter().filter_map(exact_point));
+            played.readings
+        };
+        readings += played;
+    }
+    let curve = |&policy: &Kind| {
+        let points = if policy == Kind::Lru {
+            map.points(&sizes)
+        } else {
+            points.iter().filter(|(of, _)| *of == policy).map(|(_, point)| *point).collect()
+        };
+        Curve { policy, points }
+    };
+    Ok(CurveReport {
+        trace: log.source.to_string(),
+        format: format.name(),
+        found,
+        readings,
+        curves: log.policies.iter().map(curve).collect(),
+        map,
+    })
+}
+
+/// The sizes that are drawn, ascending: those asked for, or as many as `points`.
+fn shown(map: &Map, sizes: &[Size], points: usize) -> Vec<u64> {
+    if sizes.is_empty() {
+        return map.sizes(points);
+    }
+    let resolved = |size: &Size| match size {
+        Size::Count(count) | Size::Bytes(count) => *count,
+        Size::Share(share) => share.of(map.weight()).max(1),
+    };
+    let mut sizes: Vec<u64> = sizes.iter().map(resolved).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+/// What a replay of the whole log counted.
+fn exact_point(replay: &Replay) -> Option<(Kind, Point)> {
+    let tally = replay.tally();
+    let point = Point {
+        cache_size: replay.cache_size(),
+        miss_ratio: tally.miss_ratio()?,
+        byte_miss_ratio: tally.byte_miss_ratio().unwrap_or(0.0),
+        margin: 0.0,
+    };
+    Some((replay.policy(), point))
+}
