@@ -2,11 +2,13 @@
 
 pub mod curve;
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
@@ -32,9 +34,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Replay a trace through caches of several policies and sizes, reading it once for all of them
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Draw the miss ratio by cache size: exactly for LRU at all sizes, or from a sample with its error
-    Curve(CurveArgs),
+    Curve(Box<CurveArgs>),
     /// Put the maps of parts of a log together
     Merge(MergeArgs),
     /// Make a synthetic trace
@@ -45,18 +47,18 @@ pub enum Command {
 /// Flags that say which log is read, and how.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// The trace, packed with zstd or not; `-` is standard input
+    /// The trace, packed with zstd, gzip or xz or not; `-` is standard input
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
 
-    /// How the trace is written; told by the file's name (.oracleGeneral, .csv, .tsv, each also
-    /// with .zst) if left out
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<FormatName>,
+    /// How the trace is written; told by the file's name and its first lines if left out
+    #[arg(long, value_name = "FORMAT", value_parser = FormatParser)]
+    format: Option<Format>,
 
     /// Columns of a CSV, by number from 1 or by the header's names, as in time=1,id=2,size=3 (the
-    /// default). Also: delimiter=tab|space|semicolon|CHARACTER, header=yes|no|auto. Without a size
-    /// column every object has size 1. Ids that are no numbers are hashed
+    /// default). Also: op, ttl, key-size; time-unit=s|ms|us|ns|auto,
+    /// delimiter=tab|space|semicolon|CHARACTER, header=yes|no|auto. Without a size column every object
+    /// has size 1. Ids that are no numbers are hashed
     #[arg(long, value_name = "LAYOUT")]
     csv: Option<Layout>,
 
@@ -155,20 +157,29 @@ pub struct RunArgs {
 
 /// What stands below the flags in `cache-sim run --help`.
 const RUN_HELP: &str = "\
-Rules, so that figures can be compared with those of other simulators: every request is a get; a miss \
-inserts the object, and first misses count; an object larger than the cache is a miss and is not \
-admitted, nor is one that the policy itself refuses; a hit leaves the size recorded at insertion; nothing is added for metadata.
+Rules, so that figures can be compared with those of other simulators: in a log of gets a miss inserts \
+the object, and first misses count; an object larger than the cache is a miss and is not admitted, nor \
+is one that the policy itself refuses; a hit leaves the size recorded at insertion; nothing is added for \
+metadata unless --item-overhead says so.
+
+In a log of a key-value store the ops do what memcached's commands do, gets are what is counted, and an \
+object weighs its key and its value. Where the cache that wrote the log hit and this one misses, the \
+value that the log last wrote under the key is filled in, with its TTL (before the first write: that \
+one's; without any: the get's own size). Such a log is read beforehand to find the first writes.
 
 The trace is read once for all policies and sizes. A size in percent needs the whole trace beforehand: \
 up to 8 million requests are kept in memory meanwhile, a longer file is read twice, a longer stream is \
 refused. The last line on standard error says which.
 
 A record that cannot be read is reported with its line (in a binary: its offset), counted, and passed \
-over; the first 20 are shown. The count is in the last line on standard error and in JSON.
+over; the first 20 are shown. The count is in the last line on standard error and in JSON, and so are \
+the records that the log says it lost, and those that ask no cache for anything.
 
 Examples:
   cache-sim run --trace web.oracleGeneral.zst --policy lru,arc --size 1%,10% --unit objects
+  cache-sim run --trace access.log --policy lru --size 64MiB,1GiB
   cache-sim run --trace log.csv --csv time=ts,id=url,size=bytes --size 64MiB,1GiB --output csv
+  cache-sim run --trace kv.csv.gz --format twitter --policy lru --size 1GiB --ttl x0.5 --expiry lazy
   cache-sim run --trace log.csv --policy lru --as-server 64MiB,256MiB --threads 4";
 
 /// A list of policies as one value, so that `all` can stand for several.
@@ -182,12 +193,33 @@ fn policies(list: &str) -> Result<Policies, UnknownPolicy> {
     list.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Policies)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormatName {
-    /// libCacheSim's binary records of 24 bytes
-    OracleGeneral,
-    /// Lines of fields, see --csv
-    Csv,
+/// Reads a format's name, and tells the shell which there are.
+#[derive(Clone)]
+struct FormatParser;
+
+impl TypedValueParser for FormatParser {
+    type Value = Format;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Format, clap::Error> {
+        let names = Format::ALL.iter().flat_map(|format| {
+            std::iter::once(format.name()).chain(format.aliases().iter().copied())
+        });
+        let name = PossibleValuesParser::new(names).parse_ref(command, argument, value)?;
+        let is_it =
+            |format: &&Format| format.name() == name || format.aliases().contains(&name.as_str());
+        Ok(Format::ALL.iter().find(is_it).cloned().unwrap_or(Format::Guess))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Format::ALL.iter().map(|format| {
+            PossibleValue::new(format.name()).aliases(format.aliases()).help(format.about())
+        })))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -225,10 +257,7 @@ enum ExpiryName {
 /// Why flags that each can be read make no plan together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Nothing tells how the trace is written.
-    #[error("the name {0} does not tell the trace's format: give --format")]
-    NoFormat(String),
-    /// Columns for a binary.
+    /// Columns for a format that has its own.
     #[error("--csv describes columns, but the format is {0}")]
     ColumnsOfBinary(&'static str),
     /// Bytes where objects are counted.
@@ -298,22 +327,22 @@ impl LogArgs {
         }
     }
 
-    /// The format by flag or, without, by the file's name. `--csv` alone means CSV.
+    /// The format by flag; `--csv` alone means CSV, and of a file of that kind the delimiter is told
+    /// by its name.
     fn trace_format(&self) -> Result<Format, PlanError> {
-        let guessed = Format::guess(&self.trace);
-        let format = match (self.format, guessed, &self.csv) {
-            (Some(FormatName::OracleGeneral), _, _) => Format::OracleGeneral,
-            (Some(FormatName::Csv), Some(Format::Csv(layout)), _) => Format::Csv(layout),
-            (Some(FormatName::Csv), _, _) => Format::Csv(Layout::default()),
-            (None, Some(format), _) => format,
-            (None, None, Some(_)) => Format::Csv(Layout::default()),
-            (None, None, None) => {
-                return Err(PlanError::NoFormat(self.trace.display().to_string()));
-            }
+        let named = Format::guess(&self.trace);
+        let format = match (&self.format, named, &self.csv) {
+            (Some(Format::Csv(_)), Some(Format::Csv(layout)), _) => Format::Csv(layout),
+            (Some(format), _, _) => format.clone(),
+            (None, Some(Format::Parquet(_)), Some(layout)) => Format::Parquet(layout.clone()),
+            (None, Some(format), Some(_)) => format,
+            (None, None, Some(layout)) => Format::Csv(layout.clone()),
+            (None, _, None) => Format::Guess,
         };
         match (format, &self.csv) {
             (format, None) => Ok(format),
             (Format::Csv(_), Some(layout)) => Ok(Format::Csv(layout.clone())),
+            (Format::Parquet(_), Some(layout)) => Ok(Format::Parquet(layout.clone())),
             (format, Some(_)) => Err(PlanError::ColumnsOfBinary(format.name())),
         }
     }
@@ -471,7 +500,7 @@ mod tests {
     fn run_args(flags: &str) -> Result<RunArgs, clap::Error> {
         let words = ["cache-sim", "run"].into_iter().chain(flags.split(' '));
         match Cli::try_parse_from(words)?.command {
-            Command::Run(args) => Ok(args),
+            Command::Run(args) => Ok(*args),
             _ => panic!("asked to run"),
         }
     }
@@ -487,7 +516,7 @@ mod tests {
             "--trace a.oracleGeneral.zst --policy lru,S3-FIFO --size 489,10% --unit objects --jobs 3",
         );
         assert_eq!(plan.source, Source::File("a.oracleGeneral.zst".into()));
-        assert_eq!(plan.format, Format::OracleGeneral);
+        assert_eq!(plan.format, Format::Guess);
         assert_eq!(plan.policies, [Kind::Lru, Kind::S3Fifo]);
         let sizes = vec![Size::Count(489), "10%".parse().unwrap()];
         assert_eq!(plan.caches, Caches::Plain { unit: Unit::Objects, sizes });
@@ -499,6 +528,15 @@ mod tests {
     fn all_policies_are_kind_all() {
         assert_eq!(plan("--trace a.csv --size 1 --policy all").policies, Kind::ALL);
         assert_eq!(plan("--trace a.csv --size 1").policies, Kind::ALL);
+    }
+
+    #[test]
+    fn help_names_every_format() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        for format in Format::ALL {
+            assert!(help.contains(format.name()), "{} is not in the help", format.name());
+        }
     }
 
     #[test]
@@ -527,12 +565,15 @@ mod tests {
         assert_eq!(format("--trace a.tsv --format csv"), tabs);
         let ids = Format::Csv("id=4".parse().unwrap());
         assert_eq!(format("--trace a.log --csv id=4"), ids);
+        assert_eq!(format("--trace a.csv --csv id=4"), ids);
+        assert_eq!(format("--trace a.csv"), Format::Guess);
+        assert_eq!(format("--trace a.log --format nginx"), Format::AccessLog);
+        assert_eq!(format("--trace a.log --format memcached-watch"), Format::MemcachedWatch);
     }
 
     #[test]
     fn contradictions_are_refused() {
         let error = |flags: &str| run_args(flags).unwrap().plan().unwrap_err();
-        assert_eq!(error("--trace - --size 1"), PlanError::NoFormat("-".into()));
         assert_eq!(
             error("--trace a.oracleGeneral --csv id=1 --size 1"),
             PlanError::ColumnsOfBinary("oracle-general")

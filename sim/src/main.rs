@@ -17,7 +17,7 @@ use sim::{curve, partial, report, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run_plan(args),
+        Command::Run(args) => run_plan(*args),
         Command::Curve(args) => draw_curve(&args),
         Command::Merge(args) => merge_parts(&args),
         Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),

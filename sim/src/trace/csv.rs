@@ -1,33 +1,26 @@
 //! CSV: a request a line, in columns that the user names.
 //!
 //! ```text
-//! time,obj_id,obj_size
-//! 5633898,42932745,512
+//! time,obj_id,obj_size          ts;op;key;bytes;ttl
+//! 5633898,42932745,512          1700000000123;set;user:7;512;3600
 //! ```
 //!
 //! - A line is a record: a field may be quoted and hold the delimiter, but not a line break, so one
 //!   stray quote costs one line and not the rest of the log.
-//! - An id that is a plain decimal number stays that number; any other text is hashed (XXH3-64, the
-//!   same in every run), so `7` and `07` are two objects.
-//! - Times keep their whole seconds. Without a size column every object has size 1.
-//! - Blank lines are passed over, a byte order mark too.
+//! - An id that is a plain decimal number stays that number; any other text is hashed
+//!   ([`super::fields`]).
+//! - Times may be in seconds, or steps of 1/1,000, 1/1,000,000 or 1/1,000,000,000 of one: unless the
+//!   layout says so, the first record tells by its magnitude.
+//! - Without a size column every object has size 1; without one of ops every request is a get.
 
-use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::str::FromStr;
 
-use xxhash_rust::xxh3::xxh3_64;
+use memchr::{memchr, memchr_iter};
 
-use super::{Access, Fault, OpenError, Place, TraceError};
-
-/// The longest line taken, in bytes; bounds memory whatever the file holds.
-const LINE_BYTES_MAX: usize = 1 << 20;
-
-/// What some editors put before the first line.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The longest piece of a bad field that is quoted in its fault, in bytes.
-const QUOTED_BYTES_MAX: usize = 40;
+use super::fields::{bad, bad_number, key_length, length_of, number, number_u32, object_id};
+use super::lines::{BYTE_ORDER_MARK, LineFormat, Parsed};
+use super::{Access, Fault, Op, OpenError};
 
 /// Which column holds something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,30 +43,122 @@ pub enum Header {
     Absent,
 }
 
+/// What a step of the times is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Told by the first record: what would be a moment far beyond this century in one unit is taken
+    /// for one of this age in the next smaller one.
+    #[default]
+    Auto,
+    /// A second.
+    Seconds,
+    /// A thousandth of one.
+    Millis,
+    /// A millionth.
+    Micros,
+    /// A billionth.
+    Nanos,
+}
+
+impl TimeUnit {
+    /// Steps in a second.
+    fn per_second(self) -> u64 {
+        match self {
+            Self::Auto | Self::Seconds => 1,
+            Self::Millis => 1_000,
+            Self::Micros => 1_000_000,
+            Self::Nanos => 1_000_000_000,
+        }
+    }
+
+    /// The unit in which `time` is a moment that a log may be of.
+    fn of(time: u64) -> Self {
+        match time {
+            0..100_000_000_000 => Self::Seconds,
+            100_000_000_000..100_000_000_000_000 => Self::Millis,
+            100_000_000_000_000..100_000_000_000_000_000 => Self::Micros,
+            _ => Self::Nanos,
+        }
+    }
+}
+
 /// How the lines of a CSV are to be read. By default `time=1,id=2,size=3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// The column of the time, in seconds; none if the log has none.
+    /// The column of the time; none if the log has none.
     pub time: Option<Column>,
     /// The column of the object's id.
     pub id: Column,
     /// The column of the object's size, in bytes; none if the log has none.
     pub size: Option<Column>,
+    /// The column of the key's length, in bytes; without one the id's text is the key.
+    pub key_size: Option<Column>,
+    /// The column of the op; without one every request is a get.
+    pub op: Option<Column>,
+    /// The column of the TTL, in seconds; none if the log has none.
+    pub ttl: Option<Column>,
+    /// What a step of the times is.
+    pub time_unit: TimeUnit,
     /// What stands between two fields.
     pub delimiter: u8,
     /// Whether the first line is a header.
     pub header: Header,
 }
 
+impl Layout {
+    /// `time=1,id=2,size=3`.
+    pub const DEFAULT: Self = Self {
+        time: Some(Column::Number(1)),
+        id: Column::Number(2),
+        size: Some(Column::Number(3)),
+        key_size: None,
+        op: None,
+        ttl: None,
+        time_unit: TimeUnit::Auto,
+        delimiter: b',',
+        header: Header::Auto,
+    };
+
+    /// The layout of a header whose names tell it; none if no name is that of an id.
+    pub(crate) fn of_header(line: &[u8]) -> Option<Self> {
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
+        let delimiter = *b",\t; ".iter().find(|&&delimiter| line.contains(&delimiter))?;
+        let names: Vec<String> = line
+            .split(|&byte| byte == delimiter)
+            .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned())
+            .collect();
+        let find = |known: &[&str]| {
+            let is_known = |name: &&String| known.contains(&name.to_ascii_lowercase().as_str());
+            names.iter().find(is_known).map(|name| Column::Name(name.clone()))
+        };
+        Some(Self {
+            id: find(&["id", "obj_id", "object_id", "key", "url", "path", "object", "block_id"])?,
+            time: find(&["time", "timestamp", "ts", "time_s", "clock_time"]),
+            size: find(&["size", "obj_size", "object_size", "bytes", "value_size", "size_bytes"]),
+            key_size: find(&["key_size", "key_bytes"]),
+            op: find(&["op", "operation", "command", "cmd"]),
+            ttl: find(&["ttl", "ttl_s"]),
+            delimiter,
+            header: Header::Present,
+            ..Self::DEFAULT
+        })
+    }
+
+    /// All its columns.
+    fn columns(&self) -> [Option<&Column>; 6] {
+        let Self { time, id, size, key_size, op, ttl, .. } = self;
+        [time.as_ref(), Some(id), size.as_ref(), key_size.as_ref(), op.as_ref(), ttl.as_ref()]
+    }
+
+    /// Whether any column is given by name.
+    fn has_names(&self) -> bool {
+        self.columns().into_iter().flatten().any(|column| matches!(column, Column::Name(_)))
+    }
+}
+
 impl Default for Layout {
     fn default() -> Self {
-        Self {
-            time: Some(Column::Number(1)),
-            id: Column::Number(2),
-            size: Some(Column::Number(3)),
-            delimiter: b',',
-            header: Header::Auto,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -84,7 +169,7 @@ pub enum LayoutError {
     #[error("`{0}` is not of the form key=value")]
     NotAPair(String),
     /// A key nobody knows.
-    #[error("`{0}` is none of time, id, size, delimiter, header")]
+    #[error("`{0}` is none of time, id, size, key-size, op, ttl, time-unit, delimiter, header")]
     UnknownKey(String),
     /// Columns count from 1.
     #[error("the columns of a line count from 1")]
@@ -101,6 +186,9 @@ pub enum LayoutError {
     /// A header that is neither.
     #[error("header is `{0}`, not yes, no or auto")]
     Header(String),
+    /// A unit that is none.
+    #[error("time-unit is `{0}`, not s, ms, us, ns or auto")]
+    TimeUnit(String),
     /// Names need a header to stand in.
     #[error("a column is given by name, so the header cannot be absent")]
     NamesWithoutHeader,
@@ -109,7 +197,7 @@ pub enum LayoutError {
 impl FromStr for Layout {
     type Err = LayoutError;
 
-    /// Reads `time=1,id=key,size=3,delimiter=tab,header=yes`: only `id` must be there.
+    /// Reads `time=1,id=key,size=3,op=4,ttl=5,delimiter=tab,header=yes`: only `id` must be there.
     fn from_str(text: &str) -> Result<Self, LayoutError> {
         let mut id = None;
         let mut layout = Self { time: None, size: None, ..Self::default() };
@@ -120,6 +208,10 @@ impl FromStr for Layout {
                 "time" => layout.time = Some(column(key, value)?),
                 "id" => id = Some(column(key, value)?),
                 "size" => layout.size = Some(column(key, value)?),
+                "key-size" => layout.key_size = Some(column(key, value)?),
+                "op" => layout.op = Some(column(key, value)?),
+                "ttl" => layout.ttl = Some(column(key, value)?),
+                "time-unit" => layout.time_unit = time_unit(value)?,
                 "delimiter" => layout.delimiter = delimiter(value)?,
                 "header" => layout.header = header(value)?,
                 other => return Err(LayoutError::UnknownKey(other.into())),
@@ -130,16 +222,6 @@ impl FromStr for Layout {
             return Err(LayoutError::NamesWithoutHeader);
         }
         Ok(layout)
-    }
-}
-
-impl Layout {
-    /// Whether any column is given by name.
-    fn has_names(&self) -> bool {
-        [self.time.as_ref(), Some(&self.id), self.size.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|column| matches!(column, Column::Name(_)))
     }
 }
 
@@ -177,159 +259,141 @@ fn header(value: &str) -> Result<Header, LayoutError> {
     }
 }
 
+/// The time unit of a layout's text.
+fn time_unit(value: &str) -> Result<TimeUnit, LayoutError> {
+    match value {
+        "auto" => Ok(TimeUnit::Auto),
+        "s" => Ok(TimeUnit::Seconds),
+        "ms" => Ok(TimeUnit::Millis),
+        "us" => Ok(TimeUnit::Micros),
+        "ns" => Ok(TimeUnit::Nanos),
+        other => Err(LayoutError::TimeUnit(other.into())),
+    }
+}
+
 /// A layout with its names looked up: places in a line, the first being 0.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Columns {
     time: Option<usize>,
     id: usize,
     size: Option<usize>,
+    key_size: Option<usize>,
+    op: Option<usize>,
+    ttl: Option<usize>,
 }
 
-/// Reads lines until the source ends.
-pub struct Reader<R> {
-    source: R,
+/// The lines.
+#[derive(Debug)]
+pub(crate) struct Csv {
     columns: Columns,
     delimiter: u8,
-    /// The line last read, without its line break.
-    line: Vec<u8>,
-    line_number: u64,
-    /// Where the fields of `line` lie.
+    time_unit: TimeUnit,
+    /// The next line is the header.
+    header_is_next: bool,
+    /// A line with quotes, which lose them here.
+    scratch: Vec<u8>,
+    /// Where the fields lie.
     fields: Vec<Range<usize>>,
-    /// The first line, read to look for a header, turned out to be a request.
-    pending: Option<Line>,
-    /// The source failed; it is not asked again.
-    failed: bool,
 }
 
-/// What became of asking for a line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Read,
-    TooLong,
-    End,
-}
-
-impl<R: BufRead> Reader<R> {
-    /// A reader that takes the header, if there is one, from the first line of `source`.
+impl Csv {
+    /// Looks the columns up in the first line of `head`, the log's beginning.
     ///
     /// # Errors
     ///
-    /// The first line cannot be read, or it lacks a named column.
-    pub fn new(source: R, layout: &Layout) -> Result<Self, OpenError> {
-        let mut reader = Self {
-            source,
-            columns: Columns { time: None, id: 0, size: None },
-            delimiter: layout.delimiter,
-            line: Vec::new(),
-            line_number: 0,
-            fields: Vec::new(),
-            pending: None,
-            failed: false,
-        };
-        let first = reader.read_line()?;
-        if reader.line.starts_with(BYTE_ORDER_MARK) {
-            reader.line.drain(..BYTE_ORDER_MARK.len());
-        }
-        let names = reader.names();
-        reader.columns = Columns::find(layout, &names)?;
+    /// It lacks a named column.
+    pub(crate) fn open(head: &[u8], layout: &Layout) -> Result<Self, OpenError> {
+        let first = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let first = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first);
+        let names = names(first, layout.delimiter);
+        let columns = Columns::find(layout, &names)?;
         let has_header = match layout.header {
             Header::Present => true,
             Header::Absent => false,
-            Header::Auto => layout.has_names() || reader.columns.hold_no_number(&names),
+            Header::Auto => layout.has_names() || columns.hold_no_number(&names),
         };
-        reader.pending = (!has_header).then_some(first);
-        Ok(reader)
+        Ok(Self {
+            columns,
+            delimiter: layout.delimiter,
+            time_unit: layout.time_unit,
+            header_is_next: has_header,
+            scratch: Vec::new(),
+            fields: Vec::new(),
+        })
     }
 
-    /// The fields of the line as text; none if the line cannot be split. The line stays as it is.
-    fn names(&self) -> Vec<String> {
-        let (mut line, mut fields) = (self.line.clone(), Vec::new());
-        match split(&mut line, self.delimiter, &mut fields) {
-            Ok(()) => fields
-                .into_iter()
-                .map(|field| String::from_utf8_lossy(line[field].trim_ascii()).into_owned())
-                .collect(),
-            Err(_) => Vec::new(),
-        }
-    }
-
-    /// Reads the next line into `line`, without its line break.
-    fn read_line(&mut self) -> io::Result<Line> {
-        self.line.clear();
-        let line_bytes_max = LINE_BYTES_MAX as u64 + 1;
-        let taken = self.source.by_ref().take(line_bytes_max).read_until(b'\n', &mut self.line)?;
-        if taken == 0 {
-            return Ok(Line::End);
-        }
-        self.line_number += 1;
-        if self.line.last() == Some(&b'\n') {
-            self.line.pop();
-        } else if taken > LINE_BYTES_MAX {
-            self.line.clear();
-            self.source.skip_until(b'\n')?;
-            return Ok(Line::TooLong);
-        }
-        if self.line.last() == Some(&b'\r') {
-            self.line.pop();
-        }
-        Ok(Line::Read)
-    }
-
-    /// The line in `line` as an access.
-    fn access(&mut self) -> Result<Access, Fault> {
-        split(&mut self.line, self.delimiter, &mut self.fields)?;
-        let Columns { time, id, size } = self.columns;
+    /// An access whose fields have been found in `line`.
+    fn access(&mut self, line: &[u8]) -> Result<Access, Fault> {
+        let Columns { time, id, size, key_size, op, ttl } = self.columns;
+        let fields = &self.fields;
+        let field = |name: &'static str, column: usize| match fields.get(column) {
+            Some(place) => Ok(line[place.clone()].trim_ascii()),
+            None => {
+                let (column, fields) = (column + 1, fields.len());
+                Err(Fault::MissingField { field: name, column, fields })
+            }
+        };
         let time_s = match time {
-            Some(column) => seconds(self.field("time", column)?)?,
+            Some(column) => seconds(field("time", column)?, &mut self.time_unit)?,
             None => 0,
         };
+        let op = match op {
+            Some(column) => op_named(field("op", column)?)?,
+            None => Op::Get,
+        };
         let size_bytes = match size {
-            Some(column) => bytes(self.field("size", column)?)?,
+            Some(column) => number_u32("size", field("size", column)?)?,
             None => 1,
         };
-        let id = match self.field("id", id)? {
-            b"" => return Err(Fault::EmptyId),
-            text => object_id(text),
+        let ttl_s = match ttl {
+            // Written as nothing, or as -1, it is for ever.
+            Some(column) => match field("TTL", column)? {
+                b"" => 0,
+                text if text.starts_with(b"-") => 0,
+                text => number_u32("TTL", text)?,
+            },
+            None => 0,
         };
-        Ok(Access::get(time_s, id, size_bytes))
-    }
-
-    /// One field of the line, without blanks around it.
-    fn field(&self, field: &'static str, column: usize) -> Result<&[u8], Fault> {
-        match self.fields.get(column) {
-            Some(place) => Ok(self.line[place.clone()].trim_ascii()),
-            None => {
-                Err(Fault::MissingField { field, column: column + 1, fields: self.fields.len() })
-            }
+        let key = field("id", id)?;
+        if key.is_empty() {
+            return Err(Fault::EmptyId);
         }
+        let key_bytes = match key_size {
+            Some(column) => key_length(field("key size", column)?)?,
+            None => length_of(key),
+        };
+        Ok(Access { id: object_id(key), time_s, size_bytes, ttl_s, key_bytes, op })
     }
 }
 
-impl<R: BufRead> Iterator for Reader<R> {
-    type Item = Result<Access, TraceError>;
+impl LineFormat for Csv {
+    fn parse(&mut self, line: &[u8]) -> Result<Parsed, Fault> {
+        if std::mem::take(&mut self.header_is_next) {
+            return Ok(Parsed::Silent);
+        }
+        if memchr(b'"', line).is_none() {
+            split_plain(line, self.delimiter, &mut self.fields);
+            return self.access(line).map(Parsed::One);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch.extend_from_slice(line);
+        let access = split(&mut scratch, self.delimiter, &mut self.fields)
+            .and_then(|()| self.access(&scratch));
+        self.scratch = scratch;
+        access.map(Parsed::One)
+    }
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        loop {
-            let line = match self.pending.take() {
-                Some(first) => Ok(first),
-                None => self.read_line(),
-            };
-            let read = match line {
-                Ok(Line::End) => return None,
-                Ok(Line::Read) if self.line.trim_ascii().is_empty() => continue,
-                Ok(Line::Read) => self.access(),
-                Ok(Line::TooLong) => Err(Fault::LineTooLong { max_bytes: LINE_BYTES_MAX }),
-                Err(error) => {
-                    self.failed = true;
-                    return Some(Err(error.into()));
-                }
-            };
-            let place = Place::Line(self.line_number);
-            return Some(read.map_err(|fault| TraceError::Malformed { place, fault }));
-        }
+/// The fields of a line as text; none if it cannot be split.
+fn names(line: &[u8], delimiter: u8) -> Vec<String> {
+    let (mut line, mut fields) = (line.to_vec(), Vec::new());
+    match split(&mut line, delimiter, &mut fields) {
+        Ok(()) => fields
+            .into_iter()
+            .map(|field| String::from_utf8_lossy(line[field].trim_ascii()).into_owned())
+            .collect(),
+        Err(_) => Vec::new(),
     }
 }
 
@@ -337,24 +401,40 @@ impl Columns {
     /// Looks the names of `layout` up in the header.
     fn find(layout: &Layout, names: &[String]) -> Result<Self, OpenError> {
         let place = |column: &Column| match column {
-            Column::Number(number) => Ok(number - 1),
+            Column::Number(number) => Ok(number.saturating_sub(1)),
             Column::Name(name) => names.iter().position(|found| found == name).ok_or_else(|| {
                 OpenError::NoSuchColumn { name: name.clone(), header: names.join(",") }
             }),
         };
+        let find = |column: &Option<Column>| column.as_ref().map(place).transpose();
         Ok(Self {
-            time: layout.time.as_ref().map(place).transpose()?,
+            time: find(&layout.time)?,
             id: place(&layout.id)?,
-            size: layout.size.as_ref().map(place).transpose()?,
+            size: find(&layout.size)?,
+            key_size: find(&layout.key_size)?,
+            op: find(&layout.op)?,
+            ttl: find(&layout.ttl)?,
         })
     }
 
     /// Whether a column that must hold a number holds some word: then the line is a header.
     fn hold_no_number(&self, names: &[String]) -> bool {
-        [self.time, self.size].into_iter().flatten().any(|column| {
+        [self.time, self.size, self.ttl, self.key_size].into_iter().flatten().any(|column| {
             names.get(column).is_some_and(|name| name.starts_with(|c: char| c.is_alphabetic()))
         })
     }
+}
+
+/// Finds the fields of a line without quotes.
+#[inline]
+fn split_plain(line: &[u8], delimiter: u8, fields: &mut Vec<Range<usize>>) {
+    fields.clear();
+    let mut start = 0;
+    for end in memchr_iter(delimiter, line) {
+        fields.push(start..end);
+        start = end + 1;
+    }
+    fields.push(start..line.len());
 }
 
 /// Finds the fields of a line. Quoted ones lose their quotes in place (RFC 4180: a quote within is
@@ -400,54 +480,51 @@ fn unquote(line: &mut [u8], start: usize, delimiter: u8) -> Option<(Range<usize>
     (!open).then_some((start..write, read))
 }
 
-/// A time's whole seconds; a fraction must be digits.
-fn seconds(text: &[u8]) -> Result<u32, Fault> {
-    let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {
+/// A time's whole seconds; a fraction must be digits. The first time tells its unit, if nothing else
+/// does.
+fn seconds(text: &[u8], unit: &mut TimeUnit) -> Result<u32, Fault> {
+    let (whole, fraction) = match memchr(b'.', text) {
         Some(dot) => (&text[..dot], &text[dot + 1..]),
         None => (text, &b""[..]),
     };
-    number(whole)
-        .and_then(|seconds| u32::try_from(seconds).ok())
-        .filter(|_| fraction.iter().all(u8::is_ascii_digit))
-        .ok_or_else(|| bad_number("time", text, u32::MAX.into()))
-}
-
-/// A size that fits 32 bits.
-fn bytes(text: &[u8]) -> Result<u32, Fault> {
-    number(text)
-        .and_then(|size| u32::try_from(size).ok())
-        .ok_or_else(|| bad_number("size", text, u32::MAX.into()))
-}
-
-/// Decimal digits as a number, if they are some and it fits.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
+    let steps = number(whole).filter(|_| fraction.iter().all(u8::is_ascii_digit));
+    let steps = steps.ok_or_else(|| bad_number("time", text, u32::MAX.into()))?;
+    if *unit == TimeUnit::Auto {
+        *unit = TimeUnit::of(steps);
     }
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
+    let per_second = unit.per_second();
+    let most = u64::from(u32::MAX).saturating_mul(per_second);
+    u32::try_from(steps / per_second).map_err(|_| bad_number("time", text, most))
 }
 
-/// The id that a text stands for: the number it is written as, else its hash.
-fn object_id(text: &[u8]) -> u64 {
-    let is_plain = text.len() == 1 || text[0] != b'0';
-    number(text).filter(|_| is_plain).unwrap_or_else(|| xxh3_64(text))
-}
-
-/// The fault of a field that is no number up to `max`.
-fn bad_number(field: &'static str, text: &[u8], max: u64) -> Fault {
-    let shown = &text[..text.len().min(QUOTED_BYTES_MAX)];
-    Fault::BadNumber { field, text: String::from_utf8_lossy(shown).into_owned(), max }
+/// The op of a name: memcached's in any case, and what people write for get and set.
+fn op_named(name: &[u8]) -> Result<Op, Fault> {
+    let mut lower = [0; 16];
+    let Some(lower) = lower.get_mut(..name.len()) else {
+        return Err(bad("op", name, "one of memcached's"));
+    };
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    super::twitter::op_named(lower)
+        .or(match &*lower {
+            b"read" | b"r" | b"lookup" => Some(Op::Get),
+            b"write" | b"w" | b"put" | b"store" | b"insert" => Some(Op::Set),
+            b"del" | b"remove" | b"unlink" => Some(Op::Delete),
+            b"expire" => Some(Op::Touch),
+            _ => None,
+        })
+        .ok_or_else(|| bad("op", name, "one of memcached's"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use xxhash_rust::xxh3::xxh3_64;
 
-    fn items(text: &str, layout: &str) -> Vec<Result<Access, TraceError>> {
-        Reader::new(text.as_bytes(), &layout.parse().unwrap()).unwrap().collect()
+    use super::*;
+    use crate::trace::lines::testing::read;
+
+    fn items(text: &str, layout: &str) -> Vec<Result<Access, String>> {
+        read(Csv::open(text.as_bytes(), &layout.parse().unwrap()).unwrap(), text).0
     }
 
     fn accesses(text: &str, layout: &str) -> Vec<(u32, u64, u32)> {
@@ -460,7 +537,7 @@ mod tests {
     /// The one complaint about a text, as the user reads it.
     fn complaint(text: &str, layout: &str) -> String {
         let mut complaints = items(text, layout).into_iter().filter_map(Result::err);
-        let first = complaints.next().unwrap().to_string();
+        let first = complaints.next().unwrap();
         assert!(complaints.next().is_none());
         first
     }
@@ -490,7 +567,7 @@ mod tests {
     #[test]
     fn unknown_name_says_what_there_is() {
         let layout = "id=key".parse().unwrap();
-        let error = Reader::new(&b"time,obj_id\n1,2\n"[..], &layout).err().unwrap();
+        let error = Csv::open(b"time,obj_id\n1,2\n", &layout).unwrap_err();
         assert_eq!(error.to_string(), "no column is named `key`, the header has: time,obj_id");
     }
 
@@ -548,23 +625,57 @@ mod tests {
     }
 
     #[test]
-    fn line_without_end_is_bounded() {
-        let long = "9".repeat(3 * LINE_BYTES_MAX);
-        let text = format!("{long}\n1,2,3\n{long}");
-        let items = items(&text, DEFAULT);
-        assert_eq!(items.len(), 3);
-        assert!(
-            items[0].as_ref().unwrap_err().to_string().starts_with("line 1: the line is longer")
-        );
-        assert!(items[1].is_ok());
-        assert!(
-            items[2].as_ref().unwrap_err().to_string().starts_with("line 3: the line is longer")
+    fn times_keep_their_whole_seconds() {
+        assert_eq!(accesses("1378822105.089572,2,3\n", DEFAULT), [(1_378_822_105, 2, 3)]);
+    }
+
+    #[test]
+    fn times_in_smaller_steps_are_told_by_their_magnitude_or_said() {
+        for (time, want) in [
+            ("1378822105089", 1_378_822_105),
+            ("1378822105089572", 1_378_822_105),
+            ("1378822105089572123", 1_378_822_105),
+            ("1378822105", 1_378_822_105),
+        ] {
+            assert_eq!(accesses(&format!("{time},2,3\n"), DEFAULT), [(want, 2, 3)]);
+        }
+        assert_eq!(accesses("5000,2,3\n", "time=1,id=2,size=3,time-unit=ms"), [(5, 2, 3)]);
+        assert_eq!(
+            complaint("1,2,3\n1378822105089,2,3\n", DEFAULT),
+            "line 2: the time is `1378822105089`, not a number from 0 to 4294967295"
         );
     }
 
     #[test]
-    fn times_keep_their_whole_seconds() {
-        assert_eq!(accesses("1378822105.089572,2,3\n", DEFAULT), [(1_378_822_105, 2, 3)]);
+    fn ops_ttls_and_key_sizes_have_columns() {
+        let text = "ts;op;key;bytes;ttl;len\n5;SET;user:7;512;3600;6\n6;read;user:7;0;;6\n\
+                    7;Delete;user:7;0;-1;6\n";
+        let layout = "time=ts,op=op,id=key,size=bytes,ttl=ttl,key-size=len,delimiter=;";
+        let read: Vec<Access> = items(text, layout).into_iter().map(Result::unwrap).collect();
+        let set = Access {
+            id: object_id(b"user:7"),
+            time_s: 5,
+            size_bytes: 512,
+            ttl_s: 3600,
+            key_bytes: 6,
+            op: Op::Set,
+        };
+        let get = Access { time_s: 6, size_bytes: 0, ttl_s: 0, op: Op::Get, ..set };
+        assert_eq!(read, [set, get, Access { time_s: 7, op: Op::Delete, ..get }]);
+        assert_eq!(
+            complaint("get,1\npoke,1\n", "op=1,id=2"),
+            "line 2: the op is `poke`, not one of memcached's"
+        );
+    }
+
+    #[test]
+    fn a_header_tells_its_layout_if_its_names_are_usual() {
+        let layout = Layout::of_header(b"time,obj_id,obj_size\r").unwrap();
+        assert_eq!(layout.id, Column::Name("obj_id".into()));
+        assert_eq!(layout.size, Some(Column::Name("obj_size".into())));
+        assert_eq!(Layout::of_header(b"Key\tBytes").unwrap().delimiter, b'\t');
+        assert_eq!(Layout::of_header(b"a,b,c"), None);
+        assert_eq!(Layout::of_header(b"1,2,3"), None);
     }
 
     #[test]
@@ -573,7 +684,7 @@ mod tests {
         assert_eq!(error("time=1"), LayoutError::NoId);
         assert_eq!(error("id=0"), LayoutError::ColumnZero);
         assert_eq!(error("id="), LayoutError::EmptyColumn("id".into()));
-        assert_eq!(error("id=1,ttl=2"), LayoutError::UnknownKey("ttl".into()));
+        assert_eq!(error("id=1,cost=2"), LayoutError::UnknownKey("cost".into()));
         assert_eq!(error("id"), LayoutError::NotAPair("id".into()));
         assert_eq!(error("id=1,delimiter=::"), LayoutError::Delimiter("::".into()));
         assert_eq!(error("id=key,header=no"), LayoutError::NamesWithoutHeader);
