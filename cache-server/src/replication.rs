@@ -11,7 +11,7 @@
 
 pub(crate) mod lanes;
 pub(crate) mod leases;
-mod op;
+pub(crate) mod op;
 pub(crate) mod replicas;
 mod sync;
 pub(crate) mod wire;
@@ -27,9 +27,11 @@ use store::positions::Positions;
 use tokio::sync::Notify;
 
 use crate::net::mailbox::Postbox;
+use crate::net::ticket::Ticket;
 use crate::peer::connection::PeerConnection;
 use crate::replication::lanes::{Lane, Lanes};
 use crate::replication::leases::Leases;
+use crate::replication::op::Ops;
 use crate::replication::wire::LaneMessage;
 
 /// Who is to be told what became of a write.
@@ -38,13 +40,22 @@ pub(crate) struct Waiter {
     /// The worker.
     pub(crate) worker: u16,
     /// What it knows the answer by.
-    pub(crate) token: u64,
+    pub(crate) token: Token,
+}
+
+/// What a worker knows by itself of an answer that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The answer is held in its connection, and leaves as it is.
+    Held(Ticket),
+    /// Whatever the worker has noted under this number.
+    Noted(u64),
 }
 
 /// What other threads post to a worker of a cluster's node.
 pub enum WorkerMessage {
     /// Writes that its answers waited for are committed, or will never be.
-    Decided(Vec<(u64, bool)>),
+    Decided(Vec<(Token, bool)>),
     /// Who leads which shard has changed, or this node serves one: requests that wait for that may go on.
     News,
     /// Another node has connected.
@@ -64,6 +75,8 @@ pub struct Incoming {
 /// What is to be done once no lock is held.
 #[derive(Default)]
 pub(crate) struct Agenda {
+    /// What writes left is put together here.
+    pub(crate) ops: Ops,
     lanes: Vec<Arc<Lane>>,
     decided: Vec<(Waiter, bool)>,
     has_news: bool,
@@ -71,9 +84,10 @@ pub(crate) struct Agenda {
 
 impl Agenda {
     /// What was pushed to `lane` is to be sent.
-    pub(crate) fn flush_later(&mut self, lane: Arc<Lane>) {
-        if !self.lanes.iter().any(|other| Arc::ptr_eq(other, &lane)) {
-            self.lanes.push(lane);
+    #[inline]
+    pub(crate) fn flush_later(&mut self, lane: &Arc<Lane>) {
+        if !self.lanes.iter().any(|other| Arc::ptr_eq(other, lane)) {
+            self.lanes.push(Arc::clone(lane));
         }
     }
 
@@ -103,7 +117,7 @@ impl Agenda {
         &mut self,
         replication: &Replication,
         own: Option<u16>,
-        mut decide: impl FnMut(u64, bool),
+        mut decide: impl FnMut(Token, bool),
     ) {
         for lane in self.lanes.drain(..) {
             lane.flush();

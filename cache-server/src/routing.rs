@@ -38,7 +38,7 @@ use crate::net::waiting_room::WaitingRoom;
 use crate::net::{Call, Flow, WorkerHandle};
 use crate::peer::dial::Dialler;
 use crate::replication::replicas::{Access, Context};
-use crate::replication::{Agenda, Replication, ReplicationCounters, Waiter, WorkerMessage};
+use crate::replication::{Agenda, Replication, ReplicationCounters, Token, Waiter, WorkerMessage};
 use crate::service::{CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, timestamp};
 
 /// How long a request waits for somebody to lead its shard, in milliseconds: design, §5.
@@ -96,8 +96,6 @@ pub(crate) struct Seat {
 
 /// What a write is awaited for.
 enum Awaited {
-    /// The answer is held in its connection.
-    Held(Ticket),
     /// The answer to a job that was parked.
     Kept(Job, Bytes),
     /// One of several that an answer waits for.
@@ -284,14 +282,18 @@ impl Routing {
     }
 
     /// A write is committed, or will never be known to be.
-    fn decided(&mut self, token: u64, is_committed: bool) {
+    fn decided(&mut self, token: Token, is_committed: bool) {
         if !is_committed {
             ReplicationCounters::add(&self.replication.counters.unknown_outcomes, 1);
         }
-        match self.awaited.remove(&token) {
-            Some(Awaited::Held(ticket)) => {
-                self.resolve(ticket, if is_committed { Resolution::Keep } else { unknown() });
+        let token = match token {
+            Token::Held(ticket) => {
+                let resolution = if is_committed { Resolution::Keep } else { unknown() };
+                return self.resolve(ticket, resolution);
             }
+            Token::Noted(token) => token,
+        };
+        match self.awaited.remove(&token) {
             Some(Awaited::Kept(job, answer)) => {
                 let unknown = Bytes::from_static(UNKNOWN);
                 self.answer_job(&job, if is_committed { answer } else { unknown });
@@ -319,8 +321,8 @@ fn unknown() -> Resolution {
 enum Here {
     /// Its answer was appended, and may leave.
     Done,
-    /// It was appended, and `token` is told when it may leave.
-    Awaits(u64),
+    /// It was appended, and the token is told when it may leave.
+    Awaits(Token),
     /// It is not to be carried out here, or not now.
     Not(Access),
 }
@@ -352,17 +354,12 @@ impl CacheService {
             };
         };
         let from = out.len();
-        match self.try_here(request, &key, call.now, out) {
+        let held = |_: &mut Routing| Token::Held(call.issue_ticket());
+        match self.try_here(request, &key, call.now, out, held) {
             Here::Done => {}
-            Here::Awaits(token) => {
-                if out.len() == from && is_noreply(request) {
-                    return Flow::Continue;
-                }
-                let ticket = call.issue_ticket();
-                let routing = self.routing();
-                routing.awaited.insert(token, Awaited::Held(ticket));
-                routing.holds.push(Hold { ticket, from, to: out.len() });
-            }
+            // Nobody waits for what is not answered.
+            Here::Awaits(_) if out.len() == from && is_noreply(request) => {}
+            Here::Awaits(token) => self.hold(token, from, out),
             Here::Not(access) => {
                 let kind = if may_write(request) { JobKind::Write } else { JobKind::Read };
                 let no_answer = is_noreply(request);
@@ -370,6 +367,12 @@ impl CacheService {
             }
         }
         Flow::Continue
+    }
+
+    /// Holds back the answer from `from` on.
+    fn hold(&mut self, token: Token, from: usize, out: &[u8]) {
+        let Token::Held(ticket) = token else { return };
+        self.routing().holds.push(Hold { ticket, from, to: out.len() });
     }
 
     /// Has a request answered by whoever may, later.
@@ -412,15 +415,18 @@ impl CacheService {
         key: &Key<'_>,
         now: Now,
         out: &mut Vec<u8>,
+        token: impl FnOnce(&mut Routing) -> Token,
     ) -> Here {
         let writes = may_write(request);
         let stays = leaves_value(request);
-        self.on_shard(key, writes, stays, now, out, |service, on, out| {
+        self.on_shard(key, writes, stays, now, out, token, |service, on, out| {
             service.on_key(request, on, out);
         })
     }
 
-    /// Calls `act` with the shard of `key` if this node leads it, and has what it changes replicated.
+    /// Calls `act` with the shard of `key` if this node leads it, and has what it changes replicated. `token`
+    /// says what is told should the answer have to wait.
+    #[expect(clippy::too_many_arguments, reason = "what is done, and where its answer goes")]
     fn on_shard(
         &mut self,
         key: &Key<'_>,
@@ -428,6 +434,7 @@ impl CacheService {
         value_stays: bool,
         now: Now,
         out: &mut Vec<u8>,
+        token: impl FnOnce(&mut Routing) -> Token,
         act: impl FnOnce(&Self, &mut On<'_, '_>, &mut Vec<u8>),
     ) -> Here {
         let hash = key.hash();
@@ -467,8 +474,7 @@ impl CacheService {
                 replicas.awaited(hash)
             };
             let Some(sequence) = awaited else { break 'here Here::Done };
-            routing.next_token += 1;
-            let token = routing.next_token;
+            let token = token(&mut routing);
             replicas.wait(hash, sequence, Waiter { worker: routing.worker, token });
             Here::Awaits(token)
         };
@@ -483,25 +489,30 @@ impl CacheService {
         let mut first_hash: BTreeMap<NodeId, KeyHash> = BTreeMap::new();
         let mut holds = 0;
         let mut flow = Flow::Continue;
+        let mut to_prefetch = get.keys.clone().skip(call.done);
+        let mut prefetched = call.done;
         for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
             let is_full = out.len() > call.output_bytes_high || holds + 8 > call.holds_max;
             if index > call.done && is_full {
                 flow = Flow::Pause { done: index };
                 break;
             }
+            if index == prefetched && !is_one {
+                self.prefetch_led(to_prefetch.by_ref().take(PREFETCHED_KEYS_MAX));
+                prefetched += PREFETCHED_KEYS_MAX;
+            }
             let key = Key::new(asked.as_bytes());
             let from = out.len();
-            let here = self.on_shard(&key, writes, true, call.now, out, |service, on, out| {
-                service.get_one(get, asked, on.shard, &on.key, on.now, out);
-            });
+            let held = |_: &mut Routing| Token::Held(call.issue_ticket());
+            let here =
+                self.on_shard(&key, writes, true, call.now, out, held, |service, on, out| {
+                    service.get_one(get, asked, on.shard, &on.key, on.now, out);
+                });
             match here {
                 Here::Done => {}
                 Here::Awaits(token) => {
-                    let ticket = call.issue_ticket();
                     holds += 1;
-                    let routing = self.routing();
-                    routing.awaited.insert(token, Awaited::Held(ticket));
-                    routing.holds.push(Hold { ticket, from, to: out.len() });
+                    self.hold(token, from, out);
                 }
                 Here::Not(access) if is_one => {
                     let kind = if writes { JobKind::Write } else { JobKind::Read };
@@ -569,7 +580,7 @@ impl CacheService {
                         replicas.flush_led(shard, context, || {
                             *next_token += 1;
                             tokens.push(*next_token);
-                            Waiter { worker, token: *next_token }
+                            Waiter { worker, token: Token::Noted(*next_token) }
                         });
                     },
                 );
@@ -612,7 +623,8 @@ impl CacheService {
     pub(crate) fn invalidate_in_cluster(&mut self, key: &MetaKey<'_>, now: Now) {
         let mut scratch = KeyScratch::default();
         let key = Key::new(key.key(&mut scratch).as_bytes());
-        let here = self.on_shard(&key, true, false, now, &mut Vec::new(), |_, on, _| {
+        let nobody = |routing: &mut Routing| Token::Noted(routing.token());
+        let here = self.on_shard(&key, true, false, now, &mut Vec::new(), nobody, |_, on, _| {
             on.shard.delete(&on.key, None, on.now);
         });
         let Here::Not(access) = here else { return };
@@ -658,17 +670,17 @@ impl CacheService {
         }
     }
 
-    /// Answers of another node, to what was passed on to it.
-    pub(crate) fn hear_answers(&mut self, answers: Vec<(u64, Answer)>, now: Now) {
-        for (token, answer) in answers {
-            let Some(PassedOn { job, .. }) = self.routing().passed_on.remove(&token) else {
-                continue;
-            };
-            match answer {
-                Answer::Done(bytes) => self.routing().answer_job(&job, bytes),
-                Answer::Elsewhere => self.again(job, now),
-            }
+    /// The answer of another node, to what was passed on to it.
+    pub(crate) fn hear_answer(&mut self, token: u64, answer: Answer, now: Now) {
+        let Some(PassedOn { job, .. }) = self.routing().passed_on.remove(&token) else { return };
+        match answer {
+            Answer::Done(bytes) => self.routing().answer_job(&job, bytes),
+            Answer::Elsewhere => self.again(job, now),
         }
+    }
+
+    /// All that arrived at once of another node's answers is heard.
+    pub(crate) fn heard_answers(&mut self, now: Now) {
         self.retry_parked(now);
     }
 
@@ -829,28 +841,31 @@ impl CacheService {
         };
         let mut scratch = KeyScratch::default();
         let mut out = Vec::new();
+        let noted = |routing: &mut Routing| Token::Noted(routing.token());
         let here = match &request {
             Request::Get(get) => {
                 let asked = get.keys.clone().next()?;
                 let key = Key::new(asked.as_bytes());
                 let writes = get.touch.is_some();
-                let here = self.on_shard(&key, writes, true, now, &mut out, |service, on, out| {
-                    service.get_one(get, asked, on.shard, &on.key, on.now, out);
-                });
+                let here =
+                    self.on_shard(&key, writes, true, now, &mut out, noted, |service, on, out| {
+                        service.get_one(get, asked, on.shard, &on.key, on.now, out);
+                    });
                 out.extend_from_slice(END);
                 here
             }
             request => match key_of(request, &mut scratch) {
-                Some(key) => self.try_here(request, &key, now, &mut out),
+                Some(key) => self.try_here(request, &key, now, &mut out, noted),
                 None => return None,
             },
         };
         let routing = self.routing();
         match here {
             Here::Done => routing.answer_job(&job, out.into()),
-            Here::Awaits(token) => {
+            Here::Awaits(Token::Noted(token)) => {
                 routing.awaited.insert(token, Awaited::Kept(job, out.into()));
             }
+            Here::Awaits(Token::Held(_)) => debug_assert!(false, "a parked job is noted"),
             Here::Not(Access::Elsewhere(node)) if routing.links.is_up(node) => {
                 routing.pass_on(node, job, now);
             }
@@ -860,6 +875,14 @@ impl CacheService {
             Here::Not(_) => return Some(Parked { job, until_ms }),
         }
         None
+    }
+
+    /// Has the items of those keys fetched from memory that this node leads.
+    pub(crate) fn prefetch_led<'a>(&self, keys: impl Iterator<Item = protocol::Key<'a>>) {
+        let keys = keys.map(|key| Key::new(key.as_bytes()));
+        let led = keys
+            .filter(|key| self.routing.as_ref().is_none_or(|routing| routing.leads(key.hash())));
+        self.shards.prefetch(&led.take(PREFETCHED_KEYS_MAX).collect::<Keys<'_>>());
     }
 
     /// Has the items fetched from memory that requests of other nodes are about to read.

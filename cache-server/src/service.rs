@@ -133,32 +133,17 @@ impl Service for CacheService {
     }
 
     fn prefetch(&self, requests: &[Ahead<'_>]) {
-        let mut keys = Keys::new();
-        for ahead in requests {
-            let key = match &ahead.request {
-                Request::Get(get) => get.keys.clone().next(),
-                Request::Store(store) => Some(store.key),
-                Request::Arithmetic(arithmetic) => Some(arithmetic.key),
-                Request::Touch(touch) => Some(touch.key),
-                Request::Delete(delete) => Some(delete.key),
-                Request::MetaGet(get) if !get.key.is_base64() => {
-                    protocol::Key::new(get.key.written())
-                }
-                Request::MetaSet(set) if !set.key.is_base64() => {
-                    protocol::Key::new(set.key.written())
-                }
-                _ => None,
-            };
-            let Some(key) = key.map(|key| Key::new(key.as_bytes())) else { continue };
-            // What another node leads is not read here.
-            if self.routing.as_ref().is_some_and(|routing| !routing.leads(key.hash())) {
-                continue;
-            }
-            if keys.try_push(key).is_err() {
-                break;
-            }
-        }
-        self.shards.prefetch(&keys);
+        // What another node leads is not read here.
+        self.prefetch_led(requests.iter().filter_map(|ahead| match &ahead.request {
+            Request::Get(get) => get.keys.clone().next(),
+            Request::Store(store) => Some(store.key),
+            Request::Arithmetic(arithmetic) => Some(arithmetic.key),
+            Request::Touch(touch) => Some(touch.key),
+            Request::Delete(delete) => Some(delete.key),
+            Request::MetaGet(get) if !get.key.is_base64() => protocol::Key::new(get.key.written()),
+            Request::MetaSet(set) if !set.key.is_base64() => protocol::Key::new(set.key.written()),
+            _ => None,
+        }));
     }
 
     fn is_sound(&mut self) -> bool {

@@ -28,7 +28,7 @@ use crate::replication::{Agenda, Replication};
 use crate::restoring::{Pending, Progress, convert};
 
 /// Reads of a store shard that are remembered for its other copies, between two reports.
-const USES_NOTED_MAX: u32 = 1024;
+const USES_NOTED_MAX: u32 = 256;
 
 /// Entries that a sweep looks at under one lock: some ten microseconds.
 const SWEEP_SLICE_ENTRIES: u32 = 16 * 1024;

@@ -144,3 +144,48 @@ fn a_node_without_a_place_is_bound_for_ever_and_grants_nothing() {
         assert!(!leases.at(NOW_NS).holds_from(Member { node: nobody, ..FIRST_LIFE }));
     });
 }
+
+/// Whether a lease that one thread found, while `revoke` was carried out by another, still covers anything.
+fn lease_outlives(revoke: fn(&Leases)) -> (bool, bool) {
+    let (was_found, was_missed) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let seen = (Arc::clone(&was_found), Arc::clone(&was_missed));
+    loom::model(move || {
+        let leases = leases();
+        leases.set_held(FIRST_LIFE, LATER_NS);
+        let others = loom::sync::Arc::clone(&leases);
+        let reader =
+            thread::spawn(move || others.find(NOW_NS, |grants| grants.holds_from(FIRST_LIFE)));
+        revoke(&leases);
+        let lease = reader.join().expect("it does not panic");
+        if let Some(lease) = lease {
+            assert!(!leases.covers(lease, NOW_NS), "a lease outlived its grant");
+        }
+        was_found.fetch_or(lease.is_some(), Ordering::Relaxed);
+        was_missed.fetch_or(lease.is_none(), Ordering::Relaxed);
+    });
+    (seen.0.load(Ordering::Relaxed), seen.1.load(Ordering::Relaxed))
+}
+
+#[test]
+fn no_lease_outlives_a_grant_that_is_taken_back() {
+    let take_back = |leases: &Leases| leases.set_held(FIRST_LIFE, 0);
+    assert_eq!(lease_outlives(take_back), (true, true), "it is found before, and not after");
+}
+
+#[test]
+fn no_lease_outlives_the_life_that_granted_it() {
+    let begin_anew = |leases: &Leases| leases.set_held(SECOND_LIFE, LATER_NS);
+    assert_eq!(lease_outlives(begin_anew), (true, true), "it is found before, and not after");
+}
+
+#[test]
+fn lease_lasts_as_long_as_the_shortest_grant_and_through_renewals() {
+    loom::model(|| {
+        let leases = leases();
+        leases.set_held(FIRST_LIFE, LATER_NS);
+        let lease = leases.find(NOW_NS, |grants| grants.holds_from(FIRST_LIFE)).expect("granted");
+        leases.set_held(FIRST_LIFE, LATER_NS + 1);
+        assert!(leases.covers(lease, LATER_NS - 1) && !leases.covers(lease, LATER_NS));
+    });
+}

@@ -10,6 +10,8 @@
 //! - A replica is only ever told to do what it would refuse if it were wrong: what is decided here decides how
 //!   soon things happen, not whether they are right.
 //! - Whatever may be lost is decided anew, at intervals, until it is no longer needed.
+//! - A replica of which nothing is wanted is at *rest* ([`Rest`]), and need not be looked at again before it, or
+//!   what this node knows of the others ([`Node::news`]), has changed: nearly all of them, nearly always.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -93,10 +95,33 @@ pub enum Task {
     Join(Member),
 }
 
+/// Whether a replica has to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Rest {
+    /// Not before it is told something, or [`Node::news`] has grown.
+    Still,
+    /// Before long, whatever happens: something is under way, or is only a matter of time.
+    Stirring,
+}
+
+impl Rest {
+    fn still_if(is_still: bool) -> Self {
+        if is_still { Self::Still } else { Self::Stirring }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self::still_if(self == Self::Still && other == Self::Still)
+    }
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Node {
     me: Member,
+    /// Grows with every change of what replicas at rest depend on: the map, who is overdue, whether this node
+    /// is about to end.
+    news: u64,
     intervals: Intervals,
     map: Arc<ClusterMap>,
     granted: Granted,
@@ -113,6 +138,8 @@ pub struct Node {
     /// Joins under way, and since when. Each is of one life: the next must not wait for it.
     joining: BTreeMap<(ShardId, Member), Instant>,
     is_leaving: bool,
+    /// The news at which there was nothing to steer, and nothing that is only a matter of time.
+    steered_at: Option<u64>,
 }
 
 const CAMPAIGN: u8 = 0;
@@ -124,6 +151,7 @@ impl Node {
     pub fn new(me: Member, intervals: Intervals) -> Self {
         Self {
             me,
+            news: 0,
             map: Arc::new(ClusterMap::default()),
             granted: Granted::new(me, &intervals),
             held: Held::new(me, &intervals),
@@ -136,6 +164,7 @@ impl Node {
             handing_over: BTreeMap::new(),
             joining: BTreeMap::new(),
             is_leaving: false,
+            steered_at: None,
         }
     }
 
@@ -147,6 +176,12 @@ impl Node {
     /// From now on shards are handed over to whoever is in sync: the process is about to end.
     pub fn leave(&mut self) {
         self.is_leaving = true;
+        self.news += 1;
+    }
+
+    /// Grows when replicas that were at rest have to be looked at again, all of them.
+    pub fn news(&self) -> u64 {
+        self.news
     }
 
     /// Whether a peer is thought to be alive.
@@ -195,6 +230,7 @@ impl Node {
                 Suspicion::PeerOverdue { peer, .. } => self.overdue.insert(peer, now),
                 Suspicion::PeerBack { peer } => self.overdue.remove(&peer),
             };
+            self.news += 1;
             effects.push(Effect::Suspicion(suspicion));
         }
     }
@@ -230,6 +266,7 @@ impl Node {
             }
         }
         self.map = map;
+        self.news += 1;
         let peers: Vec<NodeId> = self.peers().collect();
         self.overdue.retain(|peer, _| peers.contains(peer));
         self.detector.watch(now, peers.iter().copied());
@@ -289,23 +326,32 @@ impl Node {
         }
     }
 
-    /// Looks at a replica: what it is to be told now.
-    pub fn attend(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) {
+    /// Looks at a replica: what it is to be told now, and whether it has to be looked at again.
+    pub fn attend(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) -> Rest {
         self.note_seal(replica);
         let map = Arc::clone(&self.map);
-        let Some(place) = map.place(replica.id()) else { return };
+        let Some(place) = map.place(replica.id()) else { return Rest::Still };
+        let mut rest = Rest::still_if(!self.withheld.contains_key(&replica.id()));
         if replica.is_primary() {
-            self.attend_primary(now, replica, place, tasks);
+            rest = rest.and(self.attend_primary(now, replica, place, tasks));
         } else {
             self.handing_over.remove(&replica.id());
             self.forget_joins(replica.id());
             if replica.is_in_sync() {
-                self.attend_backup(now, replica, place, tasks);
+                rest = rest.and(self.attend_backup(now, replica, place, tasks));
             }
         }
-        if replica.has_open_business() && !self.was_asked(now, replica.id(), RETRY) {
-            tasks.push(Task::Step(shard::Input::Retry));
+        if replica.has_open_business() {
+            rest = Rest::Stirring;
+            if !self.was_asked(now, replica.id(), RETRY) {
+                tasks.push(Task::Step(shard::Input::Retry));
+            }
         }
+        debug_assert!(
+            tasks.is_empty() || rest == Rest::Stirring,
+            "what is told something is looked at"
+        );
+        rest
     }
 
     /// Whether a member of an in-sync set is lost: its process is another by now, or it is overdue.
@@ -320,14 +366,15 @@ impl Node {
         replica: &Replica,
         place: &ShardPlace,
         tasks: &mut Vec<Task>,
-    ) {
+    ) -> Rest {
         let config = replica.config();
-        let Some(primary) = config.primary.filter(|&node| node != self.me.node) else { return };
-        let Some(member) = config.in_sync.iter().find(|member| member.node == primary) else {
-            return;
+        let member = config.primary_member().filter(|member| member.node != self.me.node);
+        let Some(member) = member.filter(|&member| self.is_lost(member)) else {
+            return Rest::Still;
         };
-        if !self.is_lost(*member) || !self.granted.ran_out(primary, now) {
-            return;
+        let primary = member.node;
+        if !self.granted.ran_out(primary, now) {
+            return Rest::Stirring;
         }
         // Those who would be better primaries go first.
         let rank = self.rank(config, place, primary);
@@ -337,6 +384,7 @@ impl Node {
             tasks.push(Task::Step(shard::Input::Campaign));
             tasks.extend(self.returned(replica.id(), config).map(Task::Step));
         }
+        Rest::Stirring
     }
 
     /// The members of an in-sync set whose lives have ended, with what their next ones found.
@@ -372,9 +420,9 @@ impl Node {
         replica: &Replica,
         place: &ShardPlace,
         tasks: &mut Vec<Task>,
-    ) {
+    ) -> Rest {
         let shard = replica.id();
-        let config = replica.config().clone();
+        let config = replica.config();
         if replica.is_serving() {
             self.handing_over.remove(&shard);
         }
@@ -384,14 +432,15 @@ impl Node {
             if !self.was_asked(now, shard, CHANGE) {
                 tasks.push(Task::Step(shard::Input::MembersLost(lost)));
             }
-            return;
+            return Rest::Stirring;
         }
-        self.tend_joins(now, replica, tasks);
+        let joins = self.tend_joins(now, replica, tasks);
         if !replica.is_serving() {
-            return;
+            return Rest::Stirring;
         }
         if self.is_leaving && config.in_sync.len() > 1 {
-            return self.hand_over_to_anybody(now, shard, &config, place, tasks);
+            self.hand_over_to_anybody(now, shard, config, place, tasks);
+            return Rest::Stirring;
         }
         let wanted: Vec<Member> = place
             .targets
@@ -406,9 +455,9 @@ impl Node {
                 self.joining.insert((shard, member), now);
                 tasks.push(Task::Join(member));
             }
-            return;
+            return Rest::Stirring;
         }
-        self.settle(now, shard, &config, place, &wanted, tasks);
+        joins.and(self.settle(now, shard, config, place, &wanted, tasks))
     }
 
     /// All that are wanted are in sync: the preferred one leads, and the others are let go.
@@ -420,21 +469,23 @@ impl Node {
         place: &ShardPlace,
         wanted: &[Member],
         tasks: &mut Vec<Task>,
-    ) {
+    ) -> Rest {
         let Some(first) = wanted.first().filter(|first| Some(&first.node) == place.targets.first())
         else {
-            return;
+            return Rest::Still;
         };
         if *first != self.me {
-            return self.hand_over(now, shard, first.node, tasks);
+            self.hand_over(now, shard, first.node, tasks);
+            return Rest::Stirring;
         }
         let extra = config.in_sync.iter().find(|member| !wanted.contains(member));
-        if let Some(extra) = extra
-            && wanted.len() == place.targets.len()
-            && !self.was_asked(now, shard, CHANGE)
-        {
+        let Some(extra) = extra.filter(|_| wanted.len() == place.targets.len()) else {
+            return Rest::Still;
+        };
+        if !self.was_asked(now, shard, CHANGE) {
             tasks.push(Task::Step(shard::Input::LetGo(*extra)));
         }
+        Rest::Stirring
     }
 
     fn hand_over_to_anybody(
@@ -463,7 +514,7 @@ impl Node {
     }
 
     /// Forgets joins that are over, and gives up those that came to nothing.
-    fn tend_joins(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) {
+    fn tend_joins(&mut self, now: Instant, replica: &Replica, tasks: &mut Vec<Task>) -> Rest {
         let shard = replica.id();
         let joiners = replica.joiners();
         let is_lost = |member: &&Member| self.is_lost(**member);
@@ -484,6 +535,7 @@ impl Node {
         if !lost.is_empty() {
             tasks.push(Task::Step(shard::Input::MembersLost(lost.into_iter().collect())));
         }
+        Rest::still_if(joiners.is_empty() && self.joins_of(shard).next().is_none())
     }
 
     fn joins_of(&self, shard: ShardId) -> impl Iterator<Item = (Member, Instant)> {
@@ -509,7 +561,17 @@ impl Node {
 
     /// What the node on which Raft leads has to ask of the map: first primaries, recovery after a total loss,
     /// and who should hold what. Nodes overdue for longer than `replace_after` get no share.
-    pub fn steer(&self, now: Instant, replace_after: Duration) -> Vec<Command> {
+    pub fn steer(&mut self, now: Instant, replace_after: Duration) -> Vec<Command> {
+        if self.steered_at == Some(self.news) {
+            return Vec::new();
+        }
+        let commands = self.wishes(now, replace_after);
+        let is_still = commands.is_empty() && self.overdue.is_empty();
+        self.steered_at = is_still.then_some(self.news);
+        commands
+    }
+
+    fn wishes(&self, now: Instant, replace_after: Duration) -> Vec<Command> {
         let map = &self.map;
         if !map.is_founded() {
             return Vec::new();

@@ -401,9 +401,11 @@ impl Control {
                 self.now(),
                 now.0,
                 |shard, replicas, context| {
-                    for id in replicas.ids() {
+                    for id in replicas.restless(node.news()) {
                         let Some(replica) = replicas.get(id) else { continue };
-                        node.attend(now, replica, &mut tasks);
+                        let rest = node.attend(now, replica, &mut tasks);
+                        // First: what it is told stirs it.
+                        replicas.note_rest(id, rest);
                         for task in tasks.drain(..) {
                             match task {
                                 Task::Step(input) => replicas.step(shard, id, input, context),
@@ -632,7 +634,7 @@ impl Control {
                 continue;
             }
             let (commands, alive) = {
-                let node = self.node.borrow();
+                let mut node = self.node.borrow_mut();
                 (node.steer(Instant(boot_ns()), REPLACE_AFTER), node.alive())
             };
             for command in commands {

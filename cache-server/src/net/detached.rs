@@ -6,6 +6,9 @@
 //!                                                    when its last hold is resolved
 //! ```
 //!
+//! Nearly all answers are ready at once. So whoever hands requests in keeps one place in the waiting room for the
+//! next ([`Spare`]), which an answer that is held takes with it.
+//!
 //! Unlike the answers of a connection those of different requests do not wait for each other.
 
 use std::rc::Rc;
@@ -13,6 +16,7 @@ use std::rc::Rc;
 use protocol::{Decoder, Step};
 
 use crate::clock::Now;
+use crate::net::ticket::HolderId;
 use crate::net::waiting_room::{Finished, HeldBytes, WaitingRoom};
 use crate::net::{Call, Flow, Service};
 
@@ -39,7 +43,24 @@ pub struct Addressee {
     pub token: u64,
 }
 
+/// A place in a waiting room, for the next request. To be given back with [`Spare::close`].
+#[derive(Debug, Default)]
+pub struct Spare(Option<HolderId>);
+
+impl Spare {
+    /// Gives the place back to the room.
+    pub fn close(&mut self, room: &WaitingRoom) {
+        if let Some(holder) = self.0.take() {
+            room.close(holder);
+        }
+    }
+}
+
 /// Carries out `request`, which is one whole request as a client sends it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what serves, what is served, and where the answer goes"
+)]
 pub(crate) fn serve<S: Service>(
     service: &mut S,
     room: &WaitingRoom,
@@ -48,6 +69,7 @@ pub(crate) fn serve<S: Service>(
     request: &[u8],
     out: &mut Vec<u8>,
     addressee: &Addressee,
+    spare: &mut Spare,
 ) -> Served {
     let start = out.len();
     let decoded = match Decoder::new(limits).decode(request) {
@@ -62,7 +84,7 @@ pub(crate) fn serve<S: Service>(
         }
         _ => return Served::Malformed,
     };
-    let holder = room.open_detached(Rc::clone(&addressee.finished), addressee.token);
+    let holder = *spare.0.get_or_insert_with(|| room.open());
     room.begin_turn(holder);
     let mut done = 0;
     loop {
@@ -88,13 +110,17 @@ pub(crate) fn serve<S: Service>(
                 hold.from -= start;
                 hold.to -= start;
             }
-            if room.hold_detached(holder, holds, bytes) { Served::Answered } else { Served::Held }
+            spare.0 = None;
+            let finished = Rc::clone(&addressee.finished);
+            if room.hold_detached(holder, finished, addressee.token, holds, bytes) {
+                room.finish_detached(holder, out);
+                Served::Answered
+            } else {
+                Served::Held
+            }
         }
         _ => Served::Answered,
     };
-    if served == Served::Answered {
-        room.finish_detached(holder, out);
-    }
     room.end_turn();
     served
 }

@@ -21,7 +21,7 @@ use protocol::meta::request::MetaKey;
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::connection::{Connection, Scratch, Tally, Turn, TurnLimits};
-use crate::net::detached::{Addressee, Served, serve};
+use crate::net::detached::{Addressee, Served, Spare, serve};
 use crate::net::ticket::{Hold, Resolution, Ticket};
 use crate::net::waiting_room::{Finished, WaitingRoom};
 use crate::net::{Call, Flow, Service};
@@ -424,6 +424,7 @@ type Answers = Vec<(u64, Vec<u8>)>;
 struct Detachment {
     service: Oracle,
     room: WaitingRoom,
+    spare: Spare,
     finished: Rc<RefCell<Answers>>,
 }
 
@@ -436,8 +437,8 @@ impl Detachment {
         let addressee = Addressee { finished, token };
         let limits = protocol::Limits::default();
         let mut out = b"before ".to_vec();
-        let (service, room) = (&mut self.service, &self.room);
-        let served = serve(service, room, limits, NOW, request, &mut out, &addressee);
+        let (service, room, spare) = (&mut self.service, &self.room, &mut self.spare);
+        let served = serve(service, room, limits, NOW, request, &mut out, &addressee, spare);
         (served, String::from_utf8(out).unwrap())
     }
 
@@ -469,6 +470,24 @@ fn detached_answer_that_is_ready_is_appended_at_once() {
     let answered = (Served::Answered, "before r1\r\ny2\r\nEND\r\n".to_owned());
     assert_eq!(detached.serve(1, b"get r1 y2\r\n"), answered);
     assert!(detached.finished.borrow().is_empty());
+    assert_eq!(detached.room.holders(), 0);
+}
+
+#[test]
+fn one_place_is_kept_for_the_next_request_until_an_answer_takes_it() {
+    let mut detached = Detachment::default();
+    detached.serve(1, b"get r1\r\n");
+    detached.serve(2, b"get r2\r\n");
+    assert_eq!(detached.room.holders(), 1);
+    detached.serve(3, b"get k3\r\n");
+    detached.serve(4, b"get k4\r\n");
+    assert_eq!(detached.room.holders(), 2, "each that is held has its own");
+    detached.resolve(1);
+    detached.resolve(0);
+    let tokens: Vec<u64> = detached.finished.borrow().iter().map(|&(token, _)| token).collect();
+    assert_eq!((tokens, detached.room.holders()), (vec![4, 3], 0));
+    detached.serve(5, b"get r5\r\n");
+    detached.spare.close(&detached.room);
     assert_eq!(detached.room.holders(), 0);
 }
 

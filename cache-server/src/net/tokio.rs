@@ -41,7 +41,7 @@ use crate::clock::{Clock, Now};
 use crate::config::Limits;
 use crate::net::connection::{Connection, OutOfMemory, Scratch, Tally, Turn, TurnLimits};
 use crate::net::counters::Counters;
-use crate::net::detached::{Addressee, Served, serve};
+use crate::net::detached::{Addressee, Served, Spare, serve};
 use crate::net::listener::WorkerListeners;
 use crate::net::mailbox::Mailbox;
 use crate::net::registry::{ConnectionRecord, ConnectionState, Endpoint};
@@ -452,12 +452,19 @@ impl<S: Service + 'static> WorkerHandle<S> {
     /// Carries out `request`, one whole request as a client would send it, and appends its answer to
     /// `out`; or, if it is not ready, has it handed to `addressee` later.
     /// [`WorkerHandle::end_turn`] is to follow, once for any number of requests.
-    pub fn serve(&self, request: &[u8], out: &mut Vec<u8>, addressee: &Addressee) -> Served {
+    pub fn serve(
+        &self,
+        now: Now,
+        request: &[u8],
+        out: &mut Vec<u8>,
+        addressee: &Addressee,
+        spare: &mut Spare,
+    ) -> Served {
         let worker = &*self.worker;
-        let (start, now, limits) = (out.len(), worker.clock.now(), worker.protocol_limits);
+        let (start, limits) = (out.len(), worker.protocol_limits);
         let mut served = Served::Crashed;
         let outcome = worker.serve_alone("request of another node", |service| {
-            served = serve(service, &worker.room, limits, now, request, out, addressee);
+            served = serve(service, &worker.room, limits, now, request, out, addressee, spare);
         });
         if outcome == Served::Crashed {
             out.truncate(start);
@@ -1150,17 +1157,20 @@ mod tests {
             let handle = service.worker.as_ref().unwrap().upgrade().unwrap();
             let finished = Rc::clone(&service.finished);
             handle.clone().spawn(async move {
-                let mut out = Vec::new();
+                let (mut out, mut spare) = (Vec::new(), Spare::default());
+                let now = handle.now();
                 let finished = Rc::new(move |token, answer: &[u8]| {
                     assert_eq!(answer, b"MN\r\n");
                     finished.borrow_mut().push(token);
                 });
                 for token in 0..3 {
                     let addressee = Addressee { finished: finished.clone(), token };
-                    assert_eq!(handle.serve(b"mn\r\n", &mut out, &addressee), Served::Held);
-                    let at_once = handle.serve(b"version\r\n", &mut out, &addressee);
-                    assert_eq!(at_once, Served::Answered);
+                    let mut serve =
+                        |request| handle.serve(now, request, &mut out, &addressee, &mut spare);
+                    assert_eq!(serve(b"mn\r\n"), Served::Held);
+                    assert_eq!(serve(b"version\r\n"), Served::Answered);
                 }
+                spare.close(handle.waiting_room());
                 assert_eq!(out, b"VERSION\r\n".repeat(3));
                 assert!(handle.end_turn());
             });

@@ -236,13 +236,7 @@ impl WaitingRoom {
 
     /// A connection that waits for nothing yet.
     pub(crate) fn open(&self) -> HolderId {
-        self.inner.borrow_mut().open(None)
-    }
-
-    /// A response that `finished` gets, with `token`, once nothing of it is held any more.
-    pub(crate) fn open_detached(&self, finished: Rc<dyn Finished>, token: u64) -> HolderId {
-        let bytes = HeldBytes::default();
-        self.inner.borrow_mut().open(Some(Detached { finished, token, bytes, unresolved: 0 }))
+        self.inner.borrow_mut().open()
     }
 
     /// `holder` is gone; what comes for it is dropped.
@@ -331,16 +325,19 @@ impl WaitingRoom {
         Poll::Pending
     }
 
-    /// Takes over the answer of a detached response, `bytes` with `holds` in it. `true` if nothing
-    /// of it is held any more.
+    /// Takes over the answer of `holder`, which is no connection: `bytes` with `holds` in it. `finished` gets
+    /// it, with `token`, once nothing of it is held any more; `true` if that is so already, and nobody gets it.
     pub(crate) fn hold_detached(
         &self,
         holder: HolderId,
+        finished: Rc<dyn Finished>,
+        token: u64,
         holds: &mut Vec<Hold>,
         mut bytes: HeldBytes,
     ) -> bool {
-        if let Some(detached) = self.inner.borrow_mut().detached(holder) {
-            detached.unresolved = holds.len();
+        if let Some(slot) = self.inner.borrow_mut().slot(holder) {
+            let (bytes, unresolved) = (HeldBytes::default(), holds.len());
+            slot.detached = Some(Detached { finished, token, bytes, unresolved });
         }
         self.hold(holder, holds, &mut bytes, None);
         let mut inner = self.inner.borrow_mut();
@@ -375,15 +372,14 @@ enum Resolved {
 }
 
 impl Inner {
-    fn open(&mut self, detached: Option<Detached>) -> HolderId {
+    fn open(&mut self) -> HolderId {
         let Some(index) = self.free.pop() else {
             let index = u32::try_from(self.slots.len()).expect("fewer holders than descriptors");
-            self.slots.push(Slot { is_open: true, detached, ..Slot::default() });
+            self.slots.push(Slot { is_open: true, ..Slot::default() });
             return HolderId { slot: index, generation: 0 };
         };
         let slot = &mut self.slots[index as usize];
         slot.is_open = true;
-        slot.detached = detached;
         HolderId { slot: index, generation: slot.generation }
     }
 

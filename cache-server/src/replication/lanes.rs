@@ -260,12 +260,47 @@ impl State {
 pub(crate) struct Lanes {
     per_node: u16,
     by_node: RwLock<BTreeMap<NodeId, Arc<[Arc<Lane>]>>>,
+    /// How often a node came or went.
+    changes: AtomicU64,
+}
+
+/// The lanes of one store shard, as it used them last.
+#[derive(Default)]
+pub(crate) struct KnownLanes {
+    changes: u64,
+    lanes: Vec<(NodeId, Arc<Lane>)>,
+}
+
+impl KnownLanes {
+    /// The lane to `node` of store shard `store_shard`, which is the same with every call.
+    #[inline]
+    pub(crate) fn get(
+        &mut self,
+        all: &Lanes,
+        node: NodeId,
+        store_shard: u32,
+    ) -> Option<&Arc<Lane>> {
+        let changes = all.changes.load(Ordering::Acquire);
+        if changes != self.changes {
+            self.lanes.clear();
+            self.changes = changes;
+        }
+        let known = self.lanes.iter().position(|&(other, _)| other == node);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.lanes.push((node, all.get(node, store_shard)?));
+                self.lanes.len() - 1
+            }
+        };
+        Some(&self.lanes[index].1)
+    }
 }
 
 impl Lanes {
     /// `per_node` lanes to each node, none of them up.
     pub(crate) fn new(per_node: u16) -> Self {
-        Self { per_node, by_node: RwLock::default() }
+        Self { per_node, by_node: RwLock::default(), changes: AtomicU64::new(0) }
     }
 
     /// How many there are to each node.
@@ -285,12 +320,15 @@ impl Lanes {
             return Arc::clone(lanes);
         }
         let lanes = || (0..self.per_node).map(|index| Arc::new(Lane::new(node, index))).collect();
-        Arc::clone(self.by_node.write().entry(node).or_insert_with(lanes))
+        let lanes = Arc::clone(self.by_node.write().entry(node).or_insert_with(lanes));
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        lanes
     }
 
     /// Forgets a node that left.
     pub(crate) fn close(&self, node: NodeId) {
         if let Some(lanes) = self.by_node.write().remove(&node) {
+            self.changes.fetch_add(1, Ordering::AcqRel);
             for lane in lanes.iter() {
                 lane.disconnect();
                 lane.call_attention();
@@ -314,5 +352,28 @@ impl Lanes {
         let by_node = self.by_node.read();
         let lanes = by_node.values().flat_map(|lanes| lanes.iter());
         lanes.map(|lane| lane.sent_bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(2);
+
+    #[test]
+    fn known_lane_is_the_one_that_there_is_now() {
+        let all = Lanes::new(3);
+        let mut known = KnownLanes::default();
+        assert!(known.get(&all, NODE, 7).is_none(), "nobody is there yet");
+        let first = all.open(NODE);
+        assert!(Arc::ptr_eq(known.get(&all, NODE, 7).unwrap(), &first[1]));
+        all.close(NODE);
+        assert!(known.get(&all, NODE, 7).is_none(), "it left");
+        let second = all.open(NODE);
+        assert!(
+            Arc::ptr_eq(known.get(&all, NODE, 7).unwrap(), &second[1]),
+            "another, of the same id"
+        );
     }
 }

@@ -11,7 +11,7 @@
 //! of the marks says that the item is stale, bit 1 that a client was told to compute it again. An operation
 //! carries the clock of the primary that ordered it where it matters: in the deadline.
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use store::Deadline;
 
 const PUT: u8 = 1;
@@ -24,6 +24,42 @@ const WIN_SENT: u8 = 2;
 
 /// What bytes before the key come to at most.
 const HEAD_BYTES_MAX: usize = 23;
+
+/// Short operations share an allocation of this many bytes. It is held for as long as any of them is, and the
+/// last of each shard is held until the next: no larger than that.
+const SHARED_BYTES: usize = 4096;
+
+/// Longer ones have one of their own.
+const SHARED_EACH_MAX: usize = 512;
+
+/// Where operations are put together, one allocation for many.
+#[derive(Default)]
+pub(crate) struct Ops {
+    room: BytesMut,
+}
+
+impl Ops {
+    /// An operation of at most `bytes_max`, as `write` writes it.
+    #[inline]
+    fn make(&mut self, bytes_max: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+        if bytes_max > SHARED_EACH_MAX {
+            let mut own = BytesMut::with_capacity(bytes_max);
+            write(&mut own);
+            return own.freeze();
+        }
+        if self.room.capacity() < bytes_max {
+            self.room = BytesMut::with_capacity(SHARED_BYTES);
+        }
+        write(&mut self.room);
+        self.room.split().freeze()
+    }
+
+    /// A copy of an operation that arrived in a frame.
+    #[inline]
+    pub(crate) fn copy(&mut self, op: &[u8]) -> Bytes {
+        self.make(op.len(), |to| to.put_slice(op))
+    }
+}
 
 /// What a write left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,43 +118,45 @@ impl Facts {
 
 /// An item as the stream carries it: `value` in as many pieces as it has, `value_bytes` in all.
 pub(crate) fn encode_put<'v>(
+    ops: &mut Ops,
     key: &[u8],
     facts: &Facts,
     value: impl Iterator<Item = &'v [u8]>,
     value_bytes: usize,
 ) -> Bytes {
-    let mut to = Vec::with_capacity(HEAD_BYTES_MAX + key.len() + value_bytes);
-    to.put_u8(PUT);
-    put_key_len(&mut to, key);
-    to.put_u8(facts.marks());
-    to.put_u32_le(facts.client_flags);
-    to.put_u64_le(facts.deadline_ms());
-    to.put_u64_le(facts.cas);
-    to.put_slice(key);
-    value.for_each(|piece| to.put_slice(piece));
-    debug_assert_eq!(to.len(), HEAD_BYTES_MAX + key.len() + value_bytes, "the value is whole");
-    Bytes::from(to)
+    let bytes = HEAD_BYTES_MAX + key.len() + value_bytes;
+    ops.make(bytes, |to| {
+        to.put_u8(PUT);
+        put_key_len(to, key);
+        to.put_u8(facts.marks());
+        to.put_u32_le(facts.client_flags);
+        to.put_u64_le(facts.deadline_ms());
+        to.put_u64_le(facts.cas);
+        to.put_slice(key);
+        value.for_each(|piece| to.put_slice(piece));
+        debug_assert_eq!(to.len(), bytes, "the value is whole");
+    })
 }
 
 /// The change of an item whose value stays.
-pub(crate) fn encode_touch(key: &[u8], facts: &Facts) -> Bytes {
-    let mut to = Vec::with_capacity(HEAD_BYTES_MAX + key.len());
-    to.put_u8(TOUCH);
-    put_key_len(&mut to, key);
-    to.put_u8(facts.marks());
-    to.put_u64_le(facts.deadline_ms());
-    to.put_u64_le(facts.cas);
-    to.put_slice(key);
-    Bytes::from(to)
+pub(crate) fn encode_touch(ops: &mut Ops, key: &[u8], facts: &Facts) -> Bytes {
+    ops.make(HEAD_BYTES_MAX + key.len(), |to| {
+        to.put_u8(TOUCH);
+        put_key_len(to, key);
+        to.put_u8(facts.marks());
+        to.put_u64_le(facts.deadline_ms());
+        to.put_u64_le(facts.cas);
+        to.put_slice(key);
+    })
 }
 
 /// The absence of a key.
-pub(crate) fn encode_remove(key: &[u8]) -> Bytes {
-    let mut to = Vec::with_capacity(2 + key.len());
-    to.put_u8(REMOVE);
-    put_key_len(&mut to, key);
-    to.put_slice(key);
-    Bytes::from(to)
+pub(crate) fn encode_remove(ops: &mut Ops, key: &[u8]) -> Bytes {
+    ops.make(2 + key.len(), |to| {
+        to.put_u8(REMOVE);
+        put_key_len(to, key);
+        to.put_slice(key);
+    })
 }
 
 /// The absence of every key.
@@ -126,7 +164,7 @@ pub(crate) fn encode_flush() -> Bytes {
     Bytes::from_static(&[FLUSH])
 }
 
-fn put_key_len(to: &mut Vec<u8>, key: &[u8]) {
+fn put_key_len(to: &mut BytesMut, key: &[u8]) {
     to.put_u8(u8::try_from(key.len()).expect("the protocol checked the length"));
 }
 
@@ -199,22 +237,45 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let facts = Facts { deadline: Deadline::at(Timestamp(1_800_000_000_123)), ..FACTS };
-        let put = encode_put(b"key", &facts, [&b"va"[..], b"lue"].into_iter(), 5);
+        let put =
+            encode_put(&mut Ops::default(), b"key", &facts, [&b"va"[..], b"lue"].into_iter(), 5);
         assert_eq!(Op::decode(&put), Ok(Op::Put { key: b"key", facts, value: b"value" }));
         let facts = Facts { client_flags: 0, win_sent: true, ..FACTS };
-        assert_eq!(Op::decode(&encode_touch(b"k", &facts)), Ok(Op::Touch { key: b"k", facts }));
-        assert_eq!(Op::decode(&encode_remove(b"k")), Ok(Op::Remove { key: b"k" }));
+        assert_eq!(
+            Op::decode(&encode_touch(&mut Ops::default(), b"k", &facts)),
+            Ok(Op::Touch { key: b"k", facts })
+        );
+        assert_eq!(
+            Op::decode(&encode_remove(&mut Ops::default(), b"k")),
+            Ok(Op::Remove { key: b"k" })
+        );
         assert_eq!(Op::decode(&encode_flush()), Ok(Op::Flush));
     }
 
     #[test]
+    fn operations_that_share_an_allocation_stay_as_they_were() {
+        let mut ops = Ops::default();
+        let keys: Vec<Vec<u8>> = (1..=250).map(|len| vec![b'k'; len]).collect();
+        let all: Vec<Bytes> = keys.iter().map(|key| encode_remove(&mut ops, key)).collect();
+        for (key, op) in keys.iter().zip(&all) {
+            assert_eq!(Op::decode(op), Ok(Op::Remove { key }));
+        }
+        let long = encode_put(&mut ops, b"k", &FACTS, [&[b'v'; 5000][..]].into_iter(), 5000);
+        assert_eq!(ops.copy(&long), long);
+    }
+
+    #[test]
     fn what_is_cut_short_is_refused() {
-        for whole in [encode_touch(b"key", &FACTS), encode_remove(b"key"), encode_flush()] {
+        for whole in [
+            encode_touch(&mut Ops::default(), b"key", &FACTS),
+            encode_remove(&mut Ops::default(), b"key"),
+            encode_flush(),
+        ] {
             for len in 0..whole.len() {
                 assert_eq!(Op::decode(&whole[..len]), Err(BadOp { bytes: len }));
             }
         }
-        let put = encode_put(b"key", &FACTS, std::iter::empty(), 0);
+        let put = encode_put(&mut Ops::default(), b"key", &FACTS, std::iter::empty(), 0);
         for len in 0..put.len() {
             assert_eq!(Op::decode(&put[..len]), Err(BadOp { bytes: len }));
         }

@@ -9,6 +9,8 @@
 //! ```
 //!
 //! - A cluster shard lies in one store shard, so one lock keeps items and protocol in step.
+//! - What every request asks of its shard, and nearly always in vain, stands in a [`Gate`] of its own: the gates
+//!   of all shards fit where the processor has them at hand, and the replicas do not.
 //! - What a primary's store evicts or expires goes into the stream as well. What a backup's does is reported
 //!   to the primary, which lets go of that item too, so that copies stay equal.
 
@@ -18,6 +20,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use cluster::map::{ClusterMap, ShardConfig};
 use cluster::message::Message;
+use cluster::node::Rest;
 use cluster::pool::Ack;
 use cluster::shard::{Effect, Entry, Input, Pending, Replica};
 use cluster::{Member, NodeId, Sequence, ShardId, Version};
@@ -27,8 +30,10 @@ use store::{
     SliceLimit, Timestamp,
 };
 
+use crate::replication::lanes::KnownLanes;
+use crate::replication::leases::Lease;
 use crate::replication::op::{Facts, Op, encode_flush, encode_put, encode_remove, encode_touch};
-use crate::replication::wire::{KeyStamp, LaneMessage};
+use crate::replication::wire::{KeyStamp, LaneMessage, encode_shard};
 use crate::replication::{Agenda, Replication, Waiter};
 
 /// The cluster shards of one store shard, on this node.
@@ -38,8 +43,31 @@ pub(crate) struct Replicas {
     /// How many top bits of a key's hash are its cluster shard.
     bits: u32,
     all: Box<[Tracked]>,
+    /// In the same order.
+    gates: Box<[Gate]>,
+    /// The news at which all of them were looked at ([`cluster::node::Node::news`]).
+    news: Option<u64>,
+    lanes: KnownLanes,
     effects: Vec<Effect>,
     departures: Departures,
+}
+
+/// What is asked of a replica with every request and in every round, as its last change left it.
+#[derive(Clone, Copy, Default)]
+struct Gate {
+    /// By which reads are answered.
+    lease: Lease,
+    /// The version of the next write.
+    next: Version,
+    /// Copies in sync; 255 for that many or more.
+    in_sync: u8,
+    is_serving: bool,
+    /// Whether some write is not committed.
+    is_pending: bool,
+    /// Whether it said so: something is open that is to be said again.
+    is_open: bool,
+    /// Whether it has to be looked at ([`cluster::node::Rest`]).
+    is_stirring: bool,
 }
 
 /// A replica and what waits for it.
@@ -110,11 +138,15 @@ impl Replicas {
             has_told: false,
             is_dropped: false,
         };
+        let all: Box<[Tracked]> = (first..=last).map(tracked).collect();
         Self {
             store_shard,
             first,
             bits: shard_count.trailing_zeros(),
-            all: (first..=last).map(tracked).collect(),
+            gates: all.iter().map(|_| Gate::default()).collect(),
+            all,
+            news: None,
+            lanes: KnownLanes::default(),
             effects: Vec::new(),
             departures: Departures::default(),
         }
@@ -154,31 +186,87 @@ impl Replicas {
 
     /// Whether a request on the key with this hash may be carried out here.
     #[inline]
-    pub(crate) fn access(&self, hash: KeyHash, writes: bool, context: &Context<'_>) -> Access {
-        let replica = &self.all[self.index_of_hash(hash)].replica;
+    pub(crate) fn access(&mut self, hash: KeyHash, writes: bool, context: &Context<'_>) -> Access {
+        let index = self.index_of_hash(hash);
+        let gate = &self.gates[index];
         let replication = context.replication;
-        if !replica.is_serving() {
-            return match replica.config().primary {
+        if !gate.is_serving {
+            return match self.all[index].replica.config().primary {
                 Some(node) if node != replication.me().node => Access::Elsewhere(node),
                 _ => Access::Nobody,
             };
         }
-        if writes && !replica.takes_writes(replication.in_sync_min()) {
+        if writes && usize::from(gate.in_sync) < replication.in_sync_min() {
             return Access::TooFewCopies;
         }
         // Also a write is a read: it answers by what is there.
-        if replication.reads_need_lease()
-            && !replica.may_read(&replication.leases().at(context.boot_ns))
+        if !replication.leases().covers(gate.lease, context.boot_ns)
+            && replication.reads_need_lease()
+            && !self.find_lease(index, context)
         {
             return Access::Nobody;
         }
         Access::Granted
     }
 
+    /// Whether reads may be answered, by the grants as they stand.
+    #[cold]
+    #[inline(never)]
+    fn find_lease(&mut self, index: usize, context: &Context<'_>) -> bool {
+        let replica = &self.all[index].replica;
+        let leases = context.replication.leases();
+        let found = leases.find(context.boot_ns, |grants| replica.may_read(grants));
+        let Some(lease) = found else { return false };
+        // Rule 8: while a change is proposed, which may be any moment, each read asks anew.
+        if replica.is_settled() {
+            self.gates[index].lease = lease;
+        }
+        true
+    }
+
+    /// A replica has changed: what is asked of it from now on. `is_routine` says that it was told of writes alone.
+    fn refresh(&mut self, index: usize, is_routine: bool) {
+        let replica = &self.all[index].replica;
+        let before = self.gates[index];
+        let next = replica.next_version();
+        let is_serving = replica.is_serving();
+        // Equal epochs, equal sets: what the lease was found by is what it would be found by now.
+        let is_same = is_serving && replica.is_settled() && next.epoch() == before.next.epoch();
+        self.gates[index] = Gate {
+            lease: if is_same { before.lease } else { Lease::default() },
+            next,
+            in_sync: u8::try_from(replica.config().in_sync.len()).unwrap_or(u8::MAX),
+            is_serving,
+            is_pending: replica.committed() < replica.last().sequence(),
+            is_open: replica.has_open_business(),
+            is_stirring: before.is_stirring || !is_routine,
+        };
+    }
+
+    /// The replicas that have to be looked at ([`cluster::node::Node::attend`]): those that were not at rest or
+    /// were told something since, or all of them when there are news. Each is to be looked at now, and
+    /// [`Replicas::note_rest`] told what was seen.
+    pub(crate) fn restless(&mut self, news: u64) -> Vec<ShardId> {
+        let has_news = self.news.replace(news) != Some(news);
+        let is_restless = |gate: &Gate| has_news || gate.is_open || gate.is_stirring;
+        self.ids()
+            .zip(&self.gates)
+            .filter(|(_, gate)| is_restless(gate))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// A replica was looked at, and is at rest or not.
+    pub(crate) fn note_rest(&mut self, id: ShardId, rest: Rest) {
+        if let Some(index) = self.index_of(id) {
+            self.gates[index].is_stirring = rest == Rest::Stirring;
+        }
+    }
+
     /// The cas of the next write of a key. To be asked where access was granted.
     #[inline]
     pub(crate) fn next_cas(&self, hash: KeyHash) -> u64 {
-        self.all[self.index_of_hash(hash)].replica.next_version().cas()
+        self.gates[self.index_of_hash(hash)].next.cas()
     }
 
     /// The store has changed `key`, as its primary: tells the other copies what it left. Returns what an
@@ -193,7 +281,7 @@ impl Replicas {
         context: &mut Context<'_>,
     ) -> Option<Sequence> {
         let index = self.index_of_hash(key.hash());
-        let op = op_of(shard, key, value_stays, context.now);
+        let op = op_of(shard, key, value_stays, context);
         let sequence = self.order(index, shard, Some(key.hash()), op, context);
         (self.all[index].replica.committed() < sequence).then_some(sequence)
     }
@@ -201,7 +289,8 @@ impl Replicas {
     /// What whoever sees this key has to wait for.
     #[inline]
     pub(crate) fn awaited(&self, hash: KeyHash) -> Option<Sequence> {
-        self.all[self.index_of_hash(hash)].pending.of(hash.0)
+        let index = self.index_of_hash(hash);
+        if self.gates[index].is_pending { self.all[index].pending.of(hash.0) } else { None }
     }
 
     /// Has `waiter` told once the write `sequence` of the key's shard is committed, or never will be.
@@ -303,6 +392,10 @@ impl Replicas {
         context: &mut Context<'_>,
     ) {
         let Some(index) = self.index_of(id) else { return };
+        let is_routine = matches!(
+            input,
+            Input::Received { message: Message::Append(_) | Message::Appended { .. }, .. }
+        );
         let mut effects = std::mem::take(&mut self.effects);
         let grants = context.replication.leases().at(context.boot_ns);
         let tracked = &mut self.all[index];
@@ -321,6 +414,7 @@ impl Replicas {
         }
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
+        self.refresh(index, is_routine);
         let tracked = &mut self.all[index];
         if (was_joining || !counted) && tracked.replica.is_in_sync() {
             context.replication.note_position(id, tracked.replica.position());
@@ -428,11 +522,12 @@ impl Replicas {
             }
             let facts = facts_of(&met.item);
             let value = &met.item.value;
-            let op = encode_put(met.key, &facts, value.pieces(), value.len());
+            let ops = &mut context.agenda.ops;
+            let op = encode_put(ops, met.key, &facts, value.pieces(), value.len());
             sent_bytes += op.len() as u64;
             lane.push(|to| LaneMessage::Item(id, op).encode(to));
         });
-        context.agenda.flush_later(lane);
+        context.agenda.flush_later(&lane);
         match next {
             Some(next) => ControlFlow::Continue((next, sent_bytes)),
             None => ControlFlow::Break(sent_bytes),
@@ -444,7 +539,7 @@ impl Replicas {
         if let Some(lane) = context.replication.lanes().get(to, self.store_shard)
             && lane.push(|to| message.encode(to))
         {
-            context.agenda.flush_later(lane);
+            context.agenda.flush_later(&lane);
         }
     }
 
@@ -461,7 +556,8 @@ impl Replicas {
             let index = self.index_of_hash(departure.hash);
             let tracked = &mut self.all[index];
             if tracked.replica.is_serving() {
-                self.order(index, shard, None, encode_remove(departure.key), context);
+                let op = encode_remove(&mut context.agenda.ops, departure.key);
+                self.order(index, shard, None, op, context);
                 continue;
             }
             // The primary sees for itself what has expired, and may have touched it meanwhile.
@@ -516,6 +612,7 @@ impl Replicas {
         }
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
+        self.refresh(index, true);
         sequence
     }
 
@@ -532,7 +629,12 @@ impl Replicas {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => {
-                    send(self.store_shard, id, to, &message, context);
+                    let all = context.replication.lanes();
+                    if let Some(lane) = self.lanes.get(all, to, self.store_shard)
+                        && lane.push(|to| encode_shard(to, id, &message))
+                    {
+                        context.agenda.flush_later(lane);
+                    }
                 }
                 Effect::Apply(Entry { version, op }) => {
                     apply(shard, &range, &op, before_touches(context.now));
@@ -568,22 +670,15 @@ impl Replicas {
     }
 }
 
-fn send(store_shard: u32, id: ShardId, to: NodeId, message: &Message, context: &mut Context<'_>) {
-    if let Some(lane) = context.replication.lanes().get(to, store_shard)
-        && lane.push(|to| crate::replication::wire::encode_shard(to, id, message))
-    {
-        context.agenda.flush_later(lane);
-    }
-}
-
 /// What a write has left of a key.
-fn op_of(shard: &mut Shard, key: &Key<'_>, value_stays: bool, now: Timestamp) -> Bytes {
-    let Some(item) = shard.peek(key, now) else { return encode_remove(key.bytes()) };
+fn op_of(shard: &mut Shard, key: &Key<'_>, value_stays: bool, context: &mut Context<'_>) -> Bytes {
+    let ops = &mut context.agenda.ops;
+    let Some(item) = shard.peek(key, context.now) else { return encode_remove(ops, key.bytes()) };
     let facts = facts_of(&item);
     if value_stays {
-        encode_touch(key.bytes(), &facts)
+        encode_touch(ops, key.bytes(), &facts)
     } else {
-        encode_put(key.bytes(), &facts, item.value.pieces(), item.value.len())
+        encode_put(ops, key.bytes(), &facts, item.value.pieces(), item.value.len())
     }
 }
 
@@ -681,4 +776,145 @@ fn walk_all_of(shard: &mut Shard, hash: KeyHash, now: Timestamp, mut visit: impl
     shard.walk_range(&range, RangePlace::default(), SliceLimit::NONE, now, |met| {
         visit(met.fingerprint(), met.item.cas);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cluster::pool::Pool;
+    use cluster::{Epoch, Incarnation};
+
+    use super::*;
+    use crate::clock::Now;
+    use crate::config::Config;
+    use crate::shards::Shards;
+
+    const ME: Member = Member { node: NodeId(1), incarnation: Incarnation(1) };
+    const OTHER: Member = Member { node: NodeId(2), incarnation: Incarnation(7) };
+    const ID: ShardId = ShardId(0);
+    /// Its hash's top bits are those of the shard.
+    const HASH: KeyHash = KeyHash(1);
+    const AT: Now = Now { unix_ms: 1_800_000_000_000 };
+
+    /// A node that leads a shard, with one backup that has everything.
+    struct Leading {
+        shards: Shards,
+        replication: Arc<Replication>,
+    }
+
+    impl Leading {
+        fn new() -> Self {
+            let shards = Shards::new(&Config::default());
+            let pool = Pool::sessions();
+            let replication = Arc::new(Replication::new(ME, 1024, &pool, 1, None));
+            let store_shards = shards.geometry().shard_count;
+            shards.join_cluster(&replication, |index| {
+                Replicas::new(index, store_shards, 1024, ME, pool.ack, |_| Version::ZERO)
+            });
+            let this = Self { shards, replication };
+            this.configure(1);
+            this.step(
+                0,
+                Input::Received {
+                    from: OTHER,
+                    message: Message::Appended { epoch: Epoch(1), last: Version::ZERO },
+                },
+            );
+            this
+        }
+
+        fn with<T>(
+            &self,
+            boot_ns: u64,
+            act: impl FnOnce(&mut Shard, &mut Replicas, &mut Context<'_>) -> T,
+        ) -> T {
+            let mut agenda = Agenda::default();
+            self.shards.with_replicas(0, &mut agenda, AT, boot_ns, act).unwrap()
+        }
+
+        fn step(&self, boot_ns: u64, input: Input) {
+            self.with(boot_ns, |shard, replicas, context| replicas.step(shard, ID, input, context));
+        }
+
+        fn configure(&self, epoch: u32) {
+            let in_sync = vec![ME, OTHER];
+            let config = ShardConfig { epoch: Epoch(epoch), primary: Some(ME.node), in_sync };
+            self.step(0, Input::Configured(config));
+        }
+
+        fn access(&self, boot_ns: u64) -> Access {
+            self.with(boot_ns, |_, replicas, context| replicas.access(HASH, false, context))
+        }
+
+        fn restless(&self, news: u64) -> usize {
+            self.with(0, |_, replicas, _| {
+                let restless = replicas.restless(news);
+                restless.iter().for_each(|&id| replicas.note_rest(id, Rest::Still));
+                restless.len()
+            })
+        }
+    }
+
+    #[test]
+    fn reads_are_answered_as_long_as_the_grant_lasts() {
+        let leading = Leading::new();
+        assert_eq!(leading.access(1), Access::Nobody, "nobody has granted anything");
+        leading.replication.leases().set_held(OTHER, 100);
+        let accesses = [1, 99, 100].map(|now| leading.access(now));
+        assert_eq!(accesses, [Access::Granted, Access::Granted, Access::Nobody]);
+        leading.replication.leases().set_held(OTHER, 200);
+        assert_eq!(leading.access(199), Access::Granted);
+        leading.replication.leases().set_held(OTHER, 0);
+        assert_eq!(leading.access(150), Access::Nobody, "it was taken back");
+    }
+
+    #[test]
+    fn lease_of_one_epoch_says_nothing_of_the_next() {
+        let leading = Leading::new();
+        leading.replication.leases().set_held(OTHER, 100);
+        assert_eq!(leading.access(1), Access::Granted);
+        let next = Member { node: NodeId(3), incarnation: Incarnation(1) };
+        let in_sync = vec![ME, next];
+        let config = ShardConfig { epoch: Epoch(2), primary: Some(ME.node), in_sync };
+        leading.step(1, Input::Configured(config));
+        assert_eq!(leading.access(1), Access::Nobody, "the new member has granted nothing");
+    }
+
+    #[test]
+    fn while_a_change_is_proposed_the_proposed_set_has_to_grant_as_well() {
+        let leading = Leading::new();
+        leading.replication.leases().set_held(OTHER, 100);
+        assert_eq!(leading.access(1), Access::Granted);
+        let next = Member { node: NodeId(3), incarnation: Incarnation(1) };
+        leading.step(1, Input::StartJoin(next));
+        leading.step(1, Input::FinishJoin(next.node));
+        let message = Message::Joined { epoch: Epoch(1), attempt: 1, last: Version::ZERO };
+        leading.step(1, Input::Received { from: next, message });
+        assert_eq!(leading.access(1), Access::Nobody, "it may be in the set any moment");
+        leading.replication.leases().set_held(next, 50);
+        assert_eq!([49, 50].map(|now| leading.access(now)), [Access::Granted, Access::Nobody]);
+    }
+
+    #[test]
+    fn replica_at_rest_is_looked_at_when_it_was_told_something_or_there_are_news() {
+        let leading = Leading::new();
+        let all = leading.restless(1);
+        assert!(all > 1, "at first, all of them");
+        assert_eq!((leading.restless(1), leading.restless(2)), (0, all));
+        leading.configure(2);
+        assert_eq!(
+            (leading.restless(2), leading.restless(2)),
+            (1, 0),
+            "once, to see what is wanted"
+        );
+        leading.with(0, |shard, replicas, context| {
+            replicas.order(0, shard, None, encode_flush(), context);
+        });
+        assert_eq!((leading.restless(2), leading.restless(2)), (1, 1), "until the backup has it");
+        let last = Version::new(Epoch(2), Sequence(1));
+        let message = Message::Appended { epoch: Epoch(2), last };
+        leading.step(0, Input::Received { from: OTHER, message });
+        assert_eq!(leading.restless(2), 0);
+    }
 }

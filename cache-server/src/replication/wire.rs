@@ -13,7 +13,7 @@ use cluster::message::{Append, Message, Seal};
 use cluster::shard::Entry;
 use cluster::{Epoch, Incarnation, NodeId, Sequence, ShardId, Version};
 
-use crate::replication::op::Op;
+use crate::replication::op::{Op, Ops};
 
 const APPEND: u8 = 1;
 const APPENDED: u8 = 2;
@@ -238,17 +238,18 @@ impl LaneMessage {
         }
     }
 
-    /// Takes the next message off a frame's payload, without copying operations.
+    /// Takes the next message off a frame's payload; operations are copied to `ops`, so that nothing keeps the
+    /// frame.
     ///
     /// # Errors
     ///
     /// When what is there is no message. The connection is to be dropped then.
-    pub(crate) fn decode(from: &mut Bytes) -> Result<Self, BadMessage> {
+    pub(crate) fn decode(from: &mut &[u8], ops: &mut Ops) -> Result<Self, BadMessage> {
         let left = from.len();
-        Self::try_decode(from).ok_or(BadMessage { left })
+        Self::try_decode(from, ops).ok_or(BadMessage { left })
     }
 
-    fn try_decode(from: &mut Bytes) -> Option<Self> {
+    fn try_decode(from: &mut &[u8], ops: &mut Ops) -> Option<Self> {
         let kind = from.try_get_u8().ok()?;
         let shard = ShardId(from.try_get_u16_le().ok()?);
         let message = match kind {
@@ -257,7 +258,7 @@ impl LaneMessage {
                 prev: version(from)?,
                 committed: sequence(from)?,
                 stable: sequence(from)?,
-                entries: entries(from)?,
+                entries: entries(from, ops)?,
             }),
             APPENDED => Message::Appended { epoch: epoch(from)?, last: version(from)? },
             MISMATCH => Message::Mismatch {
@@ -275,7 +276,7 @@ impl LaneMessage {
             SEALED => Message::Sealed {
                 ballot: epoch(from)?,
                 last: version(from)?,
-                beyond: entries(from)?,
+                beyond: entries(from, ops)?,
             },
             SEAL_REFUSED => Message::SealRefused { ballot: epoch(from)?, promised: epoch(from)? },
             JOIN => Message::Join {
@@ -304,7 +305,7 @@ impl LaneMessage {
                 let is_all = from.try_get_u8().ok()? != 0;
                 return Some(Self::IHave { shard, epoch, is_all, items: list(from, 16, stamp)? });
             }
-            ITEM => return Some(Self::Item(shard, op(from)?)),
+            ITEM => return Some(Self::Item(shard, op(from, ops)?)),
             DROP => return Some(Self::Drop(shard, list(from, 16, stamp)?)),
             _ => return None,
         };
@@ -312,38 +313,40 @@ impl LaneMessage {
     }
 }
 
-fn epoch(from: &mut Bytes) -> Option<Epoch> {
+fn epoch(from: &mut &[u8]) -> Option<Epoch> {
     let epoch = Epoch(from.try_get_u32_le().ok()?);
     (epoch <= Epoch::MAX).then_some(epoch)
 }
 
-fn version(from: &mut Bytes) -> Option<Version> {
+fn version(from: &mut &[u8]) -> Option<Version> {
     Some(Version::from_cas(from.try_get_u64_le().ok()?))
 }
 
-fn sequence(from: &mut Bytes) -> Option<Sequence> {
+fn sequence(from: &mut &[u8]) -> Option<Sequence> {
     Some(Sequence(from.try_get_u64_le().ok()?))
 }
 
-fn stamp(from: &mut Bytes) -> Option<KeyStamp> {
+fn stamp(from: &mut &[u8]) -> Option<KeyStamp> {
     let key_hash = from.try_get_u64_le().ok()?;
     Some(KeyStamp { key_hash, stamp: from.try_get_u64_le().ok()? })
 }
 
-fn op(from: &mut Bytes) -> Option<Bytes> {
+fn op(from: &mut &[u8], ops: &mut Ops) -> Option<Bytes> {
     let len = from.try_get_u32_le().ok()? as usize;
-    (len <= from.len()).then(|| from.split_to(len))
+    let (op, rest) = from.split_at_checked(len)?;
+    *from = rest;
+    Some(ops.copy(op))
 }
 
-fn entries(from: &mut Bytes) -> Option<Vec<Entry>> {
-    list(from, 12, |from| Some(Entry { version: version(from)?, op: op(from)? }))
+fn entries(from: &mut &[u8], ops: &mut Ops) -> Option<Vec<Entry>> {
+    list(from, 12, |from| Some(Entry { version: version(from)?, op: op(from, ops)? }))
 }
 
 /// A count and so many elements of at least `bytes_min` each.
 fn list<T>(
-    from: &mut Bytes,
+    from: &mut &[u8],
     bytes_min: usize,
-    mut one: impl FnMut(&mut Bytes) -> Option<T>,
+    mut one: impl FnMut(&mut &[u8]) -> Option<T>,
 ) -> Option<Vec<T>> {
     let count = from.try_get_u32_le().ok()? as usize;
     // Before memory is taken for it: a count that the frame has no room for is a lie.
@@ -413,9 +416,10 @@ mod tests {
     fn messages_of_one_frame_are_read_as_they_were_written() {
         let mut payload = Vec::new();
         one_of_each().iter().for_each(|message| message.encode(&mut payload));
-        let mut from = Bytes::from(payload);
+        let mut from = payload.as_slice();
+        let mut ops = Ops::default();
         for message in one_of_each() {
-            assert_eq!(LaneMessage::decode(&mut from), Ok(message));
+            assert_eq!(LaneMessage::decode(&mut from, &mut ops), Ok(message));
         }
         assert!(from.is_empty());
     }
@@ -426,15 +430,15 @@ mod tests {
             let mut payload = Vec::new();
             message.encode(&mut payload);
             for len in 0..payload.len() {
-                let mut from = Bytes::copy_from_slice(&payload[..len]);
-                assert_eq!(LaneMessage::decode(&mut from), Err(BadMessage { left: len }));
+                let decoded = LaneMessage::decode(&mut &payload[..len], &mut Ops::default());
+                assert_eq!(decoded, Err(BadMessage { left: len }));
             }
         }
     }
 
     #[test]
     fn count_that_the_frame_has_no_room_for_takes_no_memory() {
-        let mut from = Bytes::from_static(&[USED, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-        assert!(LaneMessage::decode(&mut from).is_err());
+        let mut from: &[u8] = &[USED, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0];
+        assert!(LaneMessage::decode(&mut from, &mut Ops::default()).is_err());
     }
 }

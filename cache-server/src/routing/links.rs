@@ -26,7 +26,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::net::detached::{Addressee, Served};
+use crate::clock::Now;
+use crate::net::detached::{Addressee, Served, Spare};
 use crate::net::waiting_room::Finished;
 use crate::net::{WeakWorker, WorkerHandle};
 use crate::peer::connection::{ConnectionError, PeerConnection};
@@ -35,6 +36,7 @@ use crate::peer::frame::FrameDecoder;
 use crate::peer::handshake::Purpose;
 use crate::peer::tls::PeerStream;
 use crate::replication::lanes::{Lane, Sink, Work};
+use crate::replication::op::Ops;
 use crate::replication::wire::LaneMessage;
 use crate::replication::{Incoming, Replication, ReplicationCounters};
 use crate::service::CacheService;
@@ -304,15 +306,17 @@ impl Keeper {
     }
 
     fn hear_answers(&self, payload: &[u8]) -> Result<(), ConnectionError> {
-        let mut from = Bytes::copy_from_slice(payload);
-        let mut answers = Vec::new();
-        while !from.is_empty() {
-            answers.push(decode_answer(&mut from).ok_or(ConnectionError::Malformed)?);
-        }
         let Some(worker) = self.worker.upgrade() else { return Err(ConnectionError::Closed) };
+        let mut from = Bytes::copy_from_slice(payload);
         let now = worker.now();
-        worker.with_service(|service| service.hear_answers(answers, now));
-        Ok(())
+        worker.with_service(|service| {
+            while !from.is_empty() {
+                let (token, answer) = decode_answer(&mut from).ok_or(ConnectionError::Malformed)?;
+                service.hear_answer(token, answer, now);
+            }
+            service.heard_answers(now);
+            Ok(())
+        })
     }
 
     fn end_turn(&self) {
@@ -373,12 +377,17 @@ impl Guest {
             }
         };
         let ended = if purpose == Purpose::Forward {
-            let answers = Rc::new(Answers {
+            let mut desk = Desk::new(Answers {
                 lane: Arc::clone(&lane),
                 outbox: Rc::clone(&self.outbox),
                 cancelled: RefCell::default(),
             });
-            carry(halves, decoder, &lane, |payload| self.serve(payload, &answers), end_turn).await
+            let serve = |payload: &[u8]| self.serve(payload, &mut desk);
+            let ended = carry(halves, decoder, &lane, serve, end_turn).await;
+            if let Some(worker) = self.worker.upgrade() {
+                desk.spare.close(worker.waiting_room());
+            }
+            ended
         } else {
             carry(
                 halves,
@@ -407,14 +416,14 @@ impl Guest {
         is_current: impl Fn() -> bool,
     ) -> Result<(), ConnectionError> {
         let worker = self.worker.upgrade().ok_or(ConnectionError::Closed)?;
-        let mut payload = Bytes::copy_from_slice(payload);
+        let mut payload = payload;
         let now = worker.now();
         worker.with_service(|service| {
             service.with_agenda(|shards, agenda, boot_ns| {
                 let mut messages = ArrayVec::<LaneMessage, AHEAD_MAX>::new();
                 while !payload.is_empty() {
                     while !payload.is_empty() && !messages.is_full() {
-                        messages.push(self.decode(from, &mut payload)?);
+                        messages.push(self.decode(from, &mut payload, &mut agenda.ops)?);
                     }
                     let keys = messages.iter().filter_map(LaneMessage::first_key);
                     shards.prefetch(&keys.map(Key::new).collect::<ArrayVec<_, AHEAD_MAX>>());
@@ -448,8 +457,13 @@ impl Guest {
     }
 
     /// The next message of a frame, if it is one that can be carried out.
-    fn decode(&self, from: Member, payload: &mut Bytes) -> Result<LaneMessage, ConnectionError> {
-        let message = LaneMessage::decode(payload).map_err(|error| {
+    fn decode(
+        &self,
+        from: Member,
+        payload: &mut &[u8],
+        ops: &mut Ops,
+    ) -> Result<LaneMessage, ConnectionError> {
+        let message = LaneMessage::decode(payload, ops).map_err(|error| {
             tracing::warn!(node = %from.node, "{error}");
             ConnectionError::Malformed
         })?;
@@ -460,10 +474,10 @@ impl Guest {
     }
 
     /// Requests that the other node passes on.
-    fn serve(&self, payload: &[u8], answers: &Rc<Answers>) -> Result<(), ConnectionError> {
+    fn serve(&self, payload: &[u8], desk: &mut Desk) -> Result<(), ConnectionError> {
         let worker = self.worker.upgrade().ok_or(ConnectionError::Closed)?;
+        let now = worker.now();
         let mut from = payload;
-        let mut out = Vec::new();
         let mut requests = ArrayVec::<(u64, &[u8]), AHEAD_MAX>::new();
         while !from.is_empty() {
             requests.clear();
@@ -473,25 +487,42 @@ impl Guest {
             let ahead = requests.iter().map(|&(_, request)| request);
             worker.with_service(|service| service.prefetch_ahead(ahead));
             for &(token, request) in &requests {
-                self.serve_one(&worker, token, request, &mut out, answers)?;
+                desk.serve_one(&worker, now, token, request)?;
             }
         }
         Ok(())
     }
+}
+
+/// Where requests of one other node are served.
+struct Desk {
+    answers: Rc<Answers>,
+    finished: Rc<dyn Finished>,
+    /// For the next request whose answer has to wait.
+    spare: Spare,
+    /// For the answer to the request at hand.
+    out: Vec<u8>,
+}
+
+impl Desk {
+    fn new(answers: Answers) -> Self {
+        let answers = Rc::new(answers);
+        let finished: Rc<dyn Finished> = Rc::<Answers>::clone(&answers);
+        Self { answers, finished, spare: Spare::default(), out: Vec::new() }
+    }
 
     fn serve_one(
-        &self,
+        &mut self,
         worker: &WorkerHandle<CacheService>,
+        now: Now,
         token: u64,
         request: &[u8],
-        out: &mut Vec<u8>,
-        answers: &Rc<Answers>,
     ) -> Result<(), ConnectionError> {
+        let Self { answers, finished, spare, out } = self;
         out.clear();
-        let finished: Rc<dyn Finished> = Rc::<Answers>::clone(answers);
-        let addressee = Addressee { finished, token };
+        let addressee = Addressee { finished: Rc::clone(finished), token };
         worker.with_service(|service| service.set_passed_on());
-        let served = worker.serve(request, out, &addressee);
+        let served = worker.serve(now, request, out, &addressee, spare);
         let elsewhere = worker.with_service(|service| {
             service.set_not_passed_on();
             service.was_elsewhere()

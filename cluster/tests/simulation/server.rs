@@ -82,6 +82,8 @@ pub(crate) struct Copy {
     pub(crate) pending: Pending,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) walks: BTreeMap<NodeId, Walk>,
+    /// What it was, and what its node knew, when it was last found at rest.
+    pub(crate) at_rest: Option<(u64, Replica)>,
 }
 
 /// The leases of one node, as its control thread made them known to those who serve.
@@ -151,6 +153,7 @@ impl Server {
                 pending: Pending::default(),
                 waiting: Vec::new(),
                 walks: BTreeMap::new(),
+                at_rest: None,
             })
             .collect();
         Self {

@@ -9,7 +9,7 @@ use cluster::map::{
     Addresses, ClusterMap, Command, NewNode, Outcome, Reconfigure, Role, ShardConfig,
 };
 use cluster::message::Message;
-use cluster::node::{self, Task};
+use cluster::node::{self, Rest, Task};
 use cluster::pool::Pool;
 use cluster::shard::{Effect, Input};
 use cluster::{ClusterId, Epoch, Incarnation, Member, NodeId, ShardId, Version};
@@ -381,7 +381,7 @@ impl World {
             self.announce(me);
         }
         if self.raft.leader == Some(me.node) {
-            for command in self.server(me.node).node.steer(now, REPLACE_AFTER) {
+            for command in self.server_mut(me.node).node.steer(now, REPLACE_AFTER) {
                 self.propose(me, command);
             }
         }
@@ -459,7 +459,16 @@ impl World {
         let now = self.local(node);
         let mut tasks = Vec::new();
         let server = self.server_mut(node);
-        server.node.attend(now, &server.copies[usize::from(shard.0)].replica, &mut tasks);
+        let copy = &mut server.copies[usize::from(shard.0)];
+        let news = server.node.news();
+        let was_still =
+            matches!(&copy.at_rest, Some((at, it)) if *at == news && *it == copy.replica);
+        let rest = server.node.attend(now, &copy.replica, &mut tasks);
+        copy.at_rest = (rest == Rest::Still).then(|| (news, copy.replica.clone()));
+        if was_still && (!tasks.is_empty() || rest != Rest::Still) {
+            let why = format!("node {node} has {tasks:?} for shard {shard}, which was at rest");
+            return self.violated(why);
+        }
         for task in tasks {
             match task {
                 Task::Step(input) => self.input(node, shard, input),
