@@ -191,6 +191,12 @@ impl Driven {
     fn resolve(&mut self, index: usize) {
         let (ticket, resolution) = self.service.open.remove(index);
         self.room.resolve(ticket, resolution);
+        self.wait();
+    }
+
+    /// A while passes.
+    fn wait(&mut self) {
+        self.room.wake_patient();
         self.run();
     }
 
@@ -206,7 +212,10 @@ impl Driven {
         }
         let waker = Waker::from(Arc::clone(&self.wakes));
         let context = &mut Context::from_waker(&waker);
-        let is_released = self.room.poll_released(self.connection.holder(), context).is_ready();
+        let is_released = self
+            .room
+            .poll_released(self.connection.holder(), self.last_turn == Turn::Held, context)
+            .is_ready();
         self.asleep_since = (!is_released).then_some(wakes);
         is_released
     }
@@ -294,7 +303,7 @@ fn holes_of_one_answer_are_filled_in_any_order() {
 }
 
 #[test]
-fn connection_is_woken_for_its_first_hold_alone_and_once() {
+fn connection_is_woken_once_when_the_last_of_its_holds_is_resolved() {
     let mut client = Driven::new();
     client.send(b"get k1\r\nget k2\r\nget k3\r\n");
     let wakes = || client.wakes.0.load(Ordering::Relaxed);
@@ -303,10 +312,33 @@ fn connection_is_woken_for_its_first_hold_alone_and_once() {
     client.room.resolve(second.0, Resolution::Keep);
     assert_eq!(wakes(), 0, "nothing can leave yet");
     client.room.resolve(first.0, Resolution::Keep);
+    assert_eq!(wakes(), 0, "the third is about to follow");
     client.room.resolve(third.0, Resolution::Keep);
     assert_eq!(wakes(), 1);
     client.run();
     assert_eq!(client.taken(), "k1\r\nEND\r\nk2\r\nEND\r\nk3\r\nEND\r\n");
+}
+
+#[test]
+fn what_may_leave_waits_a_while_for_the_rest_and_no_longer() {
+    let mut client = Driven::new();
+    client.send(b"get k1\r\nget k2\r\n");
+    let (first, _) = client.service.open[0];
+    client.room.resolve(first, Resolution::Keep);
+    client.run();
+    assert_eq!(client.taken(), "", "the second may come any moment");
+    client.wait();
+    assert_eq!(client.taken(), "k1\r\nEND\r\n");
+}
+
+#[test]
+fn what_is_much_already_does_not_wait_for_the_rest() {
+    let mut client = Driven::new();
+    client.send(&b"get k1\r\n".repeat(100));
+    let first: Vec<Ticket> = client.service.open[..64].iter().map(|(ticket, _)| *ticket).collect();
+    first.into_iter().for_each(|ticket| client.room.resolve(ticket, Resolution::Keep));
+    client.run();
+    assert_eq!(client.taken(), "k1\r\nEND\r\n".repeat(64));
 }
 
 #[test]

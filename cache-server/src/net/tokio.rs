@@ -184,6 +184,7 @@ impl<S: Service + 'static> Worker<S> {
     fn start_service(self: &Rc<Self>, mailbox: Mailbox<S::Message>) {
         self.service.borrow_mut().started(&WorkerHandle { worker: Rc::clone(self) });
         spawn_local(Rc::clone(self).take_mail(mailbox));
+        spawn_local(Rc::clone(&self.room).end_patience());
         spawn_local(Rc::clone(self).tick());
         if self.service.borrow().is_watched() {
             spawn_local(Rc::clone(self).show_progress());
@@ -590,8 +591,10 @@ impl<S: Service + 'static> Client<S> {
                     Turn::Held => {
                         self.settle(connection)?;
                         self.record.set_state(ConnectionState::Waiting);
-                        poll_fn(|context| self.worker.room.poll_released(self.holder, context))
-                            .await;
+                        poll_fn(|context| {
+                            self.worker.room.poll_released(self.holder, true, context)
+                        })
+                        .await;
                         continue;
                     }
                     Turn::Closes => return Err(Ending::Closed),
@@ -625,7 +628,7 @@ impl<S: Service + 'static> Client<S> {
                 return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
             }
             if connection.is_holding() {
-                let released = self.worker.room.poll_released(self.holder, context);
+                let released = self.worker.room.poll_released(self.holder, false, context);
                 return released.map(|()| Ok(Received::Released));
             }
             Poll::Pending

@@ -9,7 +9,10 @@
 //!
 //! - A holder's tickets ascend in the order of their ranges, so a resolution finds its hold by a
 //!   binary search, however many wait before it.
-//! - A holder is woken when its front hold becomes resolved, and not again until it has looked.
+//! - A holder is woken when its front hold is resolved and so are all others: what a client has asked at once is
+//!   answered at once, with one write, and it asks the next at once as well. It is woken before that when there
+//!   is much to take already, when nothing else can happen to it, or when a while has passed; and not again until
+//!   it has looked.
 //! - Resolving is allowed at any time on the worker's thread, also from within a request: the room
 //!   is never borrowed while a service runs, and the bytes are with the connection.
 //! - What arrives in place of a hold is leased from the gauge until it leaves.
@@ -20,6 +23,10 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::net::buffers::{Gauge, Lease};
 use crate::net::ticket::{Hold, HolderId, Resolution, Ticket};
@@ -32,6 +39,12 @@ const SPARE_BYTES_MAX: usize = 4096;
 
 /// The same for a queue of holds.
 const SPARE_HOLDS_MAX: usize = 64;
+
+/// Holds that are resolved and that are not kept waiting for those behind them.
+const PATIENCE_HOLDS_MAX: usize = 64;
+
+/// How long those wait that are resolved before others of the same client are.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What is leased from the gauge at once: most resolutions need not ask it.
 const LEASE_STEP_BYTES: usize = 64 << 10;
@@ -59,6 +72,8 @@ pub struct WaitingRoom {
     in_turn: Cell<Option<HolderId>>,
     /// Such resolutions. Empty between turns.
     early: RefCell<Vec<(Ticket, Resolution)>>,
+    /// Told when the first of those comes that are to be woken after a while.
+    has_patient: Notify,
 }
 
 struct Inner {
@@ -69,6 +84,8 @@ struct Inner {
     /// What has arrived in place of connections' holds and has not left.
     replacement_bytes: usize,
     lease: Lease,
+    /// Those that could take something, and that wait for more.
+    patient: Vec<HolderId>,
 }
 
 #[derive(Default)]
@@ -76,6 +93,12 @@ struct Slot {
     generation: u32,
     is_open: bool,
     holds: VecDeque<Held>,
+    /// How many of them are resolved.
+    resolved: usize,
+    /// It is listed as waiting for more.
+    is_patient: bool,
+    /// It takes what there is: it has waited for more, or cannot go on without.
+    is_urgent: bool,
     replacement_bytes: usize,
     /// A replacement was dropped because buffers are used up: the connection must close.
     is_out_of_memory: bool,
@@ -189,11 +212,38 @@ impl WaitingRoom {
                 spare_bytes: Vec::new(),
                 replacement_bytes: 0,
                 lease: Lease::new(gauge),
+                patient: Vec::new(),
             }),
             next_number: Cell::new(0),
             in_turn: Cell::new(None),
             early: RefCell::default(),
+            has_patient: Notify::new(),
         }
+    }
+
+    /// Wakes those that have waited long enough for the rest of their answers, as long as the worker runs.
+    pub(crate) async fn end_patience(self: Rc<Self>) {
+        loop {
+            self.has_patient.notified().await;
+            sleep(PATIENCE).await;
+            self.wake_patient();
+        }
+    }
+
+    /// A while has passed.
+    pub(crate) fn wake_patient(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let mut patient = std::mem::take(&mut inner.patient);
+        for holder in patient.drain(..) {
+            if let Some(slot) = inner.slot(holder) {
+                slot.is_patient = false;
+                if slot.is_armed && slot.can_take() {
+                    slot.is_urgent = true;
+                    slot.wake();
+                }
+            }
+        }
+        inner.patient = patient;
     }
 
     /// How many connections and detached responses there are.
@@ -216,6 +266,7 @@ impl WaitingRoom {
         let outcome = self.inner.borrow_mut().resolve(ticket, resolution);
         match outcome {
             Resolved::Noted => {}
+            Resolved::Patient => self.has_patient.notify_one(),
             Resolved::Unknown(resolution) => {
                 if self.in_turn.get() == Some(ticket.holder) {
                     self.early.borrow_mut().push((ticket, resolution));
@@ -309,18 +360,27 @@ impl WaitingRoom {
         self.inner.borrow_mut().release(holder, held, out, out_bytes_high)
     }
 
-    /// Ready once [`WaitingRoom::release`] can move something for `holder`.
-    pub(crate) fn poll_released(&self, holder: HolderId, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready once [`WaitingRoom::release`] can move something for `holder`: as much as it should wait for, or,
+    /// where it is in need, anything.
+    pub(crate) fn poll_released(
+        &self,
+        holder: HolderId,
+        is_in_need: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         let mut inner = self.inner.borrow_mut();
         let Some(slot) = inner.slot(holder) else { return Poll::Ready(()) };
-        let front = slot.holds.front();
-        if slot.is_out_of_memory || front.is_none_or(|front| front.resolution.is_some()) {
+        slot.is_urgent |= is_in_need;
+        if slot.is_due() {
             return Poll::Ready(());
         }
         slot.is_armed = true;
         match &mut slot.waker {
             Some(waker) => waker.clone_from(context.waker()),
             None => slot.waker = Some(context.waker().clone()),
+        }
+        if inner.note_patient(holder) {
+            self.has_patient.notify_one();
         }
         Poll::Pending
     }
@@ -365,6 +425,8 @@ impl WaitingRoom {
 enum Resolved {
     /// All is done, or there was nothing to do.
     Noted,
+    /// The first of those that wait for more.
+    Patient,
     /// No such hold is known.
     Unknown(Resolution),
     /// It was the last that a detached response waited for.
@@ -454,10 +516,20 @@ impl Inner {
             slot.replacement_bytes += bytes.len();
         }
         held.resolution = Some(resolution);
-        if index == 0 {
-            slot.wake();
+        slot.resolved += 1;
+        slot.wake_if_due();
+        if self.note_patient(ticket.holder) { Resolved::Patient } else { Resolved::Noted }
+    }
+
+    /// Lists a holder that could take something and waits for more. Whether it is the first.
+    fn note_patient(&mut self, holder: HolderId) -> bool {
+        let Some(slot) = self.slot(holder) else { return false };
+        if !slot.is_armed || slot.is_patient || !slot.can_take() {
+            return false;
         }
-        Resolved::Noted
+        slot.is_patient = true;
+        self.patient.push(holder);
+        self.patient.len() == 1
     }
 
     fn release(
@@ -469,6 +541,7 @@ impl Inner {
     ) -> Left {
         let Some(slot) = self.slot(holder) else { return Left::default() };
         slot.is_armed = false;
+        slot.is_urgent = false;
         let is_leased = slot.detached.is_none();
         let mut gone_bytes = 0;
         while out.len() < out_bytes_high {
@@ -478,6 +551,7 @@ impl Inner {
                 break;
             }
             let Some(Held { to, resolution, .. }) = slot.holds.pop_front() else { break };
+            slot.resolved = slot.resolved.saturating_sub(1);
             if let Some(Resolution::Replace(bytes)) = resolution {
                 out.extend_from_slice(&bytes);
                 held.drop_before(to);
@@ -538,6 +612,26 @@ impl Inner {
 }
 
 impl Slot {
+    /// Whether something would leave.
+    fn can_take(&self) -> bool {
+        self.holds.front().is_none_or(|front| front.resolution.is_some()) || self.is_out_of_memory
+    }
+
+    /// Whether enough would leave.
+    fn is_due(&self) -> bool {
+        self.can_take()
+            && (self.is_urgent
+                || self.is_out_of_memory
+                || self.resolved == self.holds.len()
+                || self.resolved >= PATIENCE_HOLDS_MAX)
+    }
+
+    fn wake_if_due(&mut self) {
+        if self.is_due() {
+            self.wake();
+        }
+    }
+
     fn wake(&mut self) {
         if std::mem::take(&mut self.is_armed)
             && let Some(waker) = &self.waker
