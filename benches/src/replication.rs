@@ -1,9 +1,9 @@
 //! What replication costs and what it saves: clusters of our server beside one server alone.
 //!
 //! ```text
-//! round    1                    2
-//!          alone  of 2  of 3    of 2  of 3  alone  ...     all up at once, on one core; the load on another
-//! ```
+//! round    1                           2
+//!          alone  3 apart  cluster     3 apart  cluster  alone  ...   all up at once, on one core; the load on
+//! ```                                                                 another
 //!
 //! - Work is counted per second of processor time, that of all processes of a cluster together: a set that
 //!   two nodes carry out costs both. The rounds are interleaved and every round has ratios of its own, as in
@@ -11,8 +11,13 @@
 //! - A request is *routed* when it goes to the node that leads its key, as from a client that follows the map;
 //!   *forwarded* when it goes to one that does not; *spread* when it goes to any, as from a client that knows
 //!   of one node.
+//! - Several processes on one core cost more than one does, whatever they do: each is woken for fewer clients, and
+//!   finds the processor's caches full of the others' memory. What of a cluster's price is this and would not be
+//!   there on machines of their own shows in servers *apart*: as many as the cluster has nodes, without a cluster,
+//!   each asked for the keys that a node of the cluster leads.
 //! - [`lose_a_node`] is about hits instead: what a full cluster loses of them with a node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +161,8 @@ pub struct Cost {
     pub nodes: u16,
     /// The server alone.
     pub alone: Side,
+    /// As many servers as the cluster has nodes, without a cluster.
+    pub apart: Side,
     /// The cluster.
     pub cluster: Side,
 }
@@ -163,13 +170,21 @@ pub struct Cost {
 impl Cost {
     /// Per round: the cluster's work per processor second as a share of the lone server's.
     pub fn ratios(&self) -> Vec<f64> {
-        let alone = &self.alone.keys_per_cpu_second;
-        let cluster = &self.cluster.keys_per_cpu_second;
-        cluster.iter().zip(alone).map(|(cluster, alone)| cluster / alone).collect()
+        ratios(&self.cluster, &self.alone)
+    }
+
+    /// The same, as a share of that of the servers apart.
+    pub fn ratios_to_apart(&self) -> Vec<f64> {
+        ratios(&self.cluster, &self.apart)
     }
 }
 
-/// A server alone or a cluster, under load.
+fn ratios(side: &Side, other: &Side) -> Vec<f64> {
+    let pairs = side.keys_per_cpu_second.iter().zip(&other.keys_per_cpu_second);
+    pairs.map(|(side, other)| side / other).collect()
+}
+
+/// A server alone, several apart or a cluster, under load.
 struct Subject {
     title: String,
     /// By route: where requests go, with which keys.
@@ -188,6 +203,22 @@ impl Subject {
             forwarded: targets.clone(),
             spread: targets,
             pids: vec![server.pid()],
+        }
+    }
+
+    /// Servers without a cluster in the places of the nodes of `cluster`.
+    fn apart(servers: &[ServerProcess], cluster: &Self) -> Self {
+        let in_place = |(server, node): (&ServerProcess, &Target)| Target {
+            address: server.address(),
+            keys: node.keys.clone(),
+        };
+        let routed: Vec<Target> = servers.iter().zip(&cluster.routed).map(in_place).collect();
+        Self {
+            title: format!("{} servers apart", servers.len()),
+            forwarded: routed.clone(),
+            spread: routed.clone(),
+            routed,
+            pids: servers.iter().map(ServerProcess::pid).collect(),
         }
     }
 
@@ -250,9 +281,19 @@ impl Subject {
             .map_err(|source| CompareError::Load { server: self.title.clone(), source })
     }
 
+    /// Sets every key, at the first address.
     fn fill(&self, workload: &Workload, interrupt: &Interrupt) -> Result<(), CompareError> {
+        self.fill_at(self.spread[0].address, workload, interrupt)
+    }
+
+    fn fill_at(
+        &self,
+        address: SocketAddr,
+        workload: &Workload,
+        interrupt: &Interrupt,
+    ) -> Result<(), CompareError> {
         let plan = Plan {
-            targets: self.spread.clone(),
+            targets: vec![Target::any_key(address)],
             connections: 8,
             threads: 1,
             depth: 1,
@@ -284,16 +325,26 @@ pub fn costs(
     let server = ServerProcess::start(&rules.alone(rules.memory_mib), interrupt)
         .map_err(CompareError::from)?;
     let mut subjects = vec![Subject::alone(&server)];
-    let mut clusters = Vec::new();
+    let workload = Contest::SET.workload(keyspace);
+    let fill = |subject: &Subject| subject.fill(&workload, interrupt);
+    fill(&subjects[0])?;
+    // Alive as long as they are loaded.
+    let (mut clusters, mut servers) = (Vec::new(), Vec::new());
     for &nodes in &rules.nodes {
-        progress(&format!("starting a cluster of {nodes} nodes"));
+        progress(&format!("starting a cluster of {nodes} nodes, and as many servers"));
         let cluster = ClusterProcess::start(&rules.cluster(nodes), interrupt)?;
-        subjects.push(Subject::cluster(&cluster, keyspace)?);
+        let of_cluster = Subject::cluster(&cluster, keyspace)?;
+        fill(&of_cluster)?;
         clusters.push(cluster);
-    }
-    for subject in &subjects {
-        progress(&format!("filling {} with {} items", subject.title, rules.keys));
-        subject.fill(&Contest::SET.workload(keyspace), interrupt)?;
+        let start = |_| ServerProcess::start(&rules.alone(rules.memory_mib), interrupt);
+        let apart: Vec<ServerProcess> =
+            (0..nodes).map(start).collect::<Result<_, _>>().map_err(CompareError::from)?;
+        let of_apart = Subject::apart(&apart, &of_cluster);
+        for server in &apart {
+            of_apart.fill_at(server.address(), &workload, interrupt)?;
+        }
+        servers.push(apart);
+        subjects.extend([of_apart, of_cluster]);
     }
     let mut results = Vec::new();
     for errand in errands {
@@ -317,8 +368,10 @@ pub fn costs(
             }
         }
         let alone = sides.remove(0);
-        for (&nodes, cluster) in rules.nodes.iter().zip(sides) {
-            results.push(Cost { errand: *errand, nodes, alone: alone.clone(), cluster });
+        let mut sides = sides.into_iter();
+        for &nodes in &rules.nodes {
+            let (Some(apart), Some(cluster)) = (sides.next(), sides.next()) else { break };
+            results.push(Cost { errand: *errand, nodes, alone: alone.clone(), apart, cluster });
         }
     }
     Ok(results)

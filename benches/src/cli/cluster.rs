@@ -17,7 +17,9 @@ use crate::report::{Cell, Output, Report};
 /// All servers are started alike and share one core, the load has another. In interleaved rounds each is
 /// loaded in turn, and its work counted per second of processor time, that of all nodes of a cluster
 /// together; `ratio` is the median of the rounds, the cluster's to the lone server's. The clusters hold two
-/// copies of every item, and both acknowledge a set.
+/// copies of every item, and both acknowledge a set. `ratio_apart` is the cluster's to as many servers without
+/// a cluster, each asked for what a node leads: what is missing to 1 there is the cluster's own doing, and what
+/// is missing besides is the price of several processes on one core.
 #[derive(Debug, Args)]
 pub(super) struct ClusterArgs {
     /// Our server's executable.
@@ -103,7 +105,10 @@ impl ClusterArgs {
             let errands: Vec<Errand> =
                 Errand::ALL.into_iter().filter(|it| it.name.starts_with(&self.only)).collect();
             let costs = replication::costs(&errands, &rules, interrupt, progress)?;
-            wrong += costs.iter().map(|cost| cost.alone.wrong + cost.cluster.wrong).sum::<u64>();
+            wrong += costs
+                .iter()
+                .map(|cost| cost.alone.wrong + cost.apart.wrong + cost.cluster.wrong)
+                .sum::<u64>();
             bar.suspend(|| cost_report(&costs).write(self.output, &mut io::stdout().lock()))?;
         }
         if self.measure.contains(&Measure::Loss) {
@@ -137,15 +142,17 @@ fn cost_report(costs: &[Cost]) -> Report {
         "ratio_min",
         "ratio_max",
         "goal",
+        "ratio_apart",
         "keys_per_cpu_s",
         "alone_keys_per_cpu_s",
+        "apart_keys_per_cpu_s",
         "keys_per_s",
         "alone_keys_per_s",
         "refused",
         "wrong_values",
     ]);
     for cost in costs {
-        let Cost { errand, nodes, alone, cluster } = cost;
+        let Cost { errand, nodes, alone, apart, cluster } = cost;
         let ratios = cost.ratios();
         let extreme = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick);
         report.push(vec![
@@ -157,12 +164,14 @@ fn cost_report(costs: &[Cost]) -> Report {
             Cell::real(extreme(f64::min), 3),
             Cell::real(extreme(f64::max), 3),
             Cell::real(errand.goal, 2),
+            Cell::Real(median(&cost.ratios_to_apart()), 3),
             Cell::Real(median(&cluster.keys_per_cpu_second), 0),
             Cell::Real(median(&alone.keys_per_cpu_second), 0),
+            Cell::Real(median(&apart.keys_per_cpu_second), 0),
             Cell::Real(median(&cluster.keys_per_second), 0),
             Cell::Real(median(&alone.keys_per_second), 0),
-            (alone.refused + cluster.refused).into(),
-            (alone.wrong + cluster.wrong).into(),
+            (alone.refused + apart.refused + cluster.refused).into(),
+            (alone.wrong + apart.wrong + cluster.wrong).into(),
         ]);
     }
     report
