@@ -8,7 +8,8 @@
 //! deleted, and the cache is no smaller than the largest object: a cache that is smaller lets that
 //! object pass by, which the stack does not know. An object that comes with several sizes has the one
 //! it came with first until it is written; a replay has that of its last insertion, which differs from
-//! size to size. Where expired objects leave at once, a map frees their room when no cache of any size
+//! size to size. So caches of few large
+//! objects are replayed instead, where the log can be read again ([`Map::trusted_from`]). Where expired objects leave at once, a map frees their room when no cache of any size
 //! has them fresh. A `touch` without a get, and an `append`, are no use of an object here.
 //! `docs/sizing.md` says how much that makes on real logs.
 //!
@@ -74,6 +75,8 @@ pub struct LruMapper {
     deadlines: BinaryHeap<Reverse<(u32, u64)>>,
     /// Weights of objects when they came, and their squares, in sum.
     weights: [f64; 2],
+    /// The largest weight there was.
+    largest: u32,
 }
 
 /// How hits are counted.
@@ -125,6 +128,7 @@ impl LruMapper {
             counting,
             deadlines: BinaryHeap::new(),
             weights: [0.0; 2],
+            largest: 0,
         }
     }
 
@@ -149,6 +153,7 @@ impl LruMapper {
             reads: self.reads,
             objects: self.stack.len() as f64 * factor,
             weight,
+            largest: self.largest.into(),
             grain: mean * (parts * factor - 1.0),
             hits: estimate.hits,
             variances: estimate.variances,
@@ -191,6 +196,7 @@ impl LruMapper {
             }
         }
         let weight = self.spec.weighing.weight(request);
+        self.largest = self.largest.max(weight);
         let Self { stack, counting, .. } = self;
         let new = match request.op {
             Op::Get | Op::GetAndTouch if !request.fills && !stack.holds(key) => false,
@@ -328,6 +334,8 @@ pub struct Map {
     pub(crate) objects: f64,
     /// What they weigh together, likewise.
     pub(crate) weight: f64,
+    /// What the largest object weighs, of those looked at.
+    pub(crate) largest: u64,
     /// Variance of a size, by size: how much of the whole one object of the stack stands for.
     pub(crate) grain: f64,
     pub(crate) hits: Histogram,
@@ -372,6 +380,15 @@ impl Map {
         rounded(self.weight).max(1)
     }
 
+    /// The size from which on the map is to be trusted: in bytes, some times the largest object. Smaller
+    /// caches let objects pass by, or have them in other sizes, which the stack does not know.
+    pub fn trusted_from(&self) -> u64 {
+        match self.unit {
+            Unit::Objects => 0,
+            Unit::Bytes => self.largest * LARGEST_OBJECTS,
+        }
+    }
+
     /// The share of objects that was looked at.
     pub fn rate(&self) -> f64 {
         self.rate
@@ -383,7 +400,8 @@ impl Map {
         let weight = self.weight.max(1.0);
         let smallest = match self.unit {
             Unit::Objects => 1.0,
-            Unit::Bytes => weight / 10_000.0,
+            // A cache smaller than its largest object is of no use to anybody.
+            Unit::Bytes => (weight / 10_000.0).max(self.largest as f64),
         };
         // Below what a few objects of a sample stand for there is nothing to be told.
         let smallest = smallest.max(self.grain * GRAINS_MIN).clamp(1.0, weight);
@@ -468,6 +486,7 @@ impl Map {
         self.reads.add(other.reads);
         self.objects += other.objects;
         self.weight += other.weight;
+        self.largest = self.largest.max(other.largest);
         self.hits.merge(&other.hits);
         // Each request's size is told by the stack of its own part: the errors of parts are as good as
         // independent, those within a part are not.
@@ -489,6 +508,9 @@ impl Map {
         count.saturating_sub(u32::try_from(self.parts.len()).unwrap_or(u32::MAX))
     }
 }
+
+/// Largest objects that a cache holds at least where the map of LRU is taken for its curve.
+const LARGEST_OBJECTS: u64 = 8;
 
 /// Objects of a sample that the smallest cache on a curve holds.
 const GRAINS_MIN: f64 = 8.0;

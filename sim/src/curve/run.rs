@@ -5,6 +5,8 @@
 //! LRU alone:    trace -> map                                                    one reading
 //! others too:   trace -> map;  trace again -> replays, or miniatures of a sample   two readings
 //! ```
+//!
+//! In caches of a few of the largest objects LRU is replayed too, if the trace is a file.
 
 use eviction::Kind;
 
@@ -127,9 +129,21 @@ fn carry_out(plan: &CurvePlan, observer: &mut dyn Observer) -> Result<CurveRepor
         };
         readings += played;
     }
+    let small: Vec<u64> = sizes.iter().copied().filter(|&size| size < map.trusted_from()).collect();
+    let lru = if small.is_empty() || log.source.is_stream() || *part != Part::WHOLE {
+        map.points(&sizes)
+    } else {
+        let played = play_all(log, observer, |format, _| {
+            let replay = |&size| Replay::with(Kind::Lru, size, log.weighing(format), expiry);
+            Ok(small.iter().map(replay).collect())
+        })?;
+        readings += played.readings;
+        let replayed = played.players.iter().filter_map(exact_point).map(|(_, point)| point);
+        replayed.chain(map.points(&sizes[small.len()..])).collect()
+    };
     let curve = |&policy: &Kind| {
         let points = if policy == Kind::Lru {
-            map.points(&sizes)
+            lru.clone()
         } else {
             points.iter().filter(|(of, _)| *of == policy).map(|(_, point)| *point).collect()
         };
