@@ -669,3 +669,6 @@ impl Node {
         self.peers().filter(|&peer| self.is_alive(peer)).chain([self.me.node]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

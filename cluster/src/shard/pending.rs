@@ -17,9 +17,9 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// `key_hash` was written as number `sequence`, greater than those before.
+    /// `key_hash` was written as number `sequence`, not less than those before: a write may be of several keys.
     pub fn wrote(&mut self, key_hash: u64, sequence: Sequence) {
-        debug_assert!(self.order.back().is_none_or(|&(last, _)| last < sequence), "in order");
+        debug_assert!(self.order.back().is_none_or(|&(last, _)| last <= sequence), "in order");
         self.order.push_back((sequence, key_hash));
         self.last.insert(key_hash, sequence);
     }

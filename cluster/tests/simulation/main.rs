@@ -16,8 +16,10 @@ mod world;
 use std::collections::BTreeMap;
 
 use cluster::NodeId;
+use cluster::map::Command;
 use cluster::pool::Pool;
 
+use crate::history::End;
 use crate::network::{MS, Weather};
 use crate::random::Random;
 use crate::world::{Plan, World};
@@ -34,6 +36,7 @@ fn plan(random: &mut Random) -> Plan {
         shards: random.pick(&[2, 4, 8]),
         keys: random.pick(&[3, 8, 20]),
         clients: random.pick(&[2, 4, 6]),
+        room: random.pick(&[1, 2, 4, 100, 100]),
         pool: if is_strict { Pool::strict() } else { Pool::sessions() },
     }
 }
@@ -43,7 +46,7 @@ fn strike(world: &mut World) -> Option<&'static str> {
     let nodes = world.nodes();
     let victim = world.random.pick(&nodes);
     let for_ns = world.random.between(50, 3_000) * MS;
-    match world.random.below(9) {
+    match world.random.below(14) {
         0 if world.can_lose(victim) => {
             world.crash(victim, false, for_ns);
             Some("crash, memory lost")
@@ -85,7 +88,27 @@ fn strike(world: &mut World) -> Option<&'static str> {
             }
             Some("two halves with a bridge")
         }
-        7 => {
+        7 if world.may_crash(victim) => {
+            let quickly_ns = world.random.between(1, 60) * MS;
+            world.crash(victim, true, quickly_ns);
+            Some("quick restart")
+        }
+        8 => {
+            world.change_clock(victim);
+            Some("another clock")
+        }
+        9 => world.command(Command::Drain { node: victim }).then_some("drain"),
+        10 => {
+            let weight = world.random.pick(&[1, 100, 300]);
+            let zone = world.random.pick(&["", "a", "b"]).into();
+            let command = Command::SetZoneWeight { node: victim, zone, weight };
+            world.command(command).then_some("move")
+        }
+        11 => {
+            world.cancel_drains();
+            None
+        }
+        12 => {
             world.network.weather = Weather::FOUL;
             Some("foul weather")
         }
@@ -133,6 +156,9 @@ fn run(seed: u64) -> Result<Run, String> {
         world.run_until(now_ns);
     }
     let healed_from_ns = world.now_ns;
+    world.run_until(healed_from_ns + HEALING_NS / 4);
+    // By now somebody leads Raft for certain.
+    world.cancel_drains();
     world.run_until(healed_from_ns + HEALING_NS / 2);
     world.stop_clients();
     let mut unrest = Err(String::new());
@@ -145,11 +171,21 @@ fn run(seed: u64) -> Result<Run, String> {
         healed_ns += HEALING_NS / 100;
         world.run_until(healed_ns);
     }
-    world.run_until(healed_ns + 100 * MS);
+    // What was asked last is answered, or given up.
+    world.run_until(healed_ns + 2_100 * MS);
+    let scan = world.scan();
+    world.run_until(world.now_ns + 200 * MS);
     if let Some(violation) = world.violation.take() {
         return Err(format!("seed {seed}: {violation}\n{told}\n{faults:?}"));
     }
     unrest.map_err(|why| format!("seed {seed}: no rest, {why}\n{told}\n{faults:?}"))?;
+    for (key, end) in world.operations[scan..].iter().map(|it| (it.key, it.end)) {
+        if !matches!(end, Some((_, End::Saw(_) | End::Missed(_) | End::Wrote(_)))) {
+            return Err(format!(
+                "seed {seed}: in the end key {key} gave {end:?}\n{told}\n{faults:?}"
+            ));
+        }
+    }
     history::check(&world.operations, &world.logs())
         .map_err(|why| format!("seed {seed}: {why}\n{told}\n{faults:?}"))?;
     let acknowledged = world.operations.iter().filter(|it| it.end.is_some()).count();

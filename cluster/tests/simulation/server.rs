@@ -9,7 +9,7 @@ use cluster::pool::Ack;
 use cluster::shard::{Entry, Grants, Pending, Replica};
 use cluster::{Incarnation, Instant, Member, NodeId, Sequence, ShardId, Version};
 
-use crate::history::{OperationId, Write};
+use crate::history::{By, End, Left, OperationId, Write};
 
 /// What a shard's store has on one node.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +25,28 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn put(&mut self, write: Write) {
         self.history.push(write);
-        self.items.insert(write.key, write);
+        match write.left {
+            Left::Value { .. } => _ = self.items.insert(write.key, write),
+            Left::Nothing => self.items.retain(|&key, _| !write.is_about(key)),
+        }
     }
 
-    /// The write that made the key what it is.
+    /// The write that made the key what it is, as the items say; where there is none, as the history does.
     pub(crate) fn last(&self, key: u8) -> Version {
-        self.items.get(&key).map_or(Version::ZERO, |item| item.version)
+        match self.items.get(&key) {
+            Some(item) => item.version,
+            None => self.last_of_history(key).map_or(Version::ZERO, |write| write.version),
+        }
+    }
+
+    fn last_of_history(&self, key: u8) -> Option<&Write> {
+        self.history.iter().rev().find(|write| write.is_about(key))
+    }
+
+    /// Whether the items have of a key what the writes made of it.
+    pub(crate) fn agrees_on(&self, key: u8) -> bool {
+        let made = self.last_of_history(key).filter(|write| write.value().is_some());
+        self.items.get(&key) == made
     }
 
     pub(crate) fn apply(&mut self, entry: &Entry) {
@@ -39,22 +55,37 @@ impl Store {
 }
 
 /// A write as it travels.
-pub(crate) fn encode(key: u8, value: u64, by: OperationId) -> Bytes {
-    let mut op = BytesMut::with_capacity(13);
-    op.put_u8(key);
-    op.put_u64_le(value);
-    op.put_u32_le(by);
+pub(crate) fn encode(write: &Write) -> Bytes {
+    let mut op = BytesMut::with_capacity(32);
+    op.put_u8(write.key);
+    op.put_u64_le(write.deadline_ns().map_or(0, |deadline_ns| deadline_ns + 1));
+    op.put_u32_le(match write.by {
+        By::Client(id) => id,
+        By::Eviction => u32::MAX,
+        By::Expiry => u32::MAX - 1,
+    });
+    if let Some(value) = write.value() {
+        op.put_u64_le(value);
+    }
     op.freeze()
 }
 
 fn decode(entry: &Entry) -> Write {
     let op = &entry.op;
-    Write {
-        version: entry.version,
-        key: op[0],
-        value: u64::from_le_bytes(op[1..9].try_into().unwrap()),
-        by: u32::from_le_bytes(op[9..13].try_into().unwrap()),
-    }
+    let deadline = u64::from_le_bytes(op[1..9].try_into().unwrap());
+    let left = match op.get(13..21) {
+        None => Left::Nothing,
+        Some(value) => Left::Value {
+            value: u64::from_le_bytes(value.try_into().unwrap()),
+            deadline_ns: deadline.checked_sub(1),
+        },
+    };
+    let by = match u32::from_le_bytes(op[9..13].try_into().unwrap()) {
+        u32::MAX => By::Eviction,
+        by if by == u32::MAX - 1 => By::Expiry,
+        id => By::Client(id),
+    };
+    Write { version: entry.version, key: op[0], left, by }
 }
 
 /// An answer that waits for a write to be committed.
@@ -62,8 +93,7 @@ fn decode(entry: &Entry) -> Write {
 pub(crate) struct Waiting {
     pub(crate) sequence: Sequence,
     pub(crate) operation: OperationId,
-    pub(crate) saw: Version,
-    pub(crate) wrote: bool,
+    pub(crate) end: End,
 }
 
 /// A copy being sent to a joiner: what it has, and the keys not looked at yet.
@@ -109,16 +139,29 @@ impl Grants for LeasesAt<'_> {
     }
 }
 
-/// A clock: an offset of its own in each life, and a rate.
+/// The clocks of a node: one that grants are measured by, with an offset of its own in each life, and a rate;
+/// and one on the wall, which is right within a minute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     pub(crate) offset_ns: u64,
     pub(crate) rate_permille: u64,
+    pub(crate) wall_ahead_ns: u64,
 }
 
 impl Clock {
     pub(crate) fn at(self, now_ns: u64) -> Instant {
         Instant(self.offset_ns + now_ns / 1000 * self.rate_permille)
+    }
+
+    pub(crate) fn wall_ns(self, now_ns: u64) -> u64 {
+        now_ns + self.wall_ahead_ns
+    }
+
+    /// From now on it runs at another rate, without a jump.
+    pub(crate) fn run_at(&mut self, rate_permille: u64, now_ns: u64) {
+        let shown = self.at(now_ns).0;
+        self.rate_permille = rate_permille;
+        self.offset_ns = shown - now_ns / 1000 * rate_permille;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cluster::grant::{Beacon, GrantAnswer};
 use cluster::map::{
-    Addresses, ClusterMap, Command, NewNode, Outcome, Reconfigure, Role, ShardConfig,
+    Addresses, ClusterMap, Command, NewNode, Outcome, Reconfigure, Role, ShardConfig, Standing,
 };
 use cluster::message::Message;
 use cluster::node::{self, Rest, Task};
@@ -14,7 +14,7 @@ use cluster::pool::Pool;
 use cluster::shard::{Effect, Input};
 use cluster::{ClusterId, Epoch, Incarnation, Member, NodeId, ShardId, Version};
 
-use crate::history::{Ask, End, Operation, OperationId, Write};
+use crate::history::{Ask, By, EVERY_KEY, End, Left, Operation, OperationId, Write, appended};
 use crate::network::{MS, Network};
 use crate::random::Random;
 use crate::server::{Clock, LeasesAt, Server, Store, Waiting, Walk, encode};
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) shards: u16,
     pub(crate) keys: u8,
     pub(crate) clients: u32,
+    /// Items that a shard has room for.
+    pub(crate) room: usize,
     pub(crate) pool: Pool,
 }
 
@@ -157,8 +159,6 @@ pub(crate) struct World {
     /// A hash of everything that happened.
     trace: u64,
     pub(crate) violation: Option<String>,
-    /// When each shard last acknowledged a write.
-    pub(crate) acknowledged_ns: BTreeMap<ShardId, u64>,
     pub(crate) takeovers: u64,
     /// Whether a copy was lost that may not have been replaced yet: another loss could be one too many.
     is_weak: bool,
@@ -222,7 +222,6 @@ impl World {
             committers: BTreeMap::new(),
             trace: 0xcbf2_9ce4_8422_2325,
             violation: None,
-            acknowledged_ns: BTreeMap::new(),
             takeovers: 0,
             is_weak: false,
             plan,
@@ -373,6 +372,7 @@ impl World {
         for shard in self.shards() {
             self.attend(me.node, shard);
             self.walk_on(me.node, shard);
+            self.expire_one(me.node, shard);
         }
         let now = self.local(me.node);
         self.server_mut(me.node).node.forget(now);
@@ -523,7 +523,7 @@ impl World {
                             "{first:?} and {me:?} commit in epoch {epoch} of shard {shard}"
                         ));
                     }
-                    self.release(node, shard, due);
+                    self.release(node, due);
                 }
                 Effect::Propose(change) => self.propose(me, Command::Reconfigure(vec![change])),
                 Effect::Serves => {}
@@ -537,16 +537,9 @@ impl World {
         }
     }
 
-    fn release(&mut self, node: NodeId, shard: ShardId, due: Vec<Waiting>) {
+    fn release(&mut self, node: NodeId, due: Vec<Waiting>) {
         for waiting in due {
-            let end = match waiting.wrote {
-                true => End::Wrote(waiting.saw),
-                false => End::Saw(waiting.saw),
-            };
-            if waiting.wrote {
-                self.acknowledged_ns.insert(shard, self.now_ns);
-            }
-            self.reply(node, waiting.operation, end);
+            self.reply(node, waiting.operation, waiting.end);
         }
     }
 
@@ -755,23 +748,33 @@ impl World {
         if !self.clients_run {
             return;
         }
-        let id = OperationId::try_from(self.operations.len()).unwrap();
         let key = u8::try_from(self.random.below(u64::from(self.plan.keys))).unwrap();
-        // What a key is used for: a register, a number, something stored once, something swapped.
-        let reads = self.random.permille(400);
-        let ask = match (reads, key % 4) {
-            (true, _) => Ask::Read,
-            (_, 0) => Ask::Set,
-            (_, 1) => Ask::Count,
-            (_, 2) => match self.random.permille(900) {
-                true => Ask::Add,
-                false => Ask::Set,
-            },
-            _ => match self.seen.get(&(client, key)) {
-                Some(&version) if self.random.permille(800) => Ask::Swap(version),
-                _ => Ask::Set,
-            },
-        };
+        let ask = self.next_ask(client, key);
+        self.ask(client, key, ask);
+    }
+
+    /// What a key is used for: a session, a number, something stored once, something swapped and grown.
+    fn next_ask(&mut self, client: u32, key: u8) -> Ask {
+        let random = &mut self.random;
+        if random.permille(2) {
+            return Ask::Flush;
+        }
+        if random.permille(400) {
+            return Ask::Read;
+        }
+        let ttl_ns = random.permille(300).then_some(random.between(100, 3_000) * MS);
+        match (key % 4, random.below(100)) {
+            (0, 0..10) | (1, 0..2) | (2 | 3, 0..5) => Ask::Delete,
+            (1, _) => Ask::Count,
+            (2, 5..95) => Ask::Add,
+            (3, 5..30) => Ask::Append,
+            (3, 30..90) if let Some(&version) = self.seen.get(&(client, key)) => Ask::Swap(version),
+            _ => Ask::Set { ttl_ns },
+        }
+    }
+
+    fn ask(&mut self, client: u32, key: u8, ask: Ask) {
+        let id = OperationId::try_from(self.operations.len()).unwrap();
         self.operations.push(Operation { key, ask, asked_ns: self.now_ns, end: None });
         self.client_of.insert(id, client);
         self.after(PATIENCE_NS, Event::GivesUp(id));
@@ -792,7 +795,7 @@ impl World {
         entry.end = Some((self.now_ns, end));
         let key = entry.key;
         match end {
-            End::Saw(version) | End::Wrote(version) => {
+            End::Saw(version) | End::Missed(version) | End::Wrote(version) => {
                 self.seen.insert((client, key), version);
             }
             End::Refused => {}
@@ -844,47 +847,109 @@ impl World {
     /// Carries an operation out where its shard is served; `false` when it has to wait.
     fn carry_out_operation(&mut self, id: OperationId, at: NodeId, shard: ShardId) -> bool {
         let Operation { key, ask, .. } = self.operations[id as usize].clone();
-        let now = self.local(at);
-        let in_sync_min = usize::from(self.plan.pool.in_sync_min);
-        let server = self.server_mut(at);
-        let copy = &mut server.copies[usize::from(shard.0)];
-        let grants = LeasesAt { leases: &server.leases, now };
-        let (found, last) = (copy.store.items.get(&key).copied(), copy.store.last(key));
-        let value = match ask {
-            Ask::Read => None,
-            Ask::Set => Some(u64::from(id)),
-            Ask::Add if found.is_some() => None,
-            Ask::Add => Some(u64::from(id)),
-            Ask::Count => Some(found.map_or(0, |item| item.value) + 1),
-            Ask::Swap(seen) if seen != last => None,
-            Ask::Swap(_) => Some(u64::from(id)),
+        self.expire(at, shard, key);
+        if !self.copy(at, shard).store.agrees_on(key) {
+            let why = format!("node {at} serves key {key} otherwise than it was written");
+            self.violated(why);
+        }
+        let wall_ns = self.server(at).clock.wall_ns(self.now_ns);
+        let copy = self.copy(at, shard);
+        let last = copy.store.last(key);
+        let found = copy.store.items.get(&key).and_then(|item| item.value());
+        let deadline_ns = copy.store.items.get(&key).and_then(|item| item.deadline_ns());
+        let mine = u64::from(id);
+        let keep = |value| Some(Left::Value { value, deadline_ns });
+        let stay = |value| Some(Left::Value { value, deadline_ns: None });
+        let left = match (ask, found) {
+            (Ask::Read, _) | (Ask::Delete | Ask::Append | Ask::Swap(_), None) => None,
+            (Ask::Add, Some(_)) => None,
+            (Ask::Swap(seen), Some(_)) if seen != last => None,
+            (Ask::Set { ttl_ns }, _) => {
+                let deadline_ns = ttl_ns.map(|ttl_ns| wall_ns + ttl_ns);
+                Some(Left::Value { value: mine, deadline_ns })
+            }
+            (Ask::Add, None) | (Ask::Swap(_), Some(_)) => stay(mine),
+            (Ask::Count, Some(value)) => keep(value + 1),
+            (Ask::Count, None) => stay(1),
+            (Ask::Append, Some(value)) => keep(appended(value, id)),
+            (Ask::Delete, Some(_)) | (Ask::Flush, _) => Some(Left::Nothing),
         };
-        let Some(value) = value else {
+        let Some(left) = left else {
+            let now = self.local(at);
+            let server = self.server_mut(at);
+            let grants = LeasesAt { leases: &server.leases, now };
+            let copy = &mut server.copies[usize::from(shard.0)];
             if !copy.replica.may_read(&grants) {
                 return false;
             }
+            let end = if found.is_some() { End::Saw(last) } else { End::Missed(last) };
             match copy.pending.of(u64::from(key)) {
-                Some(sequence) => {
-                    let waits = Waiting { sequence, operation: id, saw: last, wrote: false };
-                    copy.waiting.push(waits);
-                }
-                None => self.reply(at, id, End::Saw(last)),
+                Some(sequence) => copy.waiting.push(Waiting { sequence, operation: id, end }),
+                None => self.reply(at, id, end),
             }
             return true;
         };
-        if !copy.replica.takes_writes(in_sync_min) {
+        if !self.copy(at, shard).replica.takes_writes(usize::from(self.plan.pool.in_sync_min)) {
             self.reply(at, id, End::Refused);
             return true;
         }
-        let version = copy.replica.next_version();
-        copy.store.put(Write { version, key, value, by: id });
-        copy.pending.wrote(u64::from(key), version.sequence());
-        let sequence = version.sequence();
-        copy.waiting.push(Waiting { sequence, operation: id, saw: version, wrote: true });
-        let mut effects = Vec::new();
-        copy.replica.write(encode(key, value, id), &mut effects);
-        self.carry_out(at, shard, effects);
+        let key = if ask == Ask::Flush { EVERY_KEY } else { key };
+        self.order(at, shard, key, left, By::Client(id));
+        self.make_room(at, shard);
         true
+    }
+
+    /// Writes, as the primary.
+    fn order(&mut self, at: NodeId, shard: ShardId, key: u8, left: Left, by: By) {
+        let keys = self.plan.keys;
+        let copy = self.copy_mut(at, shard);
+        let version = copy.replica.next_version();
+        let write = Write { version, key, left, by };
+        copy.store.put(write);
+        let sequence = version.sequence();
+        if key == EVERY_KEY {
+            // Whoever misses any of them has seen this write.
+            (0..keys).for_each(|key| copy.pending.wrote(u64::from(key), sequence));
+        } else {
+            copy.pending.wrote(u64::from(key), sequence);
+        }
+        if let By::Client(operation) = by {
+            copy.waiting.push(Waiting { sequence, operation, end: End::Wrote(version) });
+        }
+        let mut effects = Vec::new();
+        copy.replica.write(encode(&write), &mut effects);
+        self.carry_out(at, shard, effects);
+    }
+
+    /// Removes an item whose time is over by this node's clock on the wall.
+    fn expire(&mut self, at: NodeId, shard: ShardId, key: u8) {
+        let wall_ns = self.server(at).clock.wall_ns(self.now_ns);
+        let item = self.copy(at, shard).store.items.get(&key);
+        let is_due = item.and_then(|item| item.deadline_ns()).is_some_and(|at| at <= wall_ns);
+        if is_due && self.copy(at, shard).replica.is_serving() {
+            self.order(at, shard, key, Left::Nothing, By::Expiry);
+        }
+    }
+
+    /// The sweep: items go when their time is over, also when nobody asks for them.
+    fn expire_one(&mut self, at: NodeId, shard: ShardId) {
+        let items = &self.copy(at, shard).store.items;
+        let first = items.values().filter(|item| item.deadline_ns().is_some());
+        if let Some(key) = first.min_by_key(|item| item.deadline_ns()).map(|item| item.key) {
+            self.expire(at, shard, key);
+        }
+    }
+
+    /// Evicts what was written the longest ago.
+    fn make_room(&mut self, at: NodeId, shard: ShardId) {
+        let copy = self.copy(at, shard);
+        // What was just written may have been committed, and the shard handed over by that.
+        if copy.store.items.len() > self.plan.room && copy.replica.is_serving() {
+            let oldest = copy.store.items.values().min_by_key(|item| item.version);
+            if let Some(victim) = oldest.map(|item| item.key) {
+                self.order(at, shard, victim, Left::Nothing, By::Eviction);
+            }
+        }
     }
 
     // Faults.
@@ -969,7 +1034,48 @@ impl World {
         }
     }
 
+    pub(crate) fn change_clock(&mut self, node: NodeId) {
+        let (rate_permille, ahead_ns) =
+            (self.random.between(996, 1004), some_minute(&mut self.random));
+        let now_ns = self.now_ns;
+        let clock = &mut self.server_mut(node).clock;
+        clock.run_at(rate_permille, now_ns);
+        clock.wall_ahead_ns = ahead_ns;
+    }
+
+    /// An operator asks for something, if there is somebody to ask.
+    pub(crate) fn command(&mut self, command: Command) -> bool {
+        let Some(leader) = self.raft.leader else { return false };
+        let revision = self.map().revision;
+        let by = self.server(leader).me;
+        self.propose_to_leader(by, &command);
+        self.map().revision != revision
+    }
+
+    /// Nobody is to leave any more.
+    pub(crate) fn cancel_drains(&mut self) {
+        for node in self.nodes() {
+            if self.map().nodes[&node].standing == Standing::Draining {
+                self.command(Command::CancelDrain { node });
+            }
+        }
+    }
+
     // In the end.
+
+    /// Asks for every key once more, and writes to each shard. What is answered is in `operations`, from the
+    /// number returned on.
+    pub(crate) fn scan(&mut self) -> usize {
+        let first = self.operations.len();
+        for key in 0..self.plan.keys {
+            self.ask(self.plan.clients, key, Ask::Read);
+        }
+        for shard in 0..self.plan.shards.min(u16::from(self.plan.keys)) {
+            let key = u8::try_from(shard).unwrap();
+            self.ask(self.plan.clients, key, Ask::Set { ttl_ns: None });
+        }
+        first
+    }
 
     /// What is not yet as it should be once all faults are over.
     pub(crate) fn unrest(&self) -> Result<(), String> {
@@ -991,9 +1097,9 @@ impl World {
             }
             for member in &config.in_sync {
                 let copy = self.copy(member.node, shard);
-                if copy.store.history != primary.store.history
-                    || copy.store.items != primary.store.items
-                {
+                let is_equal = copy.store.history == primary.store.history
+                    && copy.store.items == primary.store.items;
+                if !is_equal || (0..self.plan.keys).any(|key| !copy.store.agrees_on(key)) {
                     let theirs = copy.replica.last();
                     let last = primary.replica.last();
                     return Err(format!(
@@ -1041,5 +1147,16 @@ fn whole(store: Store) -> Store {
 
 /// A clock within half a percent of the true rate, that began anywhere.
 fn some_clock(random: &mut Random) -> Clock {
-    Clock { offset_ns: random.below(1_000_000) * MS, rate_permille: random.between(996, 1004) }
+    Clock {
+        offset_ns: random.between(1_000, 1_000_000) * MS,
+        rate_permille: random.between(996, 1004),
+        wall_ahead_ns: some_minute(random),
+    }
+}
+
+fn some_minute(random: &mut Random) -> u64 {
+    match random.permille(800) {
+        true => random.between(29_500, 30_500) * MS,
+        false => random.between(0, 60_000) * MS,
+    }
 }
