@@ -389,6 +389,11 @@ impl Map {
         }
     }
 
+    /// What sizes count.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
     /// The share of objects that was looked at.
     pub fn rate(&self) -> f64 {
         self.rate

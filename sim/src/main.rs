@@ -13,7 +13,7 @@ use sim::console::Console;
 use sim::curve::Map;
 use sim::curve::run::CurveReport;
 use sim::trace::{Access, oracle_general, zipf};
-use sim::{curve, partial, report, run};
+use sim::{curve, html, partial, plot, report, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -51,6 +51,7 @@ fn draw_curve(args: &CurveArgs) -> Result<()> {
     if let Some(path) = args.save() {
         save_map(path, &report.map)?;
     }
+    draw(args.show().plot(), &report)?;
     curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
     Ok(console.summarise_curve(&report)?)
 }
@@ -73,8 +74,24 @@ fn merge_parts(args: &MergeArgs) -> Result<()> {
     }
     let (sizes, points) = args.sizes();
     let report = CurveReport::of_map(map, sizes, points);
+    draw(args.show().plot(), &report)?;
     curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
     Ok(Console::new(report.trace.clone()).summarise_curve(&report)?)
+}
+
+/// Draws the picture of a curve, if one was asked for.
+fn draw(path: Option<&Path>, report: &CurveReport) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let mut picture = String::new();
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html")) {
+        let command: Vec<String> = std::env::args().collect();
+        html::page(report, &command.join(" "), &mut picture)?;
+    } else {
+        plot::svg(report, true, &mut picture)?;
+    }
+    std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn save_map(path: &Path, map: &Map) -> Result<()> {

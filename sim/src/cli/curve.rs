@@ -73,6 +73,11 @@ pub struct ShowArgs {
     /// What is printed
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: OutputName,
+
+    /// Draw a picture too: an SVG, or, if the name ends in .html, a page to send to a colleague, with
+    /// figures, what they rest on, and the command that made it. Both ask nothing of the network
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What stands below the flags in `cache-sim curve --help`.
@@ -83,7 +88,7 @@ of a sample: five standard errors to both sides, told from sixteen samples of di
 
 Examples:
   cache-sim curve --trace web.oracleGeneral.zst --unit objects
-  cache-sim curve --trace log.csv --policy lru,s3fifo,wtinylfu --sample 8192 --output csv
+  cache-sim curve --trace log.csv --policy lru,s3fifo,wtinylfu --sample 8192 --plot curve.html
   zcat logs/*.gz | cache-sim curve --trace - --format csv --part 3/16 --save part3.json";
 
 /// Flags of `cache-sim merge`.
@@ -179,6 +184,11 @@ impl ShowArgs {
     /// How the report is to be written.
     pub fn output(&self) -> Output {
         self.output.into()
+    }
+
+    /// Where the picture goes, if one is drawn.
+    pub fn plot(&self) -> Option<&Path> {
+        self.plot.as_deref()
     }
 }
 
