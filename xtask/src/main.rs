@@ -37,7 +37,7 @@ const COMMITS_SPELLED: &str = "500";
 const KILLS: &str = "200";
 /// How many simulated clusters a campaign has.
 const SIMULATIONS: &str = "10000";
-/// Faults done to a cluster of processes, in each of its campaigns whose name is not a number already.
+/// Campaigns of faults done to clusters of processes, and how many faults each has.
 const FAILOVERS: [(&str, &str); 4] = [
     ("failover::a_hundred_kills", "100"),
     ("failover::pauses_of_half_a_minute", "12"),

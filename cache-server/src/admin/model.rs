@@ -349,12 +349,12 @@ pub struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MoveState {
+    /// It waits for its turn, or for word of what the joiner has.
+    Waiting,
     /// What the copy lacks is being found and sent.
     CatchingUp,
     /// It has everything; the map is being told.
     Joining,
-    /// The primary hands over.
-    HandingOver,
 }
 
 /// `POST /cluster/drain`, and `POST /cluster/undrain` to take it back.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::map::{Command, Outcome, Reconfigure, Refusal};
-use cluster::{NodeId, ShardId};
+use cluster::{Incarnation, Member, NodeId, ShardId};
 use parking_lot::Mutex;
 
 use super::data_loss::remedies;
+use super::joins::Progress;
 use crate::admin::model::{
     Agreed, Locate, Map, Move, MoveState, Moves, NodeStatus, Raft, Recovered, Recovery,
     ShardCounts, Status, Token,
@@ -21,6 +22,7 @@ use crate::clock::{Clock, boot_ns};
 use crate::control_plane::{Change, ControlPlane, RaftControlPlane, Unavailable};
 use crate::peer::join::JoinToken;
 use crate::peer::tls::{Security, Tls};
+use crate::replication::replicas::Sent;
 use crate::replication::{Agenda, Replication};
 use crate::shards::Shards;
 
@@ -35,12 +37,22 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Peers {
     /// Nodes that are heard of, this one among them.
     pub(super) alive: BTreeSet<NodeId>,
+    /// In which lives they were heard of last.
+    pub(super) lives: BTreeMap<NodeId, Incarnation>,
     /// For how long the others have not been.
     pub(super) silent: BTreeMap<NodeId, Duration>,
     /// For how long nobody who is heard of has led the control plane with a majority.
     pub(super) leaderless: Option<Duration>,
     /// Copies that this node brings in sync.
-    pub(super) joins: Vec<(ShardId, NodeId)>,
+    pub(super) joins: Vec<(ShardId, NodeId, Option<Progress>)>,
+}
+
+impl Peers {
+    /// Whether a node is heard of in this life.
+    fn hears(&self, member: Member) -> bool {
+        self.alive.contains(&member.node)
+            && self.lives.get(&member.node) == Some(&member.incarnation)
+    }
 }
 
 /// Answers the admin port.
@@ -128,8 +140,7 @@ impl AdminBackend for Backend {
                     // Whether another serves what it leads only it can say; that its process is heard of is a
                     // sign, and that it is another process by now says that it does not.
                     Some(primary) => {
-                        peers.alive.contains(&primary.node)
-                            && map.current(primary.node) == Some(primary)
+                        peers.hears(primary) && map.current(primary.node) == Some(primary)
                     }
                     None => false,
                 });
@@ -173,13 +184,14 @@ impl AdminBackend for Backend {
             let joins = self.peers.lock().joins.clone();
             let running = joins
                 .into_iter()
-                .map(|(shard, to)| Move {
-                    shard,
-                    from: me,
-                    to,
-                    state: MoveState::CatchingUp,
-                    items: 0,
-                    bytes: 0,
+                .map(|(shard, to, progress)| {
+                    let state = match progress {
+                        None => MoveState::Waiting,
+                        Some(Progress { is_all: false, .. }) => MoveState::CatchingUp,
+                        Some(Progress { is_all: true, .. }) => MoveState::Joining,
+                    };
+                    let Sent { items, bytes } = progress.unwrap_or_default().sent;
+                    Move { shard, from: me, to, state, items, bytes }
                 })
                 .collect();
             let queued = map.unsettled().count();
@@ -247,6 +259,12 @@ impl AdminBackend for Backend {
             {
                 let reason =
                     format!("node {node} was heard of {silent} ms ago: try again in a moment");
+                return Err(AdminError::Conflict(reason));
+            }
+            // A process whose life the map does not know yet may bring back what is about to be given up.
+            let present = |node: &NodeId| map.current(*node).is_some_and(|it| peers.hears(it));
+            if let Some(node) = peers.alive.iter().find(|node| !present(node)) {
+                let reason = format!("node {node} is starting, or ends: try again in a moment");
                 return Err(AdminError::Conflict(reason));
             }
             let (shards, changes): (Vec<Recovered>, Vec<Reconfigure>) =

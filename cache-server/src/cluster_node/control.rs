@@ -20,7 +20,7 @@ use cluster::failure_detector::{Overdue, Suspicion};
 use cluster::grant::{Beacon, GrantAnswer};
 use cluster::map::{ClusterMap, Command, Outcome, Reconfigure, Standing};
 use cluster::node::{Effect, Input, Node, Task};
-use cluster::{ClusterId, Instant, Member, NodeId, ShardId, shard};
+use cluster::{ClusterId, Incarnation, Instant, Member, NodeId, ShardId, shard};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use store::Shard;
@@ -95,6 +95,10 @@ pub(super) struct Control {
     next_worker: Cell<usize>,
     attention: Notify,
     ticks: Cell<u64>,
+    /// Whether this node is asking for votes in the place of a leader that is gone.
+    is_campaigning: Cell<bool>,
+    /// In which life each node, this one among them, was heard of last.
+    lives: RefCell<BTreeMap<NodeId, Incarnation>>,
     tenure: RefCell<Tenure>,
     /// Shards that this node was just appointed to lead, and what wakes [`Control::prompt_new_primaries`].
     appointed: RefCell<BTreeSet<ShardId>>,
@@ -143,6 +147,8 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
         next_worker: Cell::new(0),
         attention: Notify::new(),
         ticks: Cell::new(0),
+        is_campaigning: Cell::new(false),
+        lives: RefCell::new([(member.node, member.incarnation)].into()),
         tenure: RefCell::default(),
         appointed: RefCell::default(),
         new_primaries: Notify::new(),
@@ -247,7 +253,7 @@ impl Control {
     }
 
     /// Beacons, failure detection, and every replica now and then.
-    async fn tick(&self) {
+    async fn tick(self: &Rc<Self>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -279,7 +285,7 @@ impl Control {
         u32::try_from(longest.unwrap_or_default().as_millis()).unwrap_or(u32::MAX)
     }
 
-    fn step(&self, input: Input) {
+    fn step(self: &Rc<Self>, input: Input) {
         let mut effects = Vec::new();
         self.node.borrow_mut().step(Instant(boot_ns()), input, &mut effects);
         for effect in effects {
@@ -312,24 +318,27 @@ impl Control {
 
     /// If `gone` led the control plane, asks for votes before Raft's own timeout does: those who heard from
     /// the leader a moment ago refuse, and one after the other asks.
-    fn succeed_leader(&self, gone: NodeId, after: Duration) {
-        if self.control_plane.leader() != Some(gone) {
+    fn succeed_leader(self: &Rc<Self>, gone: NodeId, after: Duration) {
+        // Two that ask in this node's name would outbid each other.
+        if self.control_plane.leader() != Some(gone) || self.is_campaigning.get() {
             return;
         }
         let voters = self.control_plane.voters();
         let mut others = voters.iter().filter(|&&voter| voter != gone);
         let Some(rank) = others.position(|&voter| voter == self.member.node) else { return };
         let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-        let control_plane = Arc::clone(&self.control_plane);
+        self.is_campaigning.set(true);
+        let of = Rc::clone(self);
         spawn_local(async move {
             sleep(after + rank * CAMPAIGN_STAGGER).await;
             for _ in 0..5 {
-                if control_plane.leader() != Some(gone) {
-                    return;
+                if of.control_plane.leader() != Some(gone) {
+                    break;
                 }
-                control_plane.campaign().await;
+                of.control_plane.campaign().await;
                 sleep(CAMPAIGN_STAGGER * 2).await;
             }
+            of.is_campaigning.set(false);
         });
     }
 
@@ -348,10 +357,11 @@ impl Control {
         }
     }
 
-    fn hear(&self, heard: Heard) {
+    fn hear(self: &Rc<Self>, heard: Heard) {
         match heard {
             Heard::Message(from, payload) => match postcard::from_bytes(&payload) {
                 Ok(ControlMessage::Beacon(beacon)) if beacon.from == from => {
+                    self.lives.borrow_mut().insert(from.node, from.incarnation);
                     self.step(Input::Beacon(beacon));
                 }
                 Ok(ControlMessage::Answer(answer)) if answer.from == from => {
@@ -449,8 +459,9 @@ impl Control {
             let silent =
                 self.replication.map().present().filter_map(|(id, _)| overdue(id)).collect();
             let leaderless = self.leaderless(&node, now);
-            let (alive, joins) = (node.alive(), node.joins().collect());
-            *self.peers.lock() = Peers { alive, silent, leaderless, joins };
+            let (alive, joins) = (node.alive(), self.joins.progress(node.joins()));
+            let lives = self.lives.borrow().clone();
+            *self.peers.lock() = Peers { alive, lives, silent, leaderless, joins };
         }
         agenda.carry_out(&self.replication, None, |_, _| {});
     }
@@ -474,7 +485,7 @@ impl Control {
     }
 
     /// Applies the map, now and whenever it changes.
-    async fn follow_map(&self) {
+    async fn follow_map(self: &Rc<Self>) {
         let mut maps = self.control_plane.watch();
         let mut before = Arc::new(ClusterMap::default());
         loop {
@@ -487,7 +498,7 @@ impl Control {
         }
     }
 
-    fn apply_map(&self, before: &ClusterMap, map: &Arc<ClusterMap>) {
+    fn apply_map(self: &Rc<Self>, before: &ClusterMap, map: &Arc<ClusterMap>) {
         self.replication.set_pool(&map.pool);
         let mut changed: BTreeMap<u32, Vec<ShardId>> = BTreeMap::new();
         for (shard, place) in map.places() {

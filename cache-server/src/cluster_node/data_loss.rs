@@ -50,9 +50,12 @@ fn remedy(
     let enough = in_sync.len() + 1 - map.pool.ack.write_quorum(in_sync.len()).min(in_sync.len());
     let known = back.iter().filter(|member| log_of(member).is_some()).count();
     let all_are_back = living.is_empty() && back.len() == in_sync.len();
+    // As long as the primary's life may go on, what others' ended lives left does not count beside the living.
+    let has_ended = config.primary.is_some_and(|node| back.iter().any(|it| it.node == node));
     let goes_on = config.primary_member().is_none_or(|primary| lives(&primary))
         || living.len() >= enough
         || known >= enough
+        || (has_ended && living.len() + known >= enough)
         || (all_are_back && map.pool.on_total_loss == OnTotalLoss::Recover);
     if goes_on {
         return None;
@@ -161,8 +164,14 @@ mod tests {
     fn a_member_that_never_went_away_goes_on() {
         let mut map = strict();
         assert_eq!(first(&map, &[3]), Some((NodeId(3), CopyName::InSync)));
-        start(&mut map, 1, 2, Some(5));
+        start(&mut map, 1, 2, None);
         assert_eq!(first(&map, &[1, 3]), Some((NodeId(3), CopyName::InSync)));
+        start(&mut map, 1, 3, Some(5));
+        assert_eq!(
+            first(&map, &[1, 3]),
+            None,
+            "with what the primary's next life found it is enough"
+        );
     }
 
     #[test]

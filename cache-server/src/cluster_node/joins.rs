@@ -10,6 +10,7 @@
 //! - A slice is short, and between two the lock is free: clients hardly notice. A joiner that takes nothing is
 //!   waited for.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,11 +19,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use cluster::shard::Input;
-use cluster::{Epoch, Member, ShardId};
+use cluster::{Epoch, Member, NodeId, ShardId};
 use store::RangePlace;
 
 use super::control::stamps;
 use crate::clock::{Clock, boot_ns, pause};
+use crate::replication::replicas::Sent;
 use crate::replication::wire::{KeyStamp, LaneMessage};
 use crate::replication::{Agenda, Replication, ReplicationCounters};
 use crate::shards::Shards;
@@ -30,8 +32,21 @@ use crate::shards::Shards;
 /// A joiner is waited for while this many bytes are on their way to it.
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
 
+/// How far the copy of a shard on its way to a node is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// What was sent.
+    pub(super) sent: Sent,
+    /// Whether that was all.
+    pub(super) is_all: bool,
+}
+
+/// Copies that were begun. Whoever looks at them forgets those that are over.
+type Begun = Arc<parking_lot::Mutex<BTreeMap<(ShardId, NodeId), Progress>>>;
+
 /// The thread.
 pub(super) struct Joins {
+    begun: Begun,
     is_stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -40,6 +55,7 @@ struct Work {
     shards: Arc<Shards>,
     replication: Arc<Replication>,
     clock: Clock,
+    begun: Begun,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -49,12 +65,33 @@ impl Joins {
         let (sender, joiners) = mpsc::channel();
         replication.set_joiners(sender);
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let work = Work { shards, replication, clock, is_stopping: Arc::clone(&is_stopping) };
+        let begun = Begun::default();
+        let work = Work {
+            shards,
+            replication,
+            clock,
+            begun: Arc::clone(&begun),
+            is_stopping: Arc::clone(&is_stopping),
+        };
         let thread = thread::Builder::new().name("joins".into()).spawn(move || work.run(&joiners));
         if let Err(error) = &thread {
             tracing::error!("no copy can be brought in sync: {error}");
         }
-        Self { is_stopping, thread: Mutex::new(thread.ok()) }
+        Self { begun, is_stopping, thread: Mutex::new(thread.ok()) }
+    }
+
+    /// How far each of these joins is; `None` where the joiner was not sent anything yet. All others are
+    /// forgotten.
+    pub(super) fn progress(
+        &self,
+        joins: impl Iterator<Item = (ShardId, NodeId)>,
+    ) -> Vec<(ShardId, NodeId, Option<Progress>)> {
+        let mut begun = self.begun.lock();
+        let before = std::mem::take(&mut *begun);
+        let known = joins.map(|(shard, node)| (shard, node, before.get(&(shard, node)).copied()));
+        let known: Vec<_> = known.collect();
+        begun.extend(known.iter().filter_map(|&(shard, node, it)| Some(((shard, node), it?))));
+        known
     }
 
     /// Ends the thread.
@@ -66,6 +103,13 @@ impl Joins {
         {
             tracing::error!("the joins thread met a bug, please report it");
         }
+    }
+}
+
+impl Progress {
+    fn add(&mut self, sent: Sent) {
+        self.sent.items += sent.items;
+        self.sent.bytes += sent.bytes;
     }
 }
 
@@ -105,8 +149,8 @@ impl Work {
         if began != Some(true) {
             return;
         }
-        let (mut bytes, mut is_done) = (0, false);
-        while !is_done && !self.is_stopping.load(Ordering::Acquire) {
+        let mut progress = Progress::default();
+        while !progress.is_all && !self.is_stopping.load(Ordering::Acquire) {
             if self.replication.lanes().backlog_bytes(member.node) > BACKLOG_BYTES_MAX {
                 pause(Duration::from_millis(2));
                 continue;
@@ -124,11 +168,11 @@ impl Work {
                     match replicas.send_missing(shard, id, member.node, place, &mut has, context) {
                         ControlFlow::Continue((next, sent)) => {
                             place = next;
-                            bytes += sent;
+                            progress.add(sent);
                         }
                         ControlFlow::Break(sent) => {
-                            bytes += sent;
-                            is_done = true;
+                            progress.add(sent);
+                            progress.is_all = true;
                             let left = has.iter();
                             let left = left.map(|(&key_hash, &stamp)| KeyStamp { key_hash, stamp });
                             let left: Vec<KeyStamp> = left.collect();
@@ -146,10 +190,12 @@ impl Work {
             if went_on != Some(true) {
                 return;
             }
+            self.begun.lock().insert((id, member.node), progress);
         }
         let counters = &self.replication.counters;
+        let Sent { items, bytes } = progress.sent;
         ReplicationCounters::add(&counters.bytes_sent_to_joiners, bytes);
         ReplicationCounters::add(&counters.joins_completed, 1);
-        tracing::debug!(shard = %id, node = %member.node, bytes, "copy sent");
+        tracing::debug!(shard = %id, node = %member.node, items, bytes, "copy sent");
     }
 }

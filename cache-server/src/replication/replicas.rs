@@ -83,6 +83,15 @@ pub(crate) struct Tracked {
     is_dropped: bool,
 }
 
+/// What was sent to a joiner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Items.
+    pub(crate) items: u64,
+    /// Their bytes, as they travel.
+    pub(crate) bytes: u64,
+}
+
 /// What a call on replicas works with besides them: the same for a whole turn.
 pub(crate) struct Context<'a> {
     /// What all threads share.
@@ -498,7 +507,7 @@ impl Replicas {
     }
 
     /// What a joiner lacks of a shard that this node leads, from `place` on: each is sent to it. Returns
-    /// where to go on.
+    /// where to go on, and what was sent.
     pub(crate) fn send_missing(
         &mut self,
         shard: &mut Shard,
@@ -507,14 +516,14 @@ impl Replicas {
         place: RangePlace,
         has: &mut BTreeMap<u64, u64>,
         context: &mut Context<'_>,
-    ) -> ControlFlow<u64, (RangePlace, u64)> {
+    ) -> ControlFlow<Sent, (RangePlace, Sent)> {
         const SLICE: SliceLimit = SliceLimit { entries: 256, value_bytes: 256 << 10 };
-        let Some(index) = self.index_of(id) else { return ControlFlow::Break(0) };
+        let mut sent = Sent::default();
+        let Some(index) = self.index_of(id) else { return ControlFlow::Break(sent) };
         let range = self.range_of(index);
         let Some(lane) = context.replication.lanes().get(to, self.store_shard) else {
-            return ControlFlow::Break(0);
+            return ControlFlow::Break(sent);
         };
-        let mut sent_bytes = 0;
         let next = shard.walk_range(&range, place, SLICE, context.now, |met| {
             let fingerprint = met.fingerprint();
             if has.remove(&met.hash.0) == Some(fingerprint) {
@@ -524,13 +533,14 @@ impl Replicas {
             let value = &met.item.value;
             let ops = &mut context.agenda.ops;
             let op = encode_put(ops, met.key, &facts, value.pieces(), value.len());
-            sent_bytes += op.len() as u64;
+            sent.items += 1;
+            sent.bytes += op.len() as u64;
             lane.push(|to| LaneMessage::Item(id, op).encode(to));
         });
         context.agenda.flush_later(&lane);
         match next {
-            Some(next) => ControlFlow::Continue((next, sent_bytes)),
-            None => ControlFlow::Break(sent_bytes),
+            Some(next) => ControlFlow::Continue((next, sent)),
+            None => ControlFlow::Break(sent),
         }
     }
 
@@ -653,12 +663,13 @@ impl Replicas {
                 }
                 Effect::Propose(change) => context.replication.propose(change),
                 Effect::Serves => {
-                    tracing::info!(shard = %id, epoch = %tracked.replica.config().epoch, "serves");
+                    let epoch = tracked.replica.config().epoch;
+                    tracing::debug!(shard = %id, %epoch, "serves");
                     context.agenda.has_news();
                 }
                 Effect::Deposed => {
                     let epoch = tracked.replica.config().epoch;
-                    tracing::info!(shard = %id, %epoch, "leads no more");
+                    tracing::debug!(shard = %id, %epoch, "leads no more");
                     tracked.pending.clear();
                     for (_, waiter) in tracked.waiting.drain(..) {
                         context.agenda.tell(waiter, false);
