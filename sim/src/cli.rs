@@ -39,6 +39,8 @@ pub enum Command {
     Curve(Box<CurveArgs>),
     /// Put the maps of parts of a log together
     Merge(MergeArgs),
+    /// Describe a log: its objects, their popularity, sizes and TTLs, how soon they come again
+    Describe(Box<DescribeArgs>),
     /// Make a synthetic trace
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -313,6 +315,49 @@ impl RunArgs {
     }
 
     /// How the report is to be written.
+    pub fn output(&self) -> Output {
+        self.output.into()
+    }
+}
+
+/// Flags of `cache-sim describe`.
+#[derive(Debug, Args)]
+#[command(after_long_help = DESCRIBE_HELP)]
+pub struct DescribeArgs {
+    #[command(flatten)]
+    log: LogArgs,
+
+    /// What is printed
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    output: OutputName,
+}
+
+/// What stands below the flags in `cache-sim describe --help`.
+const DESCRIBE_HELP: &str = "\
+The log is read once. Up to 2,097,152 objects are counted exactly, in at most 192 MiB; of a log with more \
+of them a sample of the objects is kept, and objects.sampled_share says which share of all it is. \
+Requests, ops and rates are counted over the whole log in any case. --empty makes no difference.
+
+zipf_alpha is the slope of a line through the logarithms of count and rank, at ranks that are even in the \
+logarithm, over the objects asked for at least 3 times; zipf_fit_r2 says how straight that line is. \
+working_set is the mean number (and bytes) of objects used within the last minute, hour and day. reuse is \
+the time, and the requests, between a read and the use of the object before it. hot names the objects asked \
+for most: a number stands for itself, another key for its XXH3-64.
+
+Example:
+  cache-sim describe --trace access.log --output json";
+
+impl DescribeArgs {
+    /// Where the log is, how it is written, and whether a malformed record ends the run.
+    ///
+    /// # Errors
+    ///
+    /// The flags contradict each other.
+    pub fn log(&self) -> Result<(Source, Format, bool), PlanError> {
+        Ok((self.log.source(), self.log.trace_format()?, self.log.strict))
+    }
+
+    /// How the description is to be written.
     pub fn output(&self) -> Output {
         self.output.into()
     }

@@ -23,6 +23,7 @@
 pub mod cli;
 pub mod console;
 pub mod curve;
+pub mod describe;
 pub mod fill;
 pub mod html;
 pub mod partial;

@@ -8,18 +8,23 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use sim::cli::curve::{CurveArgs, MergeArgs};
-use sim::cli::{Cli, Command, GenerateCommand, RunArgs, ZipfArgs};
+use sim::cli::{Cli, Command, DescribeArgs, GenerateCommand, RunArgs, ZipfArgs};
 use sim::console::Console;
 use sim::curve::Map;
 use sim::curve::run::CurveReport;
 use sim::trace::{Access, oracle_general, zipf};
+<<<<<<< work
+use sim::{curve, describe, partial, report, run};
+=======
 use sim::{curve, html, partial, plot, report, run};
+>>>>>>> mine
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run_plan(*args),
         Command::Curve(args) => draw_curve(&args),
         Command::Merge(args) => merge_parts(&args),
+        Command::Describe(args) => describe_log(&args),
         Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),
     };
     match outcome {
@@ -101,6 +106,14 @@ fn save_map(path: &Path, map: &Map) -> Result<()> {
         out.flush()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// `cache-sim describe`.
+fn describe_log(args: &DescribeArgs) -> Result<()> {
+    let (source, format, is_strict) = args.log()?;
+    let mut console = Console::new(source.to_string());
+    let figures = describe::describe(&source, &format, is_strict, &mut console)?;
+    Ok(describe::report::write(&figures, args.output(), &mut io::stdout().lock())?)
 }
 
 /// `cache-sim generate zipf`.

@@ -28,6 +28,8 @@
 //!
 //! [`Replay::of_server`] counts as the server does instead: see there.
 
+#[cfg(test)]
+mod against_models;
 mod deadlines;
 mod population;
 
@@ -36,7 +38,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use deadlines::NEVER;
+use deadlines::{NEVER, NEVER_ANY_MORE};
 use eviction::{EntryId, KeyHash, Kind};
 use population::{Capacity, Population, Room, Written};
 use store::hash::key_hash;
@@ -410,7 +412,11 @@ fn serve<R: Room>(
         }
         Op::Append | Op::Prepend => {
             if let Some(entry) = population.find(key, time_s) {
-                match written(population.deadline(entry)) {
+                let deadline = match population.deadline(entry) {
+                    NEVER_ANY_MORE => NEVER,
+                    deadline => deadline,
+                };
+                match written(deadline) {
                     // Where the log does not tell how large the value was, it stays as it is.
                     _ if !fills => population.mark_used(entry),
                     Some(written) => {
@@ -453,8 +459,10 @@ fn touch<R: Room>(
     deadline: u32,
     weigh: impl Fn(Form) -> Option<u32>,
 ) {
-    let gains_field = population.deadline(entry) == NEVER && deadline != NEVER;
-    population.touch(entry, deadline);
+    let had_field = population.deadline(entry) != NEVER;
+    let gains_field = !had_field && deadline != NEVER;
+    let keeps_field = had_field && deadline == NEVER;
+    population.touch(entry, if keeps_field { NEVER_ANY_MORE } else { deadline });
     if R::FIELDS_WEIGH
         && gains_field
         && request.fills

@@ -391,7 +391,7 @@ fn resolve(size: Size, whole: u64, unit: Unit) -> Result<u64, RunError> {
 
 impl Source {
     /// Opens the trace; the bytes there are to read are known of a file only.
-    fn open(&self, format: &Format) -> Result<(Trace, Option<u64>), OpenError> {
+    pub(crate) fn open(&self, format: &Format) -> Result<(Trace, Option<u64>), OpenError> {
         match self {
             Self::File(path) => {
                 let bytes = path.metadata().ok().filter(Metadata::is_file).map(|file| file.len());

@@ -21,6 +21,9 @@ use super::Expiry;
 /// The deadline of what never expires.
 pub(crate) const NEVER: u32 = u32::MAX;
 
+/// The deadline of what never expires, but did once: a server's record keeps the field.
+pub(crate) const NEVER_ANY_MORE: u32 = u32::MAX - 1;
+
 /// So many pairs are not worth a sweep.
 const PAIRS_UNSWEPT_MAX: usize = 4096;
 
@@ -72,7 +75,7 @@ impl Deadlines {
             self.column.resize(entry.index() + 1, NEVER);
         }
         self.column[entry.index()] = deadline;
-        if self.expiry == Expiry::Eager && deadline != NEVER {
+        if self.expiry == Expiry::Eager && deadline < NEVER_ANY_MORE {
             self.heap.push(Reverse((deadline, entry)));
             if self.heap.len() > self.swept_above {
                 self.sweep();
