@@ -13,11 +13,7 @@ use sim::console::Console;
 use sim::curve::Map;
 use sim::curve::run::CurveReport;
 use sim::trace::{Access, oracle_general, zipf};
-<<<<<<< work
-use sim::{curve, describe, partial, report, run};
-=======
-use sim::{curve, html, partial, plot, report, run};
->>>>>>> mine
+use sim::{curve, describe, html, partial, plot, report, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
