@@ -8,7 +8,7 @@
 //! - A line is a record: a field may be quoted and hold the delimiter, but not a line break, so one
 //!   stray quote costs one line and not the rest of the log.
 //! - An id that is a plain decimal number stays that number; any other text is hashed
-//!   ([`super::fields`]).
+//!   (`fields.rs`).
 //! - Times may be in seconds, or steps of 1/1,000, 1/1,000,000 or 1/1,000,000,000 of one: unless the
 //!   layout says so, the first record tells by its magnitude.
 //! - Without a size column every object has size 1; without one of ops every request is a get.
