@@ -102,3 +102,15 @@ proptest! {
         pair.check();
     }
 }
+
+/// Bytes of a value begin anywhere, so one of these begins with a blank.
+#[test]
+fn a_number_with_much_behind_it_is_none() {
+    let mut pair = Pair::new(640 << 10, Kind::Lru, true);
+    for _ in 0..251 {
+        pair.apply(&Op::Number { key: 0, value: 7 });
+        pair.apply(&Op::Concat { key: 0, back: true, bytes: 1639 });
+        pair.apply(&Op::Delta { key: 0, up: true, by: 1 });
+    }
+    pair.check();
+}

@@ -348,8 +348,15 @@ impl Pair {
         let delta = if up { Delta::Increment(by) } else { Delta::Decrement(by) };
         let own_cas = self.next_own_cas();
         let outcome = self.shard.add_delta(&Key::new(key), delta, None, None, own_cas, self.now);
-        let number = self.model.get(key).map(|item| number(&item.value));
+        let item = self.model.get(key);
+        let number = item.map(|item| number(&item.value));
+        // Where a record of so many bytes may be in several parts. Those are no number, whatever they
+        // begin with; memcached's chunked items are none either.
+        let may_be_parts =
+            key.len() + item.map_or(0, |item| item.value.len()) + RECORD_OVERHEAD_MAX
+                > (self.config.geometry.segment_bytes / 16) as usize;
         match (outcome, number) {
+            (DeltaOutcome::NotANumber, Some(Some(_))) if may_be_parts => {}
             (DeltaOutcome::NotFound, None) | (DeltaOutcome::NotANumber, Some(None)) => {}
             (DeltaOutcome::Changed { value, cas }, Some(Some(before))) => {
                 let after = if up { before.wrapping_add(by) } else { before.saturating_sub(by) };
@@ -412,6 +419,9 @@ impl Pair {
         }
     }
 }
+
+/// Most bytes of a record beside key and value.
+const RECORD_OVERHEAD_MAX: usize = 40;
 
 /// A number as memcached reads it: blanks may stand before it, and after a blank anything.
 fn number(value: &[u8]) -> Option<u64> {

@@ -1,3 +1,5 @@
+//! What `Node` says of several shards at once, and when.
+
 use super::*;
 use crate::map::{Addresses, NewNode};
 use crate::pool::{Ack, Pool};
