@@ -33,6 +33,7 @@ use time::OffsetDateTime;
 use webpki::EndEntityCert;
 
 use crate::clock::Now;
+use crate::peer::handshake::CertifiedNode;
 
 /// How long certificates are good for. Nobody renews them by itself, so they outlive the machines.
 pub const LIFETIME: Duration = Duration::from_hours(20 * 365 * 24);
@@ -82,21 +83,6 @@ pub enum CertificateError {
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Random,
-}
-
-/// A node as its certificate names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertifiedNode {
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// Its id.
-    pub node: NodeId,
-}
-
-impl fmt::Display for CertifiedNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {} of cluster {}", self.node, self.cluster)
-    }
 }
 
 impl CertifiedNode {

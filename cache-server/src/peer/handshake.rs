@@ -17,10 +17,11 @@
 //!
 //! Bytes in, values out: no socket here.
 
+use std::fmt;
+
 use cluster::{ClusterId, Incarnation, Member, NodeId};
 
-use crate::peer::certificates::CertifiedNode;
-use crate::peer::frame::Salt;
+use super::frame::Salt;
 
 /// What a connection between nodes begins with: no letter, so no client of another protocol sends it.
 pub const MAGIC: [u8; 8] = *b"\xcacache\r\n";
@@ -353,6 +354,21 @@ impl Hello {
                 Some(proven) => proven.check(me.cluster, from.node),
             },
         }
+    }
+}
+
+/// A node as its certificate names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertifiedNode {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub node: NodeId,
+}
+
+impl fmt::Display for CertifiedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of cluster {}", self.node, self.cluster)
     }
 }
 

@@ -36,9 +36,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::clock::Now;
 use crate::peer::certificates::{
-    CertificateError, CertifiedNode, ClusterFiles, Fingerprint, certificates, malformed, read,
+    CertificateError, ClusterFiles, Fingerprint, certificates, malformed, read,
 };
-use crate::peer::handshake::Proven;
+use crate::peer::handshake::{CertifiedNode, Proven};
 
 /// The first byte of a TLS connection: a record of the handshake (RFC 8446 section 5.1). No plain one
 /// begins with it.
