@@ -112,7 +112,8 @@ fn ci(run: &mut Run) {
     let mut docs = cargo("doc --workspace --no-deps --document-private-items");
     run.step("docs", docs.env("RUSTDOCFLAGS", "-D warnings"));
     // Criterion runs each bench once and measures nothing when it is not called by `cargo bench`.
-    run.cargo("benches, once each", "test -p benches --benches");
+    // Of the workspace, so that nothing is built anew with other features.
+    run.cargo("benches, once each", "test --workspace --bench *");
     fuzz(run, 10);
     soak(run, 60);
 }
@@ -129,10 +130,8 @@ fn test(run: &mut Run) {
     } else {
         cargo("nextest run --workspace")
     };
-    // Named, so that no test asks cargo to build what has just been built.
-    tests.env("CACHE_SERVER_BIN", built.join("cache-server"));
-    tests.env("CACHE_CTL_BIN", built.join("cache-ctl"));
-    tests.env("CACHE_SIM_BIN", built.join("cache-sim"));
+    run.is_built = true;
+    run.name_binaries(&mut tests);
     run.tests(&mut tests);
     let elsewhere = run.root.join("../shared/data");
     let traces = std::env::var_os("CACHE_TRACES").map_or(elsewhere, PathBuf::from);
@@ -267,7 +266,9 @@ fn soak(run: &mut Run, seconds: u64) {
     let soak = "test --workspace --test it -- --ignored soak::";
     if run.is_any_test("soak", soak, "soak::") {
         let seconds = seconds.to_string();
-        run.step("soak", cargo(soak).arg("--nocapture").env("SOAK_SECONDS", seconds));
+        let mut step = cargo(soak);
+        run.name_binaries(&mut step);
+        run.step("soak", step.arg("--nocapture").env("SOAK_SECONDS", seconds));
     }
 }
 
@@ -307,6 +308,8 @@ struct Run {
     /// Where cargo puts binaries of the profile this program was built in.
     binaries: PathBuf,
     is_ci: bool,
+    /// Whether the workspace's programs have been built by this call.
+    is_built: bool,
     failed: Vec<String>,
     skipped: Vec<String>,
     notices: Vec<String>,
@@ -322,6 +325,7 @@ impl Run {
             root: root.expect("xtask lies in the workspace"),
             binaries: binaries.expect("a program lies in a folder"),
             is_ci: std::env::var_os("CI").is_some_and(|value| value == "true"),
+            is_built: false,
             failed: Vec::new(),
             skipped: Vec::new(),
             notices: Vec::new(),
@@ -354,6 +358,15 @@ impl Run {
             Ok(status) if status.success() => {}
             Ok(status) => self.fail(name, &status.to_string()),
             Err(error) => self.fail(name, &error.to_string()),
+        }
+    }
+
+    /// Names the programs to tests that would have them built otherwise, if they have just been built.
+    fn name_binaries(&self, tests: &mut Command) {
+        if self.is_built {
+            tests.env("CACHE_SERVER_BIN", self.binaries.join("cache-server"));
+            tests.env("CACHE_CTL_BIN", self.binaries.join("cache-ctl"));
+            tests.env("CACHE_SIM_BIN", self.binaries.join("cache-sim"));
         }
     }
 
