@@ -96,8 +96,8 @@ pub(crate) struct Seat {
 
 /// What a write is awaited for.
 enum Awaited {
-    /// The answer to a job that was parked.
-    Kept(Job, Bytes),
+    /// The answer to a job that was parked, until when it was.
+    Kept { job: Job, answer: Bytes, until_ms: u64 },
     /// One of several that an answer waits for.
     Gathered(u64),
     /// All of several.
@@ -144,6 +144,13 @@ enum JobKind {
     PartOf(u64),
     /// A flush on one of the nodes: it counts for this gathering.
     Flush(u64),
+}
+
+impl JobKind {
+    /// Whether it may be carried out any number of times.
+    fn is_read(self) -> bool {
+        matches!(self, Self::Read | Self::Part | Self::PartOf(_))
+    }
 }
 
 impl Routing {
@@ -294,7 +301,11 @@ impl Routing {
             Token::Noted(token) => token,
         };
         match self.awaited.remove(&token) {
-            Some(Awaited::Kept(job, answer)) => {
+            // What it found may never have been, and it changes nothing: once more, in the time that is left.
+            Some(Awaited::Kept { job, until_ms, .. }) if !is_committed && job.kind.is_read() => {
+                self.park(job, until_ms);
+            }
+            Some(Awaited::Kept { job, answer, .. }) => {
                 let unknown = Bytes::from_static(UNKNOWN);
                 self.answer_job(&job, if is_committed { answer } else { unknown });
             }
@@ -503,16 +514,36 @@ impl CacheService {
             }
             let key = Key::new(asked.as_bytes());
             let from = out.len();
-            let held = |_: &mut Routing| Token::Held(call.issue_ticket());
+            let awaits = |routing: &mut Routing| match is_one {
+                true => Token::Held(call.issue_ticket()),
+                false => Token::Noted(routing.token()),
+            };
             let here =
-                self.on_shard(&key, writes, true, call.now, out, held, |service, on, out| {
+                self.on_shard(&key, writes, true, call.now, out, awaits, |service, on, out| {
                     service.get_one(get, asked, on.shard, &on.key, on.now, out);
                 });
             match here {
                 Here::Done => {}
-                Here::Awaits(token) => {
-                    holds += 1;
+                Here::Awaits(token @ Token::Held(_)) => {
+                    // The end too: should the write not be known of, an error stands for all of it.
+                    Response::End.encode(out);
                     self.hold(token, from, out);
+                    return Flow::Continue;
+                }
+                Here::Awaits(Token::Noted(token)) => {
+                    // An error cannot stand among values, and a miss would be a lie: it is asked again then.
+                    holds += 1;
+                    let mut answer = out.split_off(from);
+                    answer.extend_from_slice(END);
+                    let raw = get_of_one(get, call.raw, asked.as_bytes());
+                    let ticket = call.issue_ticket();
+                    self.hold(Token::Held(ticket), from, out);
+                    let routing = self.routing();
+                    let shard = routing.shard_of(key.hash());
+                    let job = Job { ticket, raw: raw.into(), shard, kind: JobKind::Part };
+                    let until_ms = call.now.unix_ms + PARKED_MS_MAX;
+                    let kept = Awaited::Kept { job, answer: answer.into(), until_ms };
+                    routing.awaited.insert(token, kept);
                 }
                 Here::Not(access) if is_one => {
                     let kind = if writes { JobKind::Write } else { JobKind::Read };
@@ -527,10 +558,7 @@ impl CacheService {
                 }
                 Here::Not(access) => {
                     holds += 1;
-                    let mut line = get_head(get, call.raw);
-                    line.push(b' ');
-                    line.extend_from_slice(asked.as_bytes());
-                    line.extend_from_slice(b"\r\n");
+                    let line = get_of_one(get, call.raw, asked.as_bytes());
                     self.send_away(access, key.hash(), JobKind::Part, false, &call, &line, out);
                 }
             }
@@ -672,10 +700,15 @@ impl CacheService {
 
     /// The answer of another node, to what was passed on to it.
     pub(crate) fn hear_answer(&mut self, token: u64, answer: Answer, now: Now) {
-        let Some(PassedOn { job, .. }) = self.routing().passed_on.remove(&token) else { return };
+        let passed_on = self.routing().passed_on.remove(&token);
+        let Some(PassedOn { job, until_ms, .. }) = passed_on else { return };
         match answer {
+            // What it found there may never have been, and it changes nothing: once more.
+            Answer::Done(bytes) if bytes == UNKNOWN && job.kind.is_read() => {
+                self.again(job, until_ms);
+            }
             Answer::Done(bytes) => self.routing().answer_job(&job, bytes),
-            Answer::Elsewhere => self.again(job, now),
+            Answer::Elsewhere => self.again(job, now.unix_ms + PARKED_MS_MAX),
         }
     }
 
@@ -730,8 +763,8 @@ impl CacheService {
                 continue;
             };
             match job.kind {
-                JobKind::Read | JobKind::Part | JobKind::PartOf(_) => self.again(job, now),
-                JobKind::Write | JobKind::Flush(_) => {
+                kind if kind.is_read() => self.again(job, now.unix_ms + PARKED_MS_MAX),
+                _ => {
                     let routing = self.routing();
                     ReplicationCounters::add(&routing.replication.counters.unknown_outcomes, 1);
                     routing.answer_job(&job, Bytes::from_static(UNKNOWN));
@@ -741,8 +774,7 @@ impl CacheService {
     }
 
     /// A job that was not carried out where it was sent: once more. Keys of a get go their own ways now.
-    fn again(&mut self, job: Job, now: Now) {
-        let until_ms = now.unix_ms + PARKED_MS_MAX;
+    fn again(&mut self, job: Job, until_ms: u64) {
         if job.kind == JobKind::Part && count_keys(&job.raw) > 1 {
             return self.split(&job, until_ms);
         }
@@ -760,10 +792,7 @@ impl CacheService {
             .keys
             .clone()
             .map(|key| {
-                let mut line = get_head(&get, &job.raw);
-                line.push(b' ');
-                line.extend_from_slice(key.as_bytes());
-                line.extend_from_slice(b"\r\n");
+                let line = get_of_one(&get, &job.raw, key.as_bytes());
                 (Key::new(key.as_bytes()).hash(), line)
             })
             .collect();
@@ -863,7 +892,8 @@ impl CacheService {
         match here {
             Here::Done => routing.answer_job(&job, out.into()),
             Here::Awaits(Token::Noted(token)) => {
-                routing.awaited.insert(token, Awaited::Kept(job, out.into()));
+                let kept = Awaited::Kept { job, answer: out.into(), until_ms };
+                routing.awaited.insert(token, kept);
             }
             Here::Awaits(Token::Held(_)) => debug_assert!(false, "a parked job is noted"),
             Here::Not(Access::Elsewhere(node)) if routing.links.is_up(node) => {
@@ -975,6 +1005,15 @@ fn get_head(get: &Get<'_>, raw: &[u8]) -> Vec<u8> {
         head.extend_from_slice(word);
     }
     head
+}
+
+/// A get of one of the keys.
+fn get_of_one(get: &Get<'_>, raw: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut line = get_head(get, raw);
+    line.push(b' ');
+    line.extend_from_slice(key);
+    line.extend_from_slice(b"\r\n");
+    line
 }
 
 /// How many keys a get that this file wrote has.
