@@ -120,7 +120,8 @@ fn the_arrows_of_the_table_only_point_down() {
 fn every_source_file_opens_by_saying_what_it_is() {
     let folders = crates().into_iter().map(|found| found.folder);
     let mut silent = Vec::new();
-    for folder in folders.chain([root().join("fuzz/fuzz_targets")]).filter(|folder| folder.is_dir()) {
+    for folder in folders.chain([root().join("fuzz/fuzz_targets")]).filter(|folder| folder.is_dir())
+    {
         for file in source_files(&folder) {
             let text = std::fs::read_to_string(&file).unwrap();
             let first = text.lines().find(|line| !line.is_empty() && !line.starts_with("#!"));
