@@ -132,7 +132,7 @@ fn test(run: &mut Run) {
     };
     run.is_built = true;
     run.name_binaries(&mut tests);
-    run.tests(&mut tests);
+    run.step_by("tests", &mut tests, failures_of);
     let elsewhere = run.root.join("../shared/data");
     let traces = std::env::var_os("CACHE_TRACES").map_or(elsewhere, PathBuf::from);
     if !traces.join("arc-OLTP.oracleGeneral.zst").is_file() {
@@ -350,13 +350,26 @@ impl Run {
 
     /// Runs `command`, and remembers how it ended and how long it took.
     fn step(&mut self, name: &str, command: &mut Command) {
+        self.step_by(name, command, |command| Ok((command.status()?, BTreeSet::new())));
+    }
+
+    /// As [`Run::step`]; `run` does it, and says what failed in it besides.
+    fn step_by(
+        &mut self,
+        name: &str,
+        command: &mut Command,
+        run: impl FnOnce(&mut Command) -> io::Result<(ExitStatus, BTreeSet<String>)>,
+    ) {
         println!("\n==> {name}: {}", shown(command));
         let start = now();
-        let status = command.stdin(Stdio::null()).status();
+        let ended = run(command.stdin(Stdio::null()));
         self.timings.push((name.to_owned(), now() - start));
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(status) => self.fail(name, &status.to_string()),
+        match ended {
+            Ok((status, _)) if status.success() => {}
+            Ok((status, failed)) => {
+                self.fail(name, &status.to_string());
+                failed.iter().for_each(|one| self.fail(name, one));
+            }
             Err(error) => self.fail(name, &error.to_string()),
         }
     }
@@ -367,24 +380,6 @@ impl Run {
             tests.env("CACHE_SERVER_BIN", self.binaries.join("cache-server"));
             tests.env("CACHE_CTL_BIN", self.binaries.join("cache-ctl"));
             tests.env("CACHE_SIM_BIN", self.binaries.join("cache-sim"));
-        }
-    }
-
-    /// Runs the tests; those that failed are named in the report as well, since what they said is
-    /// followed by pages of other steps.
-    fn tests(&mut self, command: &mut Command) {
-        let name = "tests";
-        println!("\n==> {name}: {}", shown(command));
-        let start = now();
-        let failures = failures_of(command.stdin(Stdio::null()).stderr(Stdio::piped()));
-        self.timings.push((name.to_owned(), now() - start));
-        match failures {
-            Ok((status, _)) if status.success() => {}
-            Ok((status, failed)) => {
-                self.fail(name, &status.to_string());
-                failed.iter().for_each(|test| self.fail(name, test));
-            }
-            Err(error) => self.fail(name, &error.to_string()),
         }
     }
 
@@ -451,9 +446,10 @@ impl Run {
     }
 }
 
-/// Runs nextest, passes on what it says, and keeps its lines of tests that failed or took too long.
+/// Runs nextest, passes on what it says, and returns which tests failed or took too long: what they said is
+/// followed by pages of other steps, so the report names them again.
 fn failures_of(command: &mut Command) -> io::Result<(ExitStatus, BTreeSet<String>)> {
-    let mut child = command.spawn()?;
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
     let mut failed = BTreeSet::new();
     for line in child.stderr.take().into_iter().flat_map(|said| BufReader::new(said).lines()) {
         let line = line?;
