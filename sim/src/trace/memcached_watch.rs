@@ -68,16 +68,21 @@ struct Lookup {
     id: u64,
 }
 
+/// What a line means that tells of the watching itself, in any of memcached's streams: its beginning, or
+/// how many lines were lost.
+pub(super) fn about_the_watch(line: &[u8]) -> Option<Result<Parsed, Fault>> {
+    if line.starts_with(b"OK") {
+        return Some(Ok(Parsed::Silent));
+    }
+    let count = line.strip_prefix(b"skipped=")?.trim_ascii();
+    let lost = number(count).map(Parsed::Lost);
+    Some(lost.ok_or_else(|| bad("skipped", count, "a number of lines")))
+}
+
 impl LineFormat for MemcachedWatch {
     fn parse(&mut self, line: &[u8]) -> Result<Parsed, Fault> {
-        if line.starts_with(b"OK") {
-            return Ok(Parsed::Silent);
-        }
-        if let Some(count) = line.strip_prefix(b"skipped=") {
-            let count = count.trim_ascii();
-            return number(count)
-                .map(Parsed::Lost)
-                .ok_or_else(|| bad("skipped", count, "a number of lines"));
+        if let Some(parsed) = about_the_watch(line) {
+            return parsed;
         }
         let line = Line(line);
         let op = match line.field(b"type=")? {

@@ -14,8 +14,9 @@ use std::collections::VecDeque;
 
 use memchr::memmem;
 
-use super::fields::{bad, length_of, number, number_u32, object_id, seconds, word, words};
+use super::fields::{length_of, number_u32, object_id, seconds, word, words};
 use super::lines::{LineFormat, Parsed};
+use super::memcached_watch::about_the_watch;
 use super::twitter::op_named;
 use super::{Access, Fault, Op};
 
@@ -30,14 +31,8 @@ pub(crate) struct ProxyRequests {
 
 impl LineFormat for ProxyRequests {
     fn parse(&mut self, line: &[u8]) -> Result<Parsed, Fault> {
-        if line.starts_with(b"OK") {
-            return Ok(Parsed::Silent);
-        }
-        if let Some(count) = line.strip_prefix(b"skipped=") {
-            let count = count.trim_ascii();
-            return number(count)
-                .map(Parsed::Lost)
-                .ok_or_else(|| bad("skipped", count, "a number of lines"));
+        if let Some(parsed) = about_the_watch(line) {
+            return parsed;
         }
         let Some(at) = memmem::find(line, b" req=") else {
             let is_request = memmem::find(line, b"type=proxy_req").is_some();
