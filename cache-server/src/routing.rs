@@ -233,8 +233,12 @@ impl Routing {
         }
     }
 
-    /// Keeps a job until somebody leads its shard.
+    /// Keeps a job until somebody leads its shard; the keys of a get each for itself, as each may have another
+    /// primary by then.
     fn park(&mut self, job: Job, until_ms: u64) {
+        if job.kind == JobKind::Part && count_keys(&job.raw) > 1 {
+            return self.split(&job, until_ms);
+        }
         if self.parked_bytes + job.raw.len() > PARKED_BYTES_MAX {
             return self.answer_job(&job, Bytes::from_static(BUSY));
         }
@@ -244,6 +248,34 @@ impl Routing {
         // Jobs come back from other nodes in any order; their tickets say how they arrived.
         let at = queue.partition_point(|other| other.job.ticket < job.ticket);
         queue.insert(at, Parked { job, until_ms });
+    }
+
+    /// Parks some keys of a get as jobs of one key each, whose answers come together again.
+    fn split(&mut self, job: &Job, until_ms: u64) {
+        let Step::Request { request: Request::Get(get), .. } =
+            Decoder::new(protocol::Limits::default()).decode(&job.raw)
+        else {
+            return self.answer_job(job, Bytes::new());
+        };
+        let lines: Vec<(KeyHash, Vec<u8>)> = get
+            .keys
+            .clone()
+            .map(|key| {
+                let line = get_of_one(&get, &job.raw, key.as_bytes());
+                (Key::new(key.as_bytes()).hash(), line)
+            })
+            .collect();
+        let parts = self.token();
+        self.parts.insert(parts, Parts { left: lines.len(), bytes: Vec::new() });
+        for (hash, raw) in lines {
+            let (shard, kind) = (self.shard_of(hash), JobKind::PartOf(parts));
+            self.park(Job { ticket: job.ticket, raw: raw.into(), shard, kind }, until_ms);
+        }
+    }
+
+    /// Whether a key of a get can go along with others: nothing is parked that it has to stay behind.
+    fn may_overtake(&self, hash: KeyHash) -> bool {
+        !self.is_passed_on && !self.is_parked(self.shard_of(hash))
     }
 
     fn is_parked(&self, shard: ShardId) -> bool {
@@ -550,7 +582,7 @@ impl CacheService {
                     self.send_away(access, key.hash(), kind, false, &call, call.raw, out);
                     return Flow::Continue;
                 }
-                Here::Not(Access::Elsewhere(node)) if !self.routing().is_passed_on => {
+                Here::Not(Access::Elsewhere(node)) if self.routing().may_overtake(key.hash()) => {
                     let line = elsewhere.entry(node).or_insert_with(|| get_head(get, call.raw));
                     first_hash.entry(node).or_insert_with(|| key.hash());
                     line.push(b' ');
@@ -705,10 +737,10 @@ impl CacheService {
         match answer {
             // What it found there may never have been, and it changes nothing: once more.
             Answer::Done(bytes) if bytes == UNKNOWN && job.kind.is_read() => {
-                self.again(job, until_ms);
+                self.routing().park(job, until_ms);
             }
             Answer::Done(bytes) => self.routing().answer_job(&job, bytes),
-            Answer::Elsewhere => self.again(job, now.unix_ms + PARKED_MS_MAX),
+            Answer::Elsewhere => self.routing().park(job, now.unix_ms + PARKED_MS_MAX),
         }
     }
 
@@ -763,45 +795,13 @@ impl CacheService {
                 continue;
             };
             match job.kind {
-                kind if kind.is_read() => self.again(job, now.unix_ms + PARKED_MS_MAX),
+                kind if kind.is_read() => self.routing().park(job, now.unix_ms + PARKED_MS_MAX),
                 _ => {
                     let routing = self.routing();
                     ReplicationCounters::add(&routing.replication.counters.unknown_outcomes, 1);
                     routing.answer_job(&job, Bytes::from_static(UNKNOWN));
                 }
             }
-        }
-    }
-
-    /// A job that was not carried out where it was sent: once more. Keys of a get go their own ways now.
-    fn again(&mut self, job: Job, until_ms: u64) {
-        if job.kind == JobKind::Part && count_keys(&job.raw) > 1 {
-            return self.split(&job, until_ms);
-        }
-        self.routing().park(job, until_ms);
-    }
-
-    /// Splits some keys of a get into jobs of one key each, whose answers come together again.
-    fn split(&mut self, job: &Job, until_ms: u64) {
-        let Step::Request { request: Request::Get(get), .. } =
-            Decoder::new(protocol::Limits::default()).decode(&job.raw)
-        else {
-            return self.routing().answer_job(job, Bytes::new());
-        };
-        let lines: Vec<(KeyHash, Vec<u8>)> = get
-            .keys
-            .clone()
-            .map(|key| {
-                let line = get_of_one(&get, &job.raw, key.as_bytes());
-                (Key::new(key.as_bytes()).hash(), line)
-            })
-            .collect();
-        let routing = self.routing();
-        let parts = routing.token();
-        routing.parts.insert(parts, Parts { left: lines.len(), bytes: Vec::new() });
-        for (hash, raw) in lines {
-            let (shard, kind) = (routing.shard_of(hash), JobKind::PartOf(parts));
-            routing.park(Job { ticket: job.ticket, raw: raw.into(), shard, kind }, until_ms);
         }
     }
 
@@ -873,6 +873,7 @@ impl CacheService {
         let noted = |routing: &mut Routing| Token::Noted(routing.token());
         let here = match &request {
             Request::Get(get) => {
+                debug_assert_eq!(get.keys.len(), 1, "the keys of a get are parked each for itself");
                 let asked = get.keys.clone().next()?;
                 let key = Key::new(asked.as_bytes());
                 let writes = get.touch.is_some();

@@ -7,12 +7,14 @@
 use std::fs;
 use std::time::Duration;
 
+use tests::client::{Client, Dialect};
 use tests::cluster_rig::{Layout, LocalCluster, Memory, Rig, admin};
 use tests::connection::Connection;
 use tests::faults::{self, Campaign, Fault, Report, Scene, Spread, Victim, judge};
 use tests::liar::{Liar, Lie};
 use tests::linearizable::{self, Rules};
 use tests::load::{Load, LoadPlan, Tally};
+use tests::model::{Answer, Key, Request, Rule};
 use tests::netns::Network;
 use tests::process::Launcher;
 use tests::promises;
@@ -150,6 +152,38 @@ fn killed_primaries_and_leaders_cost_nothing_acknowledged() {
 fn killed_nodes_of_a_strict_cluster_cost_nothing_acknowledged() {
     let faults = [(Fault::Kill, Victim::Leader), (Fault::KillAndEmpty, Victim::Primary)];
     drop(campaign(&Layout::strict(), &faults, 2, (1.0, 2.0)));
+}
+
+#[test]
+fn a_get_of_many_keys_finds_all_of_them_while_their_primary_is_lost() {
+    const KEYS: usize = 64;
+    const GETS: usize = 24;
+    let mut rig = Rig::start(&Layout::sessions());
+    let keys: Vec<Key> = (0..KEYS).map(|index| format!("many.{index}").into_bytes()).collect();
+    let mut writer = Client::open(rig.nodes()[1].client).unwrap();
+    for key in &keys {
+        let (value, ttl_s) = (key.clone(), 0);
+        let request = Request::Put { key: key.clone(), rule: Rule::Always, value, flags: 0, ttl_s };
+        assert_eq!(writer.ask(&request, Dialect::Classic).unwrap(), Answer::Done);
+    }
+    // One after the other, from before the loss until others lead, and each with another key in front.
+    let gets: Vec<_> = (0..2 * GETS)
+        .map(|index| {
+            let address = rig.nodes()[1 + index % 2].client;
+            let mut keys = keys.clone();
+            keys.rotate_left(index % KEYS);
+            std::thread::spawn(move || {
+                let mut reader = Client::open(address).unwrap();
+                wait::pass(Duration::from_millis(20 * (index as u64 / 2)));
+                let answers = reader.get_many(&keys).unwrap();
+                answers.iter().filter(|it| **it == Answer::Missing).count()
+            })
+        })
+        .collect();
+    wait::pass(Duration::from_millis(30));
+    rig.kill(0);
+    let missing: Vec<usize> = gets.into_iter().map(|get| get.join().unwrap()).collect();
+    assert_eq!(missing, [0; 2 * GETS], "none of the {KEYS} keys was ever deleted");
 }
 
 #[test]
