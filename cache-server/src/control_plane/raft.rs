@@ -14,7 +14,8 @@
 //!   and are tried again until the caller's deadline.
 //! - A node that is to be removed loses its vote first: the vote of one that is gone counts against every
 //!   decision, and two of them leave no majority to take them away with.
-//! - A watchdog: a voter whose disk hangs keeps its seat and decides nothing, so the process ends.
+//! - A watchdog: a voter whose disk hangs keeps its seat and decides nothing. It stands back at once, so that
+//!   another leads, and goes on serving items; if the disk does not come back the process ends.
 //! - No randomness. Openraft draws a node's election timeout once, when it starts; here the range it
 //!   draws from holds one number, which follows from the node's id ([`Timers::election_timeout_ms`]).
 
@@ -113,8 +114,11 @@ pub struct Settings {
     pub timers: Timers,
     /// Entries between two snapshots.
     pub snapshot_entries: u64,
-    /// A transaction that takes longer than this is a disk that hangs.
+    /// A transaction that takes longer than this is a disk that hangs: this node neither leads nor seeks to.
     pub disk_timeout: Duration,
+    /// A voter whose disk hangs for so long leaves. Not at once: nodes that share a disk would all leave
+    /// over a hiccup of it, and with them what they hold in memory, which needs no disk.
+    pub disk_timeout_of_process: Duration,
     /// Called, at most once, when this node cannot take part any more. [`leave_process`] in production.
     pub on_failure: Arc<dyn Fn(&Failure) + Send + Sync>,
 }
@@ -125,6 +129,7 @@ impl Default for Settings {
             timers: Timers::default(),
             snapshot_entries: 512,
             disk_timeout: Duration::from_secs(1),
+            disk_timeout_of_process: Duration::from_secs(30),
             on_failure: Arc::new(leave_process),
         }
     }
@@ -144,8 +149,8 @@ pub enum Failure {
     Stopped(String),
 }
 
-/// Logs the failure and ends the process: a voter that cannot write is worth less than one that is known
-/// to be gone, and whatever supervises the process can start it elsewhere or anew.
+/// Logs the failure and ends the process: a voter that will not write again is worth less than one that is
+/// known to be gone, and whatever supervises the process can start it elsewhere or anew.
 pub fn leave_process(failure: &Failure) {
     tracing::error!("leaving: {failure}");
     std::process::exit(74); // EX_IOERR of sysexits(3)
@@ -177,6 +182,8 @@ pub struct RaftControlPlane {
     /// Held while a vote is taken away: the next removal sees what came of this one.
     removing: AsyncMutex<()>,
     stopping: Arc<AtomicBool>,
+    /// Whether the disk hangs, so that this node is not to lead.
+    stands_back: Arc<AtomicBool>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -201,20 +208,32 @@ impl RaftControlPlane {
             .map_err(|error| StartError::Log(error.to_string()))?;
 
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stopping, stands_back) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let watchdog = Watchdog {
             me,
             metrics: raft.metrics(),
             disk: storage.progress(),
-            stopping: stopping.clone(),
+            stopping: Arc::clone(&stopping),
             settings,
+            stand_back: stand_back(raft.clone(), Arc::clone(&stands_back)),
         };
         let tasks = vec![
             tokio::spawn(write_proposals(raft.clone(), me, waiting)).abort_handle(),
             tokio::spawn(watchdog.run()).abort_handle(),
         ];
         let (tended, removing) = (Mutex::new((BTreeSet::new(), VOTERS_MAX)), AsyncMutex::new(()));
-        Ok(Self { me, raft, storage, peers, proposals, tended, removing, stopping, tasks })
+        Ok(Self {
+            me,
+            raft,
+            storage,
+            peers,
+            proposals,
+            tended,
+            removing,
+            stopping,
+            stands_back,
+            tasks,
+        })
     }
 
     /// Makes this node the only voter of a new cluster. Its first command says what the cluster is to be.
@@ -230,6 +249,12 @@ impl RaftControlPlane {
         }
     }
 
+    /// How its disk does.
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> Arc<Progress> {
+        self.storage.progress()
+    }
+
     /// Answers bytes that another node's [`Transport::call`] sent. `None`: they are no request, and whoever
     /// sent them is not one of us.
     pub async fn handle(&self, request: &[u8]) -> Option<Vec<u8>> {
@@ -240,6 +265,9 @@ impl RaftControlPlane {
     /// Asks for votes now. For a failure detector that knows earlier than Raft that the leader is gone;
     /// nodes that heard from it a moment ago refuse.
     pub async fn campaign(&self) {
+        if self.stands_back.load(Ordering::Acquire) {
+            return;
+        }
         // It fails when Raft has stopped, and then there is nothing to ask for.
         let _ = self.raft.trigger().elect().await;
     }
@@ -671,6 +699,18 @@ async fn write_proposals(raft: Raft<Types>, me: NodeId, mut waiting: mpsc::Recei
     }
 }
 
+/// Has this node neither lead nor seek to, or take part again.
+type StandBack = Box<dyn Fn(bool) + Send>;
+
+fn stand_back(raft: Raft<Types>, stands_back: Arc<AtomicBool>) -> StandBack {
+    Box::new(move |does| {
+        stands_back.store(does, Ordering::Release);
+        // Without its heartbeats the others elect one whose disk works.
+        raft.runtime_config().heartbeat(!does);
+        raft.runtime_config().elect(!does);
+    })
+}
+
 /// Looks after what Raft cannot see of itself.
 struct Watchdog {
     me: NodeId,
@@ -678,6 +718,7 @@ struct Watchdog {
     disk: Arc<Progress>,
     stopping: Arc<AtomicBool>,
     settings: Settings,
+    stand_back: StandBack,
 }
 
 impl Watchdog {
@@ -685,31 +726,41 @@ impl Watchdog {
         let mut ticks = interval(WATCH_INTERVAL);
         // Ticks are counted, not the clock read: a process that was suspended has not waited for its disk.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let patience = self.settings.disk_timeout.as_millis() / WATCH_INTERVAL.as_millis();
+        let looks_in = |time: Duration| time.as_millis() / WATCH_INTERVAL.as_millis();
+        let patience = looks_in(self.settings.disk_timeout);
+        let patience_of_process = looks_in(self.settings.disk_timeout_of_process);
         let mut open = None;
         let mut looks = 0;
-        let mut warned = false;
+        let mut hangs = false;
         loop {
             ticks.tick().await;
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
+            if let Some(failure) = self.raft_stopped() {
+                return (self.settings.on_failure)(&failure);
+            }
             let now_open = self.disk.open_transaction();
             looks = if now_open.is_some() && now_open == open { looks + 1 } else { 0 };
             open = now_open;
-            let failure = self.raft_stopped().or_else(|| {
-                let ms = u64::try_from(looks * WATCH_INTERVAL.as_millis()).unwrap_or(u64::MAX);
-                (looks > patience).then_some(Failure::DiskHangs { ms })
-            });
-            match failure {
-                None => warned = false,
-                Some(Failure::DiskHangs { ms }) if !self.votes() => {
-                    if !warned {
-                        tracing::warn!("the disk with the Raft log hangs for {ms} ms");
-                    }
-                    warned = true;
+            let ms = u64::try_from(looks * WATCH_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+            if looks > patience_of_process && self.votes() {
+                return (self.settings.on_failure)(&Failure::DiskHangs { ms });
+            }
+            let did_hang = std::mem::replace(&mut hangs, looks > patience);
+            match (did_hang, hangs) {
+                (false, true) => {
+                    tracing::error!(
+                        "the disk with the Raft log has not finished a write for {ms} ms: this node does not \
+                         lead the control plane until it has"
+                    );
+                    (self.stand_back)(true);
                 }
-                Some(failure) => return (self.settings.on_failure)(&failure),
+                (true, false) => {
+                    tracing::info!("the disk with the Raft log is back");
+                    (self.stand_back)(false);
+                }
+                _ => {}
             }
         }
     }
@@ -734,37 +785,63 @@ mod tests {
 
     use super::*;
 
-    /// What the watchdog of a node says that sees `disk` for `seconds`.
-    async fn watched(disk: Arc<Progress>, voter: bool, seconds: u64) -> Option<Failure> {
-        let said = Arc::new(Mutex::new(None));
-        let heard = said.clone();
+    /// What a watchdog did.
+    #[derive(Default)]
+    struct Watched {
+        failure: Option<Failure>,
+        stood_back: Vec<bool>,
+    }
+
+    /// What the watchdog of a node does that sees `disk` for `seconds`.
+    async fn watched(disk: Arc<Progress>, voter: bool, seconds: u64) -> Watched {
+        let done = Arc::new(Mutex::new(Watched::default()));
+        let (heard, seen) = (Arc::clone(&done), Arc::clone(&done));
         let mut metrics = RaftMetrics::new_initial(1);
         let voters = BTreeSet::from([if voter { 1 } else { 2 }]);
         let membership = Membership::new(vec![voters], ());
         metrics.membership_config = Arc::new(StoredMembership::new(None, membership));
         let (_sender, metrics) = watch::channel(metrics);
-        let on_failure = Arc::new(move |failure: &Failure| *heard.lock() = Some(failure.clone()));
+        let on_failure =
+            Arc::new(move |failure: &Failure| heard.lock().failure = Some(failure.clone()));
         let settings = Settings { on_failure, ..Settings::default() };
         let stopping = Arc::default();
-        let watchdog = Watchdog { me: NodeId(1), metrics, disk, stopping, settings };
+        let stand_back = Box::new(move |does| seen.lock().stood_back.push(does));
+        let watchdog = Watchdog { me: NodeId(1), metrics, disk, stopping, settings, stand_back };
         // The watchdog ends when it has said something, and not otherwise.
         let _ = timeout(Duration::from_secs(seconds), watchdog.run()).await;
-        said.lock().take()
+        std::mem::take(&mut *done.lock())
     }
 
-    #[tokio::test]
-    async fn voter_whose_disk_hangs_for_a_second_leaves() {
+    #[tokio::test(start_paused = true)]
+    async fn voter_whose_disk_hangs_for_a_second_stands_back_and_leaves_in_the_end() {
+        let hanging = Progress::of_a_disk_that_hangs;
+        assert!(watched(hanging(), true, 1).await.stood_back.is_empty());
+        let while_it_hangs = watched(hanging(), true, 20).await;
+        assert_eq!((while_it_hangs.failure, while_it_hangs.stood_back), (None, vec![true]));
+        let failure = watched(hanging(), true, 40).await.failure;
+        let left_in_time = matches!(failure, Some(Failure::DiskHangs { ms: 30_000..31_000 }));
+        assert!(left_in_time, "{failure:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn disk_that_comes_back_has_the_node_take_part_again() {
         let disk = Progress::of_a_disk_that_hangs();
-        let failure = watched(disk, true, 3).await;
-        assert!(matches!(failure, Some(Failure::DiskHangs { ms: 1000..1500 })), "{failure:?}");
+        let hanging = Arc::clone(&disk);
+        let coming_back = tokio::spawn(async move {
+            sleep(Duration::from_secs(3)).await;
+            hanging.next();
+        });
+        let watched = watched(disk, true, 4).await;
+        coming_back.await.unwrap();
+        assert_eq!((watched.failure, watched.stood_back), (None, vec![true, false]));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn learner_whose_disk_hangs_stays() {
-        assert_eq!(watched(Progress::of_a_disk_that_hangs(), false, 2).await, None);
+        assert_eq!(watched(Progress::of_a_disk_that_hangs(), false, 60).await.failure, None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn busy_disk_is_no_disk_that_hangs() {
         let disk = Progress::of_a_disk_that_hangs();
         let busy = disk.clone();
@@ -774,7 +851,8 @@ mod tests {
                 busy.next();
             }
         });
-        assert_eq!(watched(disk, true, 2).await, None);
+        let watched = watched(disk, true, 40).await;
         writing.abort();
+        assert!(watched.failure.is_none() && watched.stood_back.is_empty());
     }
 }

@@ -527,6 +527,25 @@ async fn leader_that_is_removed_hands_its_vote_on() {
 }
 
 #[tokio::test]
+async fn leader_whose_disk_hangs_lets_another_lead_and_follows() {
+    let group = Group::of_three().await;
+    let first = group.leader().await;
+    let disk = group.node(first).disk();
+    disk.hang();
+    let others = || group.nodes.values().filter(|plane| plane.status().node.0 != first);
+    let waited = timeout(SOON, async {
+        while !others().any(|plane| plane.status().role == RaftRole::Leader) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("another leads");
+    assert_eq!(group.node(first).propose(token(1), SOON).await, Ok(Outcome::Done));
+    disk.come_back();
+    group.everywhere(|plane| has(plane, 1)).await;
+    assert_ne!(group.leader().await, first, "nobody has taken the lead from the other");
+}
+
+#[tokio::test]
 async fn removal_that_is_refused_takes_no_vote() {
     let group = Group::of_three().await;
     let refused = group.node(2).propose(remove(1, false), SOON).await;

@@ -329,8 +329,19 @@ impl Progress {
     #[cfg(test)]
     pub(in super::super) fn of_a_disk_that_hangs() -> Arc<Self> {
         let progress = Self::default();
-        progress.begun.store(1, Ordering::Release);
+        progress.hang();
         Arc::new(progress)
+    }
+
+    /// From now on one more transaction is begun than ended, until [`Progress::come_back`].
+    #[cfg(test)]
+    pub(in super::super) fn hang(&self) {
+        self.begun.fetch_add(1, Ordering::Release);
+    }
+
+    #[cfg(test)]
+    pub(in super::super) fn come_back(&self) {
+        self.ended.fetch_add(1, Ordering::Release);
     }
 
     #[cfg(test)]
