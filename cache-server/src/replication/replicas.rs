@@ -654,11 +654,15 @@ impl Replicas {
                 }
                 Effect::Committed(through) => {
                     tracked.pending.committed(through);
+                    // What was ordered when there were enough copies may be committed on too few: nobody was
+                    // promised that.
+                    let is_enough =
+                        tracked.replica.config().in_sync.len() >= context.replication.in_sync_min();
                     while let Some(&(sequence, waiter)) = tracked.waiting.front()
                         && sequence <= through
                     {
                         tracked.waiting.pop_front();
-                        context.agenda.tell(waiter, true);
+                        context.agenda.tell(waiter, is_enough);
                     }
                 }
                 Effect::Propose(change) => context.replication.propose(change),
