@@ -1,6 +1,7 @@
 //! What the members of a shard say to each other.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::shard::Entry;
 use crate::{Epoch, Incarnation, NodeId, Sequence, Version};
@@ -87,8 +88,11 @@ pub struct Append {
     /// Writes up to this one need not be kept: every member has them.
     pub stable: Sequence,
     /// The writes.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
 }
+
+/// Writes of one message. Nearly always it is one, which takes no memory of its own.
+pub type Entries = SmallVec<[Entry; 1]>;
 
 /// A candidate's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -9,7 +9,7 @@
 //! on are the server's own.
 
 use bytes::{Buf, BufMut, Bytes};
-use cluster::message::{Append, Message, Seal};
+use cluster::message::{Append, Entries, Message, Seal};
 use cluster::shard::Entry;
 use cluster::{Epoch, Incarnation, NodeId, Sequence, ShardId, Version};
 
@@ -276,7 +276,7 @@ impl LaneMessage {
             SEALED => Message::Sealed {
                 ballot: epoch(from)?,
                 last: version(from)?,
-                beyond: entries(from, ops)?,
+                beyond: entries(from, ops)?.into_vec(),
             },
             SEAL_REFUSED => Message::SealRefused { ballot: epoch(from)?, promised: epoch(from)? },
             JOIN => Message::Join {
@@ -338,16 +338,16 @@ fn op(from: &mut &[u8], ops: &mut Ops) -> Option<Bytes> {
     Some(ops.copy(op))
 }
 
-fn entries(from: &mut &[u8], ops: &mut Ops) -> Option<Vec<Entry>> {
+fn entries(from: &mut &[u8], ops: &mut Ops) -> Option<Entries> {
     list(from, 12, |from| Some(Entry { version: version(from)?, op: op(from, ops)? }))
 }
 
 /// A count and so many elements of at least `bytes_min` each.
-fn list<T>(
+fn list<T, L: FromIterator<T>>(
     from: &mut &[u8],
     bytes_min: usize,
     mut one: impl FnMut(&mut &[u8]) -> Option<T>,
-) -> Option<Vec<T>> {
+) -> Option<L> {
     let count = from.try_get_u32_le().ok()? as usize;
     // Before memory is taken for it: a count that the frame has no room for is a lie.
     if count > from.len() / bytes_min {
@@ -377,7 +377,7 @@ mod tests {
                 prev: version(2, 7),
                 committed: Sequence(6),
                 stable: Sequence(5),
-                entries: vec![entry(8), entry(9)],
+                entries: [entry(8), entry(9)].into_iter().collect(),
             }),
             Message::Appended { epoch: Epoch(3), last: version(3, 9) },
             Message::Mismatch { epoch: Epoch(3), last: version(3, 9), promised: Epoch(4) },

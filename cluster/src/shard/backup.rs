@@ -38,17 +38,18 @@ impl Replica {
         let Some(mut place) = place else { return self.refuse(leader, epoch, effects) };
         let mut matched = append.prev;
         for entry in append.entries {
+            let version = entry.version;
             if let Some(kept) = self.log.next(place) {
-                if kept.version != entry.version {
+                if kept.version != version {
                     // Another history: this copy has what the leader never had.
                     return self.refuse(leader, epoch, effects);
                 }
             } else {
-                effects.push(Effect::Apply(entry.clone()));
                 self.log.push(entry.clone());
+                effects.push(Effect::Apply(entry));
             }
             place += 1;
-            matched = entry.version;
+            matched = version;
         }
         self.committed = self.committed.max(append.committed.min(matched.sequence()));
         self.log.forget(append.stable.min(self.committed));
@@ -174,6 +175,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use smallvec::smallvec;
 
     use super::*;
     use crate::map::ShardConfig;
@@ -220,7 +222,7 @@ mod tests {
             prev: Version::ZERO,
             committed: Sequence(0),
             stable: Sequence(0),
-            entries: vec![Entry { version, op: Bytes::new() }],
+            entries: smallvec![Entry { version, op: Bytes::new() }],
         };
         let mut effects = Vec::new();
         let message = Message::Append(late);

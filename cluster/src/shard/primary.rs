@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use smallvec::smallvec;
 
 use super::{Effect, Entry, Grants, Replica, Role, Rule, quorum_position};
 use crate::map::ShardConfig;
-use crate::message::{Append, Message};
+use crate::message::{Append, Entries, Message};
 use crate::{Epoch, Member, NodeId, Sequence, Version};
 
 /// What a primary knows of the others.
@@ -85,14 +86,24 @@ impl Replica {
         for (&to, peer) in &mut primary.peers {
             if peer.sent == Some(prev) {
                 peer.sent = Some(version);
-                let entries = vec![entry.clone()];
+                let entries = smallvec![entry.clone()];
                 let append = Append { epoch, prev, committed, stable, entries };
                 effects.push(Effect::Send { to, message: Message::Append(append) });
             }
         }
         self.log.push(entry);
-        self.advance(effects);
+        // A write that others have to have is not committed before one of them says so.
+        if self.commits_alone() {
+            self.advance(effects);
+        }
         version
+    }
+
+    /// Whether a write may be committed by this node's having it.
+    fn commits_alone(&self) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        let mut configs = std::iter::once(&self.config).chain(&primary.proposed);
+        configs.any(|config| self.write_quorum(config.in_sync.len()) <= 1)
     }
 
     /// Whether a read may be answered from this node: nobody else can have been appointed meanwhile.
@@ -192,7 +203,7 @@ impl Replica {
             prev: peer.sent.unwrap_or_else(|| self.last()),
             committed: self.committed,
             stable: self.log.base().sequence(),
-            entries: Vec::new(),
+            entries: Entries::new(),
         };
         Self::send(node, Message::Append(append), effects);
     }
@@ -200,7 +211,7 @@ impl Replica {
     /// Sends a follower that stands at `from` what comes after.
     fn stream_from(&mut self, node: NodeId, from: Version, effects: &mut Vec<Effect>) -> bool {
         let Some(place) = self.log.place_of(from) else { return false };
-        let entries: Vec<Entry> = self.log.after(place).cloned().collect();
+        let entries: Entries = self.log.after(place).cloned().collect();
         let last = self.last();
         let (epoch, committed) = (self.config.epoch, self.committed);
         let stable = self.log.base().sequence();
