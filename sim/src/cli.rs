@@ -1,6 +1,7 @@
 //! Flags into a `Plan`, or into a trace to generate.
 
 pub mod curve;
+pub mod size;
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -13,26 +14,37 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
 use self::curve::{CurveArgs, MergeArgs};
+use self::size::SizeArgs;
 use crate::replay::{Expiry, ServerShape, Unit};
 use crate::report::Output;
 use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Semantics, Source};
-use crate::size::{self, Size, SizeError};
+use crate::size::{Size, SizeError, read_bytes};
 use crate::trace::csv::Layout;
 use crate::trace::{Format, zipf};
 use crate::ttl::TtlRule;
 
 /// Predicts a cache's hit ratio from a request log, with the server's own eviction code.
 #[derive(Debug, Parser)]
-#[command(name = "cache-sim", version)]
+#[command(name = "cache-sim", version, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// What stands below the commands in `cache-sim --help`: where to begin.
+const EXAMPLES: &str = "\
+Where to begin, with a log of nginx, Apache, memcached, Redis, or any other (cache-sim size --help lists them):
+  cache-sim size --trace access.log --plot size.html         how large a cache, with a picture
+  cache-sim size --trace access.log --target-hit-ratio 0.9   ... that hits nine of ten reads
+  cache-sim describe --trace access.log                      what the log is like
+  cache-sim COMMAND --help                                   everything else, with examples";
+
 /// What `cache-sim` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say how much memory a cache needs and which policy, for a hit ratio or for prices, with a picture
+    Size(Box<SizeArgs>),
     /// Replay a trace through caches of several policies and sizes, reading it once for all of them
     Run(Box<RunArgs>),
     /// Draw the miss ratio by cache size: exactly for LRU at all sizes, or from a sample with its error
@@ -126,7 +138,7 @@ pub struct RunArgs {
         long,
         value_name = "MEMORY",
         value_delimiter = ',',
-        value_parser = size::read_bytes,
+        value_parser = read_bytes,
         conflicts_with_all = ["size", "unit", "item_overhead"]
     )]
     as_server: Vec<u64>,
@@ -144,7 +156,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "BYTES",
-        value_parser = size::read_bytes
+        value_parser = read_bytes
     )]
     item_size_max: Option<u64>,
 
@@ -423,12 +435,18 @@ impl From<OutputName> for Output {
 
 impl From<SemanticsArgs> for Semantics {
     fn from(args: SemanticsArgs) -> Self {
-        let expiry = match args.expiry {
-            ExpiryName::Ignore => Expiry::Ignore,
-            ExpiryName::Lazy => Expiry::Lazy,
-            ExpiryName::Eager => Expiry::Eager,
-        };
+        let expiry = args.expiry.into();
         Self { ttl: args.ttl, expiry, item_overhead_bytes: args.item_overhead }
+    }
+}
+
+impl From<ExpiryName> for Expiry {
+    fn from(name: ExpiryName) -> Self {
+        match name {
+            ExpiryName::Ignore => Self::Ignore,
+            ExpiryName::Lazy => Self::Lazy,
+            ExpiryName::Eager => Self::Eager,
+        }
     }
 }
 
@@ -526,7 +544,7 @@ fn value_range(text: &str) -> Result<RangeInclusive<u32>, RangeError> {
     if from.is_empty() || to.is_empty() {
         return Err(RangeError::NoRange);
     }
-    let size = |text| u32::try_from(size::read_bytes(text)?).map_err(|_| RangeError::TooLarge);
+    let size = |text| u32::try_from(read_bytes(text)?).map_err(|_| RangeError::TooLarge);
     Ok(size(from)?..=size(to)?)
 }
 

@@ -3,11 +3,13 @@
 //! The progress bar shows on a terminal only; complaints and summary are plain lines everywhere.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::curve::run::CurveReport;
 use crate::run::{Observer, Report};
+use crate::sizing::run::Advice;
 use crate::trace::{Notes, TraceError};
 
 /// Malformed records that are told one by one; of more of them only the number is of use.
@@ -45,6 +47,21 @@ impl Console {
     /// What standard error answers.
     pub fn summarise_curve(&self, report: &CurveReport) -> io::Result<()> {
         writeln!(io::stderr(), "{}", curve_summary(report))
+    }
+}
+
+impl Console {
+    /// What an advice rests on, and where its picture is.
+    ///
+    /// # Errors
+    ///
+    /// What standard error answers.
+    pub fn summarise_advice(&self, advice: &Advice, picture: Option<&Path>) -> io::Result<()> {
+        writeln!(io::stderr(), "{}", advice_summary(advice))?;
+        match picture {
+            Some(path) => writeln!(io::stderr(), "the picture is in {}", path.display()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -114,6 +131,22 @@ fn summary(report: &Report) -> String {
         _ => ", read twice: once to survey it, once to replay",
     };
     line
+}
+
+/// One line on what an advice rests on.
+fn advice_summary(advice: &Advice) -> String {
+    let scouted = &advice.scouted;
+    let mut line =
+        format!("{}: {} reads of {} objects", advice.trace, scouted.reads, scouted.objects);
+    if advice.found.malformed > 0 {
+        line += &format!(", {} malformed left out", advice.found.malformed);
+    }
+    let times =
+        if advice.readings == 1 { "once".into() } else { format!("{} times", advice.readings) };
+    line + &format!(
+        ", read {times}, {} caches played",
+        advice.curves.len() + advice.confirmed.len()
+    )
 }
 
 /// One line on what a curve rests on.

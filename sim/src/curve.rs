@@ -132,6 +132,15 @@ impl LruMapper {
         }
     }
 
+    /// What is in the stack weighs now, estimated where objects are sampled.
+    pub(crate) fn weight(&self) -> f64 {
+        let factor = match &self.counting {
+            Counting::Exact(_) => 1.0,
+            Counting::Sampled(sampled) => sampled.factor,
+        };
+        self.stack.weight() as f64 * factor
+    }
+
     /// The map of what was played.
     pub fn finish(self) -> Map {
         let parts = f64::from(self.spec.part.count);

@@ -1,43 +1,99 @@
 //! A report to send to a colleague: one HTML file that asks nothing of the network.
 //!
-//! The picture, the figures behind it, what they rest on, and the command that made it.
+//! The picture, the figures behind it, what they rest on, and the command that made it. What every page is
+//! made of stands here, and the page of a curve; that of an advice is `sizing/page.rs`.
 
 use std::fmt::{self, Write};
 
 use crate::curve::run::CurveReport;
-use crate::plot::{self, STYLE, amount, escaped};
+use crate::plot::{self, amount, escaped};
 
-/// What a page needs beyond the picture's style.
+/// What a page needs beyond the pictures' style.
 const PAGE_STYLE: &str = "\
+:root{--ground:#ffffff;--raised:#f3f6f9;--ink:#1c2430;--faint:#5b6675;--rule:#dfe4ea;--good:#00724f}\
+@media(prefers-color-scheme:dark){:root{--ground:#12161c;--raised:#1a2028;--ink:#e6eaf0;\
+--faint:#9aa6b5;--rule:#2b333e;--good:#2ec49a}}\
+*{box-sizing:border-box}\
 body{background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:900px;\
-margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
-svg{width:100%;height:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-td,th{padding:.15rem .9rem .15rem 0;text-align:right;border-bottom:1px solid var(--rule)}\
-td:first-child,th:first-child{text-align:left}code,pre{font:14px ui-monospace,monospace}\
-pre{overflow-x:auto;border:1px solid var(--rule);padding:.6rem}details{margin-top:1rem}";
+margin:0 auto;padding:1.2rem 1rem 3rem;overflow-wrap:anywhere}\
+h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0 1rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}\
+svg{width:100%;height:auto;display:block}figure{margin:1.8rem 0}\
+figcaption{font-weight:600;margin-bottom:.4rem}.narrow{display:none}\
+@media(max-width:600px){.wide{display:none}.narrow{display:block}}\
+.answer{background:var(--raised);border:1px solid var(--rule);border-left:4px solid var(--good);\
+border-radius:6px;padding:1rem 1.2rem}.answer.none{border-left-color:#d55e00}\
+.answer p{margin:.3rem 0}.answer .big{font-size:1.6rem;font-weight:650;line-height:1.25}\
+dl{display:grid;grid-template-columns:8.5rem 1fr;gap:.45rem 1rem;margin:1.2rem 0}\
+dt{color:var(--faint)}dd{margin:0}\
+@media(max-width:600px){dl{grid-template-columns:1fr;gap:.1rem}dd{margin-bottom:.6rem}}\
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+td,th{padding:.2rem .9rem .2rem 0;text-align:right;border-bottom:1px solid var(--rule);\
+white-space:nowrap}td:first-child,th:first-child{text-align:left}tr.chosen td{font-weight:650}\
+code,pre{font:14px/1.5 ui-monospace,monospace}\
+pre{overflow-x:auto;background:var(--raised);border:1px solid var(--rule);border-radius:6px;\
+padding:.6rem .8rem;margin:.6rem 0}.answer pre{background:var(--ground)}\
+details{margin-top:1rem}summary{cursor:pointer}li{margin:.25rem 0}";
 
-/// Writes the report; `command` is the command line that made it.
+/// Writes what stands before a page's content; `title` is its heading too.
+///
+/// # Errors
+///
+/// What `out` answers.
+pub(crate) fn open(title: &str, out: &mut String) -> fmt::Result {
+    let title = escaped(title);
+    write!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title>\
+         <style>{}{PAGE_STYLE}</style></head><body><h1>{title}</h1>",
+        plot::style()
+    )
+}
+
+/// Writes a heading and a list below it.
+///
+/// # Errors
+///
+/// What `out` answers.
+pub(crate) fn list(heading: &str, lines: &[String], out: &mut String) -> fmt::Result {
+    write!(out, "<h2>{}</h2><ul>", escaped(heading))?;
+    lines.iter().try_for_each(|line| write!(out, "<li>{}</li>", escaped(line)))?;
+    write!(out, "</ul>")
+}
+
+/// Writes the command that made a page, and the page's end.
+///
+/// # Errors
+///
+/// What `out` answers.
+pub(crate) fn close(command: &str, out: &mut String) -> fmt::Result {
+    writeln!(out, "<h2>Made by</h2><pre>{}</pre></body></html>", escaped(command))
+}
+
+/// A command line as it would be typed: words that a shell would take apart stand in quotes.
+pub fn command_line(words: impl Iterator<Item = String>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
+    let typed = |word: String| {
+        if !word.is_empty() && word.chars().all(is_plain) {
+            return word;
+        }
+        format!("'{}'", word.replace('\'', r"'\''"))
+    };
+    words.map(typed).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes the report of a curve; `command` is the command line that made it.
 ///
 /// # Errors
 ///
 /// What `out` answers.
 pub fn page(report: &CurveReport, command: &str, out: &mut String) -> fmt::Result {
-    let title = format!("Cache sizes for {}", escaped(&report.trace));
-    write!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" \
-         content=\"light dark\"><title>{title}</title><style>{STYLE}{PAGE_STYLE}</style></head>\
-         <body><h1>{title}</h1>"
-    )?;
-    plot::svg(report, false, out)?;
-    write!(out, "<h2>What it rests on</h2><ul>")?;
-    for line in assumptions(report) {
-        write!(out, "<li>{}</li>", escaped(&line))?;
-    }
-    write!(out, "</ul><h2>Made by</h2><pre>{}</pre>", escaped(command))?;
+    open(&format!("Cache sizes for {}", report.trace), out)?;
+    plot::figure_of(report, out)?;
+    list("What it rests on", &assumptions(report), out)?;
     figures(report, out)?;
-    writeln!(out, "</body></html>")
+    close(command, out)
 }
 
 fn assumptions(report: &CurveReport) -> Vec<String> {
@@ -69,8 +125,8 @@ fn assumptions(report: &CurveReport) -> Vec<String> {
 fn figures(report: &CurveReport, out: &mut String) -> fmt::Result {
     write!(
         out,
-        "<details><summary>Figures</summary><table><tr><th>policy</th><th>size</th>\
-         <th>miss ratio</th><th>from</th><th>to</th><th>bytes missed</th></tr>"
+        "<details><summary>Figures</summary><div class=\"scroll\"><table><tr><th>policy</th>\
+         <th>size</th><th>miss ratio</th><th>from</th><th>to</th><th>bytes missed</th></tr>"
     )?;
     let unit = report.map.unit();
     for curve in &report.curves {
@@ -89,7 +145,7 @@ fn figures(report: &CurveReport, out: &mut String) -> fmt::Result {
             )?;
         }
     }
-    write!(out, "</table></details>")
+    write!(out, "</table></div></details>")
 }
 
 #[cfg(test)]
@@ -108,5 +164,12 @@ mod tests {
             assert!(!out.contains(outside), "{outside}");
         }
         assert!(out.contains("of the objects were looked at"));
+    }
+
+    #[test]
+    fn a_command_line_can_be_pasted_into_a_shell() {
+        let words = ["cache-sim", "size", "--trace", "it's here.log", "--sample", "1%", ""];
+        let line = command_line(words.into_iter().map(str::to_owned));
+        assert_eq!(line, r"cache-sim size --trace 'it'\''s here.log' --sample 1% ''");
     }
 }

@@ -33,6 +33,7 @@ pub mod report;
 pub mod run;
 pub mod sampling;
 pub mod size;
+pub mod sizing;
 mod stack_distance;
 pub mod trace;
 pub mod ttl;

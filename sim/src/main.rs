@@ -8,15 +8,18 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use sim::cli::curve::{CurveArgs, MergeArgs};
+use sim::cli::size::SizeArgs;
 use sim::cli::{Cli, Command, DescribeArgs, GenerateCommand, RunArgs, ZipfArgs};
 use sim::console::Console;
 use sim::curve::Map;
 use sim::curve::run::CurveReport;
+use sim::plot::Form;
 use sim::trace::{Access, oracle_general, zipf};
-use sim::{curve, describe, html, partial, plot, report, run};
+use sim::{curve, describe, html, partial, plot, report, run, sizing};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Size(args) => advise(&args),
         Command::Run(args) => run_plan(*args),
         Command::Curve(args) => draw_curve(&args),
         Command::Merge(args) => merge_parts(&args),
@@ -32,6 +35,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `cache-sim size`.
+fn advise(args: &SizeArgs) -> Result<()> {
+    let plan = args.plan()?;
+    let mut console = Console::new(plan.plan.source.to_string());
+    let advice = sizing::run::run(&plan, &mut console)?;
+    if let Some((path, form)) = args.plot() {
+        let mut picture = String::new();
+        sizing::page::draw(&advice, form, &command_line(), &mut picture)?;
+        write_picture(path, &picture)?;
+    }
+    sizing::report::write(&advice, args.output(), &mut io::stdout().lock())?;
+    Ok(console.summarise_advice(&advice, args.plot().map(|(path, _)| path))?)
 }
 
 /// `cache-sim run`.
@@ -86,12 +103,20 @@ fn draw(path: Option<&Path>, report: &CurveReport) -> Result<()> {
         return Ok(());
     };
     let mut picture = String::new();
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html")) {
-        let command: Vec<String> = std::env::args().collect();
-        html::page(report, &command.join(" "), &mut picture)?;
-    } else {
-        plot::svg(report, true, &mut picture)?;
+    match Form::of(path)? {
+        Form::Html => html::page(report, &command_line(), &mut picture)?,
+        Form::Svg => plot::svg(report, true, &mut picture)?,
     }
+    write_picture(path, &picture)
+}
+
+/// The command that runs, as a report names it: the program by its name, wherever it lies.
+fn command_line() -> String {
+    let words = std::env::args().skip(1);
+    html::command_line(std::iter::once("cache-sim".to_owned()).chain(words))
+}
+
+fn write_picture(path: &Path, picture: &str) -> Result<()> {
     std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -255,6 +255,19 @@ impl Replay {
         Self::of(policy, memory_bytes, expiry, Cache::Server(server))
     }
 
+    /// The same server in miniature, for a share of the objects: with that share of what all its shards
+    /// have for items. It is one shard, as a share of each would hold too few objects to be like it.
+    pub fn of_server_in_miniature(
+        policy: Kind,
+        memory_bytes: u64,
+        shape: ServerShape,
+        expiry: Expiry,
+        share: f64,
+    ) -> Self {
+        let server = Server::in_miniature(policy, memory_bytes, shape, expiry, share);
+        Self::of(policy, memory_bytes, expiry, Cache::Server(server))
+    }
+
     fn of(policy: Kind, cache_size: u64, expiry: Expiry, cache: Cache) -> Self {
         Self { policy, cache_size, expiry, cache, tally: Tally::default() }
     }
@@ -327,6 +340,31 @@ impl Server {
         };
         let shards = (0..geometry.shard_count).map(|_| shard()).collect();
         Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
+    }
+
+    fn in_miniature(
+        policy: Kind,
+        memory_bytes: u64,
+        shape: ServerShape,
+        expiry: Expiry,
+        share: f64,
+    ) -> Self {
+        let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
+        let policy_bytes = policy.entry_bytes();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a size"
+        )]
+        let of_all = |bytes: u64| (bytes as f64 * f64::from(geometry.shard_count) * share) as u64;
+        let budget = Budget::new(of_all(geometry.items_bytes_max()), entry_bytes(policy_bytes));
+        let shard = Population::new(policy, entries_reserved(budget.bytes_max()), budget, expiry);
+        Self {
+            geometry: Geometry { shard_count: 1, ..geometry },
+            item_bytes_max: shape.item_bytes_max,
+            policy_bytes,
+            shards: vec![shard],
+        }
     }
 
     /// Plays one request, and after a miss the set that a look-aside client sends.

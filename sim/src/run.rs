@@ -520,14 +520,14 @@ impl Iterator for Reading<'_> {
 }
 
 /// Requests kept in memory, played from there.
-struct Recital<'a> {
+pub(crate) struct Recital<'a> {
     requests: std::slice::Iter<'a, Request>,
     count: u64,
     observer: &'a mut dyn Observer,
 }
 
 impl<'a> Recital<'a> {
-    fn of(requests: &'a [Request], observer: &'a mut dyn Observer) -> Self {
+    pub(crate) fn of(requests: &'a [Request], observer: &'a mut dyn Observer) -> Self {
         let count = requests.len() as u64;
         observer.begin("replay", Some(count));
         Self { requests: requests.iter(), count, observer }

@@ -6,6 +6,7 @@
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
+//! - `sizing`: the simulator's advice, beside what it measures and what the server says of itself.
 //! - `soak`: a full server under random operations, against a model that may forget.
 //! - `warm_restart`: a server with a memory file, killed and stopped, and what its successor holds.
 
@@ -22,6 +23,8 @@ mod process;
 mod protocol;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod sizing;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
-  test                 everything that must pass: unit and integration tests, doc tests, client scripts
+  test                 everything that must pass: unit and integration tests, doc tests, client scripts,
+                       the simulator's pages in a browser
   ci                   all that CI asks: formatting, lints, test, docs, dependencies, spelling, smoke runs
   fmt [--check]        format; imports too where a nightly rustfmt is installed
   fuzz [--seconds N]   each fuzz target for N seconds (default 60)
@@ -140,6 +141,28 @@ fn test(run: &mut Run) {
     }
     run.cargo("doc tests", "test --workspace --doc");
     clients(run, &built.join("cache-server"));
+    pages(run, &built.join("cache-sim"));
+}
+
+/// The simulator's pages, as a browser paints them. No machine that can test the rest must have one.
+fn pages(run: &mut Run, sim: &Path) {
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
+    let named = std::env::var("CHROMIUM").ok();
+    let is_there = |name: &&str| {
+        Command::new(name).arg("--version").output().is_ok_and(|it| it.status.success())
+    };
+    let Some(browser) = named.as_deref().into_iter().chain(names).find(is_there) else {
+        run.notice(
+            "the simulator's pages were not looked at: no Chromium runs here (Debian: chromium)",
+        );
+        return;
+    };
+    if !run.tool("pages", "python3", Command::new("python3").arg("--version")) {
+        return;
+    }
+    let mut look = Command::new("python3");
+    look.arg(run.root.join("tests/pages/look.py")).arg("--sim-bin").arg(sim);
+    run.step("pages", look.env("CHROMIUM", browser));
 }
 
 /// The client scripts: other people's clients against a real server process.

@@ -12,6 +12,7 @@ use super::{
     policies,
 };
 use crate::curve::run::CurvePlan;
+use crate::plot::{Form, NoForm};
 use crate::report::Output;
 use crate::run::{Caches, Plan};
 use crate::sampling::{Part, Sampling};
@@ -76,8 +77,13 @@ pub struct ShowArgs {
 
     /// Draw a picture too: an SVG, or, if the name ends in .html, a page to send to a colleague, with
     /// figures, what they rest on, and the command that made it. Both ask nothing of the network
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = picture)]
     plot: Option<PathBuf>,
+}
+
+/// A file that a picture can be drawn into; known before a long log is read.
+pub(super) fn picture(path: &str) -> Result<PathBuf, NoForm> {
+    Form::of(Path::new(path)).map(|_| PathBuf::from(path))
 }
 
 /// What stands below the flags in `cache-sim curve --help`.
@@ -194,14 +200,14 @@ impl ShowArgs {
 
 /// `1%` or `8192`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct SampleSize(Sampling);
+pub(super) struct SampleSize(pub(super) Sampling);
 
 /// Why a text is no size of a sample.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "write a share of the objects above 0 and up to 100%, or at least {OBJECTS_MIN} of them, as in 1% or 8192"
 )]
-struct NoSample;
+pub(super) struct NoSample;
 
 /// Fewer tell nothing, not even how little they tell.
 const OBJECTS_MIN: usize = 512;

@@ -40,15 +40,20 @@ impl Miniatures {
         rate: f64,
     ) -> Self {
         let share = rate / f64::from(part.count);
-        let miniature = |policy, cache_size| {
-            let capacity = scaled(cache_size, share);
-            let replay = Replay::with(policy, capacity, weighing, expiry);
-            Miniature { cache_size, replay, strata: Strata::new() }
-        };
+        let miniature =
+            |policy, size| (size, Replay::with(policy, scaled(size, share), weighing, expiry));
         let caches = policies
             .iter()
             .flat_map(|&policy| sizes.iter().map(move |&size| miniature(policy, size)))
             .collect();
+        Self::of(caches, part, rate)
+    }
+
+    /// Of `caches`, each with the size that it stands for.
+    pub(crate) fn of(caches: Vec<(u64, Replay)>, part: Part, rate: f64) -> Self {
+        let miniature =
+            |(cache_size, replay)| Miniature { cache_size, replay, strata: Strata::new() };
+        let caches = caches.into_iter().map(miniature).collect();
         let (popularity, threshold) = (Popularity::new(), threshold_of(rate));
         Self { part, rate, threshold, popularity, reads: Weight::default(), caches }
     }
