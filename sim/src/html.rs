@@ -4,6 +4,7 @@
 //! made of stands here, and the page of a curve; that of an advice is `sizing/page.rs`.
 
 use std::fmt::{self, Write};
+use std::path::Path;
 
 use crate::curve::run::CurveReport;
 use crate::plot::{self, amount, escaped};
@@ -30,7 +31,7 @@ dt{color:var(--faint)}dd{margin:0}\
 td,th{padding:.2rem .9rem .2rem 0;text-align:right;border-bottom:1px solid var(--rule);\
 white-space:nowrap}td:first-child,th:first-child{text-align:left}tr.chosen td{font-weight:650}\
 code,pre{font:14px/1.5 ui-monospace,monospace}\
-pre{overflow-x:auto;background:var(--raised);border:1px solid var(--rule);border-radius:6px;\
+pre{white-space:pre-wrap;background:var(--raised);border:1px solid var(--rule);border-radius:6px;\
 padding:.6rem .8rem;margin:.6rem 0}.answer pre{background:var(--ground)}\
 details{margin-top:1rem}summary{cursor:pointer}li{margin:.25rem 0}";
 
@@ -71,6 +72,12 @@ pub(crate) fn close(command: &str, out: &mut String) -> fmt::Result {
     writeln!(out, "<h2>Made by</h2><pre>{}</pre></body></html>", escaped(command))
 }
 
+/// A log's name without its folders, which are nobody else's matter; the command has them.
+pub(crate) fn name_of(trace: &str) -> &str {
+    let name = Path::new(trace).file_name().and_then(|name| name.to_str());
+    name.unwrap_or(trace)
+}
+
 /// A command line as it would be typed: words that a shell would take apart stand in quotes.
 pub fn command_line(words: impl Iterator<Item = String>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
@@ -89,7 +96,7 @@ pub fn command_line(words: impl Iterator<Item = String>) -> String {
 ///
 /// What `out` answers.
 pub fn page(report: &CurveReport, command: &str, out: &mut String) -> fmt::Result {
-    open(&format!("Cache sizes for {}", report.trace), out)?;
+    open(&format!("Cache sizes for {}", name_of(&report.trace)), out)?;
     plot::figure_of(report, out)?;
     list("What it rests on", &assumptions(report), out)?;
     figures(report, out)?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::curve::Point;
 use crate::curve::run::{Curve, CurveReport};
+use crate::html;
 use crate::replay::Unit;
 
 /// Colours that the colour-blind tell apart, on light ground and on dark: M. Okabe, K. Ito, "Color
@@ -287,7 +288,7 @@ fn chart(report: &CurveReport) -> Chart {
         spots: curve.points.iter().map(spot).collect(),
     };
     Chart {
-        title: format!("Miss ratio by cache size: {}", report.trace),
+        title: format!("Miss ratio by cache size: {}", html::name_of(&report.trace)),
         across: Across::Sizes(report.map.unit(), "cache size"),
         up: Up::Share,
         lines: report.curves.iter().enumerate().map(line).collect(),

@@ -44,7 +44,7 @@ SCHEMES = {"light": 1, "dark": 0}
 PROBE = """<script>
 const seen = (name) => [...document.querySelectorAll(name)].filter((it) => it.offsetParent !== null).length;
 const sticking = [...document.querySelectorAll("body *")].filter((it) => {
-  const inner = it.closest(".scroll, pre");
+  const inner = it.closest(".scroll");
   return (!inner || inner === it) && it.getBoundingClientRect().right > innerWidth + 0.5;
 }).map((it) => it.tagName + "." + it.getAttribute("class"));
 const small = [...document.querySelectorAll("svg text")].filter((it) => it.getBoundingClientRect().width > 0)

@@ -57,12 +57,6 @@ pub struct SizeArgs {
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(4..=200))]
     points: u16,
 
-    #[command(flatten)]
-    asked: AskArgs,
-
-    #[command(flatten)]
-    servers: ServerArgs,
-
     /// What is printed
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: OutputName,
@@ -75,6 +69,12 @@ pub struct SizeArgs {
     /// Threads to replay on; as many as there are cores if left out. The figures do not depend on it
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    asked: AskArgs,
+
+    #[command(flatten)]
+    servers: ServerArgs,
 }
 
 /// Flags that say what is asked.
@@ -170,7 +170,7 @@ Examples:
   cache-sim size --trace access.log --target-hit-ratio 0.9
   cache-sim size --trace access.log --memory-price 3 --miss-cost 0.40/M
   cache-sim size --trace access.log --memory-price 3 --backend-rate 500 --backend-price 120
-  zcat kv.csv.gz | cache-sim size --trace - --format twitter --target-hit-ratio 95% --preset sessions";
+  zcat kv.csv.gz | cache-sim size --trace - --format twitter --preset sessions";
 
 /// What stands below the flags in `cache-sim size --help`.
 const SIZE_HELP: &str = "\
@@ -196,7 +196,7 @@ Examples:
   cache-sim size --trace access.log --memory-price 3 --miss-cost 0.40/M
   cache-sim size --trace access.log --memory-price 3 --backend-rate 500 --backend-price 120
   cache-sim size --trace access.log --memory-price 3 --miss-time 20ms --hit-time 0.5ms --second-price 0.0001
-  zcat kv.csv.gz | cache-sim size --trace - --format twitter --target-hit-ratio 95% --preset sessions";
+  zcat kv.csv.gz | cache-sim size --trace - --format twitter --preset sessions";
 
 /// Why flags that each can be read ask for nothing together.
 #[derive(Debug, thiserror::Error)]

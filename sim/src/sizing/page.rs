@@ -31,13 +31,17 @@ const COSTS_DRAWN: f64 = 4.0;
 /// What `out` answers.
 pub fn draw(advice: &Advice, form: Form, command: &str, out: &mut String) -> fmt::Result {
     match form {
-        Form::Svg => plot::draw(&hit_ratios(advice), plot::ALONE, true, out),
+        Form::Svg => {
+            let chart = hit_ratios(advice);
+            let title = format!("{}: {}", chart.title, html::name_of(&advice.trace));
+            plot::draw(&Chart { title, ..chart }, plot::ALONE, true, out)
+        }
         Form::Html => page(advice, command, out),
     }
 }
 
 fn page(advice: &Advice, command: &str, out: &mut String) -> fmt::Result {
-    html::open(&format!("How large a cache for {}", advice.trace), out)?;
+    html::open(&format!("How large a cache for {}", html::name_of(&advice.trace)), out)?;
     answer_box(advice, out)?;
     write!(out, "<dl>")?;
     for (what, why) in answer(advice) {
@@ -106,7 +110,7 @@ fn hit_ratios(advice: &Advice) -> Chart {
         levels.push(Level { y: target, label: format!("target {}", percent(target)) });
     }
     Chart {
-        title: format!("Hit ratio by memory: {}", advice.trace),
+        title: "Hit ratio by memory".into(),
         across: Across::Sizes(Unit::Bytes, MEMORY),
         up: Up::Share,
         lines: advice.policies.iter().enumerate().map(line).collect(),
