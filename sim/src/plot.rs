@@ -8,7 +8,7 @@
 //!   0% ┴────────────────────────  size, each step twice the one before
 //! ```
 //!
-//! A [`Chart`] says what is drawn, a [`Frame`] how large: pages draw each chart twice and show the one
+//! A `Chart` says what is drawn, a `Frame` how large: pages draw each chart twice and show the one
 //! that fits the reader's screen, as letters that shrink with the picture cannot be read on a telephone.
 
 use std::fmt::{self, Write};

@@ -120,7 +120,7 @@ impl Wish {
     }
 
     /// The servers that hold as much as one of `memory_bytes`. Of nodes there are as few as can be; if not
-    /// even [`NODES_MAX`] are enough, so many, with more memory each than was wished.
+    /// even 1,024 are enough, so many, with more memory each than was wished.
     pub fn fleet(&self, memory_bytes: u64) -> Fleet {
         let copies = self.preset.map_or(1, Preset::copies);
         let least = match self.preset {
