@@ -99,7 +99,10 @@ pub(crate) fn verdict(advice: &Advice) -> Option<String> {
     let slower = advice.ask.time.filter(|time| !time.pays(chosen.candidate.hit_ratio));
     let in_time = slower.map(|time| {
         let mean = seconds(time.mean(chosen.candidate.hit_ratio));
-        format!("It makes requests slower: {mean} in the mean, and {} without a cache", seconds(time.direct))
+        format!(
+            "It makes requests slower: {mean} in the mean, and {} without a cache",
+            seconds(time.direct)
+        )
     });
     match (in_money, in_time) {
         (Some(money), Some(time)) => Some(format!("{money}. {time}")),
