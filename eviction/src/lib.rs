@@ -13,12 +13,17 @@
 //! lru.on_hit(EntryId(0));
 //! assert_eq!(lru.evict(), Some(EntryId(1)));
 //! ```
+//!
+//! Beside the policies stands what tells LRU's hits in caches of all sizes from one stream of requests:
+//! [`stack_distance`], which the simulator maps logs with, and on it [`live_curve`], which the server
+//! keeps of its traffic.
 
 #![forbid(unsafe_code)]
 
 mod column;
 #[cfg(test)]
 mod contract;
+mod directory;
 mod ghost;
 mod kind;
 mod list;
@@ -28,10 +33,13 @@ mod snapshot;
 pub mod arc;
 pub mod clock;
 pub mod fifo;
+pub mod histogram;
 pub mod lfu;
+pub mod live_curve;
 pub mod lru;
 pub mod s3_fifo;
 pub mod sieve;
+pub mod stack_distance;
 pub mod w_tiny_lfu;
 
 pub use kind::{Kind, UnknownPolicy};

@@ -21,9 +21,8 @@
 //! and not only nine points of ten. Two errors make them. Which objects are sampled: told from the
 //! differences of [`GROUPS`](crate::sampling::GROUPS) samples of disjoint objects. And how far a size is off: in a cache of `n`
 //! sampled objects it is a part of 1 / √n, and the band holds what the curve is within
-//! [`SIZE_ERRORS`] times that.
+//! [`SIZE_ERRORS`](eviction::histogram::SIZE_ERRORS) times that.
 
-mod histogram;
 pub mod report;
 pub mod run;
 
@@ -31,21 +30,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use eviction::KeyHash;
-pub(crate) use histogram::{Histogram, Weight};
+pub(crate) use eviction::histogram::{Histogram, Weight};
+pub use eviction::live_curve::BAND_ERRORS;
+use eviction::stack_distance::{NEVER, Sizes, Stack};
 
 use crate::replay::{Expiry, Player, Request, Unit, Weighing};
 use crate::sampling::strata::{Estimate, GROUP_PRECISION, Popularity, Strata};
 use crate::sampling::{Part, Place, Sampling, place, rate_of, threshold_of};
-use crate::stack_distance::{NEVER, Sizes, Stack};
 use crate::trace::Op;
-
-/// Half the width of a band, in standard errors. For [`GROUPS`](crate::sampling::GROUPS) groups Student's t leaves out one point of
-/// 6,000 at that; a curve is many points, and they need to be in it together.
-pub const BAND_ERRORS: f64 = 5.0;
-
-/// How far a size may be off, in standard errors: where a curve falls off a cliff, it may do so that much
-/// earlier or later. Errors of this kind average out over a log, so that these are many.
-pub const SIZE_ERRORS: f64 = 3.0;
 
 /// Precision of histograms: sizes up to twice this power of 2 are told apart to the unit.
 const OBJECTS_PRECISION: u32 = 16;
@@ -437,7 +429,7 @@ impl Map {
             return Vec::new();
         }
         let hits = self.hits.hits_at(sizes);
-        let errors = self.size_errors(sizes);
+        let errors = self.hits.size_errors(sizes, self.grain);
         // What never happens in a sample may be true of three parts of as many that it has: J. A. Hanley,
         // A. Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249(13), 1983.
         let unseen = if self.rate < 1.0 { 3.0 / self.rate } else { 0.0 };
@@ -451,28 +443,6 @@ impl Map {
             }
         };
         sizes.iter().zip(hits).zip(errors).map(point).collect()
-    }
-
-    /// By how many hits the curve may be off at each size because the size is.
-    fn size_errors(&self, sizes: &[u64]) -> Vec<f64> {
-        let [below, at, above] = [-1.0, 0.0, 1.0].map(|side| {
-            let reach = |&size: &u64| {
-                let error = SIZE_ERRORS * (size as f64 * self.grain).sqrt();
-                // Between two bounds a hit counts from the upper one on.
-                let between = if side > 0.0 { self.hits.next_bound(size) - size } else { 0 };
-                rounded((size as f64 + side * error.max(between as f64)).max(0.0))
-            };
-            let mut reaches: Vec<u64> = sizes.iter().map(reach).collect();
-            // They ascend as sizes do, but for rounding and the beginning.
-            (1..reaches.len()).for_each(|at| reaches[at] = reaches[at].max(reaches[at - 1]));
-            self.hits.hits_at(&reaches)
-        });
-        let neighbours = below.iter().zip(at).zip(above);
-        neighbours
-            .map(|((below, at), above)| {
-                (at.requests - below.requests).max(above.requests - at.requests)
-            })
-            .collect()
     }
 
     fn variance_at(&self, size: u64) -> f64 {

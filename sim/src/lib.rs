@@ -34,6 +34,5 @@ pub mod run;
 pub mod sampling;
 pub mod size;
 pub mod sizing;
-mod stack_distance;
 pub mod trace;
 pub mod ttl;

@@ -20,9 +20,8 @@ pub mod miniature;
 pub(crate) mod strata;
 
 use eviction::KeyHash;
+pub use eviction::live_curve::GROUPS;
 
-/// Independent samples that the error is estimated from.
-pub const GROUPS: usize = 16;
 const GROUPS_LOG: u32 = GROUPS.ilog2();
 
 /// How much of a log is looked at.

@@ -27,13 +27,13 @@
 //! one, and expires later: its deadline is a step function of the cache's size, kept as such.
 //!
 //! **What is exact.** Counted in objects all of this is, expired items being dropped when they are asked
-//! for. In bytes it is where each object has one size, nothing is deleted, and the cache is larger than the
-//! largest object: see [`crate::curve`].
+//! for. In bytes it is where each object has one size, nothing is deleted, and the cache is no smaller
+//! than the largest object: a smaller one lets that object pass by, which the stack does not know.
 
 use std::collections::{BTreeSet, HashMap};
 
-use eviction::KeyHash;
-use hashbrown::HashTable;
+use crate::KeyHash;
+use crate::directory::{Directory, KEYS_MAX};
 
 /// Slots in a group, and groups in a group of the next level.
 const GROUP: usize = 32;
@@ -42,31 +42,38 @@ const GROUP_LOG: usize = 5;
 /// Slots of an empty stack.
 const SLOTS_MIN: usize = 1 << 10;
 
-/// So that slots can be counted in 32 bits.
-const OBJECTS_MAX: usize = 1 << 31;
-
 /// The owner of a slot that has none.
 const NOBODY: u32 = u32::MAX;
 /// The slot of an object that is not in the stack.
 const NOWHERE: u32 = u32::MAX;
+/// The slot of an object that was forgotten, and its number free.
+const FORGOTTEN: u32 = u32::MAX - 1;
 
 /// The deadline of what never expires.
-pub(crate) const NEVER: u32 = u32::MAX;
+pub const NEVER: u32 = u32::MAX;
 /// In place of a deadline where there are several, by the size of the cache.
 const SEVERAL: u32 = u32::MAX - 1;
 
+/// A time in seconds as a deadline: [`NEVER`] stays as it is, and what is so late that it would be taken for
+/// something else is a little earlier.
+pub(crate) fn deadline_of(time_s: u32) -> u32 {
+    if time_s == NEVER { NEVER } else { time_s.min(SEVERAL - 1) }
+}
+
 /// The caches that a request hits in: from one size to another, which is no longer among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
-    pub(crate) from: u64,
+pub struct Sizes {
+    /// The smallest.
+    pub from: u64,
     /// `u64::MAX` where there is no end.
-    pub(crate) to: u64,
+    pub to: u64,
 }
 
 /// The objects of a log from the most to the least recently used.
-pub(crate) struct Stack {
+#[derive(Debug)]
+pub struct Stack {
     /// Numbers of objects by key.
-    directory: HashTable<u32>,
+    directory: Directory,
     objects: Vec<Object>,
     /// Numbers of objects that were forgotten.
     free: Vec<u32>,
@@ -75,6 +82,8 @@ pub(crate) struct Stack {
     sums: Sums,
     /// The next slot to be taken.
     next: usize,
+    /// Below this all slots are empty.
+    bottom: usize,
     holes: BTreeSet<u32>,
     /// Deadlines of those objects that have several.
     steps: HashMap<u32, Vec<Step>>,
@@ -82,7 +91,7 @@ pub(crate) struct Stack {
     scale: f64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Object {
     key: KeyHash,
     slot: u32,
@@ -99,14 +108,21 @@ struct Step {
 
 impl Stack {
     /// An empty stack of objects that stand for `scale` objects each.
-    pub(crate) fn of_sample(scale: f64) -> Self {
+    pub fn of_sample(scale: f64) -> Self {
+        Self::with_capacity(0, scale)
+    }
+
+    /// The same, with room for so many of them.
+    pub fn with_capacity(objects: usize, scale: f64) -> Self {
+        let slots = slots_for(objects);
         Self {
-            directory: HashTable::new(),
-            objects: Vec::new(),
+            directory: Directory::with_capacity(objects),
+            objects: Vec::with_capacity(objects),
             free: Vec::new(),
-            owners: vec![NOBODY; SLOTS_MIN],
-            sums: Sums::new(SLOTS_MIN),
+            owners: vec![NOBODY; slots],
+            sums: Sums::new(slots),
             next: 0,
+            bottom: 0,
             holes: BTreeSet::new(),
             steps: HashMap::new(),
             scale,
@@ -114,17 +130,22 @@ impl Stack {
     }
 
     /// Objects seen and not forgotten.
-    pub(crate) fn len(&self) -> usize {
-        self.objects.len() - self.free.len()
+    pub fn len(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// What all objects in the stack weigh together, and holes.
-    pub(crate) fn weight(&self) -> u64 {
+    pub fn weight(&self) -> u64 {
         self.sums.total()
     }
 
     /// Each object stands for `scale` from now on.
-    pub(crate) fn rescale(&mut self, scale: f64) {
+    pub fn rescale(&mut self, scale: f64) {
         self.scale = scale;
     }
 
@@ -132,7 +153,7 @@ impl Stack {
     /// `deadline_s`. Tells `hits` each range of sizes in which it was a hit, in ascending order. A hit
     /// leaves weight and deadline as they are. Returns whether no cache of any size ever saw it.
     #[inline]
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         key: KeyHash,
         weight: u32,
@@ -153,7 +174,8 @@ impl Stack {
         }
         let (slot, own) = (slot as usize, self.sums.leaf(slot as usize));
         let from = self.scaled(self.sums.above(slot)) + u64::from(own);
-        if deadline == NEVER && deadline_s == NEVER {
+        if deadline == deadline_s && now_s < deadline && deadline != SEVERAL {
+            // The caches that fetch it again have it for as long as those that hold it.
             hits(Sizes { from, to: u64::MAX });
         } else {
             self.read_with_deadlines(object, from, now_s, deadline_s, &mut hits);
@@ -195,7 +217,7 @@ impl Stack {
 
     /// Writes a value of `weight` that expires at `deadline_s`, in caches of all sizes. Returns whether
     /// no cache of any size ever saw it.
-    pub(crate) fn write(&mut self, key: KeyHash, weight: u32, deadline_s: u32) -> bool {
+    pub fn write(&mut self, key: KeyHash, weight: u32, deadline_s: u32) -> bool {
         let Some(object) = self.find(key) else {
             self.enter(key, weight, deadline_s);
             return true;
@@ -213,7 +235,7 @@ impl Stack {
 
     /// Gives `key`, where it is held and not expired, another deadline. That is no use of it here: only
     /// those caches would move it up that hold it, and what they hold would be no stack any more.
-    pub(crate) fn touch(&mut self, key: KeyHash, now_s: u32, deadline_s: u32) {
+    pub fn touch(&mut self, key: KeyHash, now_s: u32, deadline_s: u32) {
         let Some(object) = self.find(key) else {
             return;
         };
@@ -229,7 +251,7 @@ impl Stack {
     }
 
     /// Deletes `key`, in caches of all sizes.
-    pub(crate) fn delete(&mut self, key: KeyHash) {
+    pub fn delete(&mut self, key: KeyHash) {
         let Some(object) = self.find(key) else {
             return;
         };
@@ -241,12 +263,12 @@ impl Stack {
     }
 
     /// Whether `key` is in the stack.
-    pub(crate) fn holds(&self, key: KeyHash) -> bool {
+    pub fn holds(&self, key: KeyHash) -> bool {
         self.find(key).is_some_and(|object| self.objects[object as usize].slot != NOWHERE)
     }
 
     /// When `key` expires in those caches that keep it longest, if it is in the stack.
-    pub(crate) fn last_deadline(&self, key: KeyHash) -> Option<u32> {
+    pub fn last_deadline(&self, key: KeyHash) -> Option<u32> {
         let object = self.find(key)?;
         let Object { slot, deadline, .. } = self.objects[object as usize];
         match deadline {
@@ -257,14 +279,12 @@ impl Stack {
     }
 
     /// Forgets `key` as if it had never been asked for.
-    pub(crate) fn forget(&mut self, key: KeyHash) {
+    pub fn forget(&mut self, key: KeyHash) {
         let objects = &self.objects;
-        let found = self.directory.find_entry(key.0, |&object| objects[object as usize].key == key);
-        let Ok(found) = found else {
+        let Some(object) = self.directory.remove(key, |object| objects[object as usize].key) else {
             return;
         };
-        let object = found.remove().0;
-        let slot = self.objects[object as usize].slot;
+        let slot = std::mem::replace(&mut self.objects[object as usize].slot, FORGOTTEN);
         if slot != NOWHERE {
             self.owners[slot as usize] = NOBODY;
             self.sums.set(slot as usize, 0);
@@ -273,9 +293,93 @@ impl Stack {
         self.free.push(object);
     }
 
+    /// Forgets all objects that `keeps` does not want.
+    pub fn retain(&mut self, keeps: impl Fn(KeyHash) -> bool) {
+        for object in 0..self.objects.len() {
+            let Object { key, slot, .. } = self.objects[object];
+            if slot != FORGOTTEN && !keeps(key) {
+                self.forget(key);
+            }
+        }
+    }
+
+    /// Deletes, and forgets, what is held by caches of no size at `now_s`, because it has expired. Looks
+    /// at all objects: for a small stack.
+    pub fn expire(&mut self, now_s: u32) {
+        for object in 0..self.objects.len() {
+            let Object { key, slot, deadline } = self.objects[object];
+            let is_due = slot != FORGOTTEN
+                && deadline <= now_s.min(SEVERAL)
+                && self.last_deadline(key).is_none_or(|last| last <= now_s);
+            if is_due {
+                self.delete(key);
+                self.forget(key);
+            }
+        }
+    }
+
+    /// Forgets what no cache of up to `size` holds, and returns whether there was anything.
+    pub fn truncate(&mut self, size: u64) -> bool {
+        let mut has_cut = false;
+        while self.bottom < self.next {
+            let own = self.sums.leaf(self.bottom);
+            let owner = self.owners[self.bottom];
+            if own > 0 || owner != NOBODY {
+                let above = self.scaled(self.sums.total() - u64::from(own));
+                if above.saturating_add(own.into()) <= size {
+                    break;
+                }
+                has_cut = true;
+                if owner == NOBODY {
+                    self.holes.remove(&number(self.bottom));
+                    self.sums.set(self.bottom, 0);
+                } else {
+                    self.forget(self.objects[owner as usize].key);
+                }
+            }
+            self.bottom += 1;
+        }
+        has_cut
+    }
+
+    /// Has at most `count` holes, and forgets the oldest of more.
+    pub fn limit_holes(&mut self, count: usize) {
+        while self.holes.len() > count
+            && let Some(hole) = self.holes.pop_first()
+        {
+            self.sums.set(hole as usize, 0);
+        }
+    }
+
+    /// What it takes of memory besides itself, in bytes, holes counted at three times their number.
+    pub fn bytes(&self) -> usize {
+        let levels: usize = self.sums.levels.iter().map(Vec::capacity).sum();
+        let steps: usize = self.steps.values().map(Vec::capacity).sum();
+        self.directory.bytes()
+            + self.objects.capacity() * size_of::<Object>()
+            + (self.free.capacity() + self.owners.capacity() + self.sums.leaves.capacity())
+                * size_of::<u32>()
+            + levels * size_of::<u64>()
+            + self.holes.len() * 3 * size_of::<u32>()
+            + self.steps.capacity() * size_of::<(u32, Vec<Step>)>()
+            + steps * size_of::<Step>()
+    }
+
+    /// The keys in the stack, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = KeyHash> {
+        let in_stack = |object: &&Object| object.slot < FORGOTTEN;
+        self.objects.iter().filter(in_stack).map(|object| object.key)
+    }
+
+    /// What each object in the stack weighs, in no order.
+    pub fn weights(&self) -> impl Iterator<Item = u32> {
+        let in_stack = |object: &&Object| object.slot < FORGOTTEN;
+        self.objects.iter().filter(in_stack).map(|object| self.sums.leaf(object.slot as usize))
+    }
+
     #[inline]
     fn find(&self, key: KeyHash) -> Option<u32> {
-        self.directory.find(key.0, |&object| self.objects[object as usize].key == key).copied()
+        self.directory.find(key, |object| self.objects[object as usize].key)
     }
 
     /// Puts a key that was never seen on top.
@@ -287,14 +391,14 @@ impl Stack {
                 object
             }
             None => {
-                assert!(self.objects.len() < OBJECTS_MAX, "a stack has at most 2^31 objects");
+                assert!(self.objects.len() < KEYS_MAX, "a stack has at most 1.6 billion objects");
                 let object = number(self.objects.len());
                 self.objects.push(new);
                 object
             }
         };
         let objects = &self.objects;
-        self.directory.insert_unique(key.0, object, |&other| objects[other as usize].key.0);
+        self.directory.insert(key, object, |other| objects[other as usize].key);
         self.fill_holes(0, weight);
         self.push(object, weight);
     }
@@ -367,7 +471,8 @@ impl Stack {
         }
         self.holes = holes;
         self.next = weights.len();
-        let slots = (self.next * 3 / 2).max(SLOTS_MIN).max(self.owners.len());
+        self.bottom = 0;
+        let slots = slots_for(self.next).max(self.owners.len());
         self.owners[self.next..].fill(NOBODY);
         self.owners.resize(slots, NOBODY);
         self.sums.refill(&weights, slots);
@@ -413,9 +518,17 @@ impl Stack {
 
 /// A slot as its owner keeps it.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "there are at most 3/2 slots for 2^31 objects")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are at most 3/2 slots for 1.6 billion objects"
+)]
 fn number(slot: usize) -> u32 {
     slot as u32
+}
+
+/// Slots of a stack of so many objects, a third of them free.
+fn slots_for(objects: usize) -> usize {
+    (objects * 3 / 2).max(SLOTS_MIN)
 }
 
 /// Adds a step, or lengthens the last if it has the same deadline. One of no length is left out.
@@ -428,6 +541,7 @@ fn append(steps: &mut Vec<Step>, step: Step) {
 }
 
 /// Weights by slot, and what they come to behind a slot.
+#[derive(Debug)]
 struct Sums {
     leaves: Vec<u32>,
     /// What groups of the level below weigh, from groups of slots up. The top has one group at most.
@@ -674,6 +788,56 @@ mod tests {
         assert_eq!(distances.len(), 198_000);
         assert!(distances.iter().all(|&distance| distance == 2_000));
         assert!(stack.owners.len() <= 3_000, "{} slots", stack.owners.len());
+    }
+
+    #[test]
+    fn what_no_cache_of_a_size_holds_is_cut_off() {
+        let mut stack = Stack::of_sample(2.0);
+        for key in 0..5000 {
+            stack.read(hash(key), 10, 0, NEVER, |_| ());
+        }
+        stack.delete(hash(4_500));
+        assert!(stack.truncate(2_000));
+        // Each stands for two of 10 bytes: above the hundredth lie 99 × 20, and itself is 10 more.
+        assert_eq!((stack.weight(), stack.holds(hash(4_899))), (1_000, false));
+        assert!(stack.holds(hash(4_900)) && !stack.truncate(2_000));
+        let mut from = 0;
+        stack.read(hash(4_900), 10, 0, NEVER, |sizes| from = sizes.from);
+        assert_eq!(from, 99 * 20 + 10);
+    }
+
+    #[test]
+    fn what_expired_makes_room_and_is_forgotten() {
+        let mut stack = Stack::of_sample(1.0);
+        for (key, deadline_s) in [(1, NEVER), (2, 50), (3, 60)] {
+            stack.write(hash(key), 10, deadline_s);
+        }
+        stack.expire(50);
+        assert_eq!((stack.len(), stack.holds(hash(2)), stack.weight()), (2, false, 30));
+        // A newcomer takes the room: who holds the first needs no more than before.
+        stack.write(hash(4), 10, NEVER);
+        let mut from = 0;
+        stack.read(hash(1), 10, 51, NEVER, |sizes| from = sizes.from);
+        assert_eq!(from, 30);
+    }
+
+    #[test]
+    fn objects_that_are_not_wanted_are_forgotten_and_so_are_holes() {
+        let mut stack = Stack::of_sample(1.0);
+        for key in 0..100 {
+            stack.write(hash(key), 1, NEVER);
+        }
+        stack.retain(|key| key.0.is_multiple_of(2));
+        let kept = (0..100).filter(|&key| hash(key).0.is_multiple_of(2)).count();
+        assert_eq!((stack.len(), stack.weight()), (kept, kept as u64));
+        assert_eq!((stack.keys().count(), stack.weights().sum::<u32>() as usize), (kept, kept));
+        for key in 0..100 {
+            stack.delete(hash(key));
+            stack.forget(hash(key));
+        }
+        assert_eq!((stack.len(), stack.weight()), (0, kept as u64));
+        stack.limit_holes(7);
+        assert_eq!(stack.weight(), 7);
     }
 
     #[test]

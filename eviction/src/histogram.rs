@@ -10,24 +10,35 @@
 //! exact therefore, and between two it is that of the one below: at most one part in 2^n of the size is
 //! given away.
 
+/// How far a size may be off, in standard errors: where a curve falls off a cliff, it may do so that much
+/// earlier or later. Errors of this kind average out over a log, so that these are many.
+pub const SIZE_ERRORS: f64 = 3.0;
+
 /// What is counted of a request: itself, and its bytes. Whole numbers, until requests of a sample stand
 /// for others; a float counts whole numbers exactly up to 2^53.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Weight {
-    pub(crate) requests: f64,
-    pub(crate) bytes: f64,
+pub struct Weight {
+    /// How many.
+    pub requests: f64,
+    /// What they asked for.
+    pub bytes: f64,
 }
 
 impl Weight {
-    pub(crate) fn times(self, factor: f64) -> Self {
+    /// So many times as much.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
         Self { requests: self.requests * factor, bytes: self.bytes * factor }
     }
 
-    pub(crate) fn minus(self, other: Self) -> Self {
+    /// What is left without `other`.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         Self { requests: self.requests - other.requests, bytes: self.bytes - other.bytes }
     }
 
-    pub(crate) fn add(&mut self, other: Self) {
+    /// Counts `other` as well.
+    pub fn add(&mut self, other: Self) {
         self.requests += other.requests;
         self.bytes += other.bytes;
     }
@@ -35,7 +46,7 @@ impl Weight {
 
 /// Hits by the size from which on they are hits.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     /// Bounds per doubling are 2 to the power of this.
     precision: u32,
     /// By bound: what hits from there on, less what does so no longer.
@@ -43,17 +54,19 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    pub(crate) fn new(precision: u32) -> Self {
+    /// No hits, and 2 to the power of `precision` bounds a doubling.
+    pub fn new(precision: u32) -> Self {
         Self { precision, changes: Vec::new() }
     }
 
-    pub(crate) fn precision(&self) -> u32 {
+    /// What it was made with.
+    pub fn precision(&self) -> u32 {
         self.precision
     }
 
     /// Counts a hit in caches of at least `from`, and smaller than `to`.
     #[inline]
-    pub(crate) fn count(&mut self, from: u64, to: u64, weight: Weight) {
+    pub fn count(&mut self, from: u64, to: u64, weight: Weight) {
         self.change(from, weight);
         if to < u64::MAX {
             self.change(to, weight.times(-1.0));
@@ -86,25 +99,25 @@ impl Histogram {
     }
 
     /// The size that bound `number` stands at.
-    pub(crate) fn bound(&self, number: usize) -> u64 {
+    pub fn bound(&self, number: usize) -> u64 {
         let shift = (number >> self.precision).saturating_sub(1);
         ((number - (shift << self.precision)) as u64) << shift
     }
 
     /// The smallest bound that is no smaller than `size`.
-    pub(crate) fn next_bound(&self, size: u64) -> u64 {
+    pub fn next_bound(&self, size: u64) -> u64 {
         self.bound(self.bound_from(size))
     }
 
     /// The largest bound that is no larger than `size`.
-    pub(crate) fn bound_to(&self, size: u64) -> u64 {
+    pub fn bound_to(&self, size: u64) -> u64 {
         let bits = u64::BITS - size.leading_zeros();
         let shift = bits.saturating_sub(self.precision + 1);
         size >> shift << shift
     }
 
     /// What hits in caches of each of `sizes`, which ascend.
-    pub(crate) fn hits_at(&self, sizes: &[u64]) -> Vec<Weight> {
+    pub fn hits_at(&self, sizes: &[u64]) -> Vec<Weight> {
         let (mut hits, mut next) = (Weight::default(), 0);
         let mut of_size = |&size: &u64| {
             while next < self.changes.len() && self.bound(next) <= size {
@@ -117,12 +130,45 @@ impl Histogram {
     }
 
     /// The smallest size in which everything hits that ever does.
-    pub(crate) fn last_bound(&self) -> u64 {
+    pub fn last_bound(&self) -> u64 {
         self.changes.len().checked_sub(1).map_or(0, |last| self.bound(last))
     }
 
+    /// Counts everything half.
+    pub fn halve(&mut self) {
+        self.changes.iter_mut().for_each(|change| *change = change.times(0.5));
+    }
+
+    /// By how many requests hits at each of `sizes`, which ascend, may be off because a size is: what
+    /// comes within [`SIZE_ERRORS`] standard errors of it. `grain` is the variance of a size, by size.
+    pub fn size_errors(&self, sizes: &[u64], grain: f64) -> Vec<f64> {
+        let [below, at, above] = [-1.0, 0.0, 1.0].map(|side| {
+            let reach = |&size: &u64| {
+                let error = SIZE_ERRORS * (size as f64 * grain).sqrt();
+                // Between two bounds a hit counts from the upper one on.
+                let between = if side > 0.0 { self.next_bound(size) - size } else { 0 };
+                rounded(size as f64 + side * error.max(between as f64))
+            };
+            let mut reaches: Vec<u64> = sizes.iter().map(reach).collect();
+            // They ascend as sizes do, but for rounding and the beginning.
+            (1..reaches.len()).for_each(|at| reaches[at] = reaches[at].max(reaches[at - 1]));
+            self.hits_at(&reaches)
+        });
+        let neighbours = below.iter().zip(at).zip(above);
+        neighbours
+            .map(|((below, at), above)| {
+                (at.requests - below.requests).max(above.requests - at.requests)
+            })
+            .collect()
+    }
+
+    /// What it takes of memory besides itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.changes.capacity() * size_of::<Weight>()
+    }
+
     /// The changes there are, by bound.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = (u64, Weight)> {
+    pub fn changes(&self) -> impl Iterator<Item = (u64, Weight)> {
         let changes = self.changes.iter().enumerate();
         changes
             .filter(|(_, change)| **change != Weight::default())
@@ -130,16 +176,27 @@ impl Histogram {
     }
 
     /// Counts all that `other` did.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (bound, change) in other.changes() {
             self.change(bound, change);
         }
     }
 
     /// Counts a change that [`changes`](Self::changes) told.
-    pub(crate) fn restore(&mut self, bound: u64, change: Weight) {
+    pub fn restore(&mut self, bound: u64, change: Weight) {
         self.change(bound, change);
     }
+}
+
+/// A size as a whole number; none is below 0.
+fn rounded(size: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the conversion stops at both ends"
+    )]
+    let rounded = size.round() as u64;
+    rounded
 }
 
 #[cfg(test)]
