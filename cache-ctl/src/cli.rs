@@ -19,10 +19,11 @@ use indicatif::ProgressBar;
 use protocol::Key;
 
 use self::cluster::ClusterCommand;
+use crate::admin::Admin;
 use crate::connection::Connection;
 use crate::dump::{self, Format};
 use crate::new_file::NewFile;
-use crate::{backup, progress, restore};
+use crate::{backup, mrc, output, progress, restore};
 
 /// The exit code for a command line that cannot be obeyed, `EX_USAGE` of `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
@@ -70,12 +71,13 @@ where
 #[derive(Debug, Parser)]
 #[command(name = "cache-ctl", version, max_term_width = 100)]
 pub struct Cli {
-    /// The server for backup, restore and dump: HOST:PORT, or the path of its UNIX socket [default:
+    /// The server for backup, restore, dump and mrc: HOST:PORT, or the path of its UNIX socket [default:
     /// 127.0.0.1:11211]
     #[arg(long, global = true, value_name = "ADDR")]
     server: Option<String>,
 
-    /// The node of a cluster for all others: its admin port, HOST:PORT [default: 127.0.0.1:11311]
+    /// The node of a cluster for all others, and for mrc: its admin port, HOST:PORT [default:
+    /// 127.0.0.1:11311]
     #[arg(long, global = true, value_name = "ADDR")]
     node: Option<String>,
 
@@ -99,6 +101,8 @@ enum Command {
     Restore(RestoreArgs),
     /// Print items as text, of a server or of a backup
     Dump(DumpArgs),
+    /// Show what a running server would hit with more memory, and with less, told from its traffic
+    Mrc,
     #[command(flatten)]
     Cluster(ClusterCommand),
 }
@@ -157,6 +161,7 @@ impl Cli {
             Command::Backup(args) => args.run(&mut self.connect()?),
             Command::Restore(args) => args.run(&mut self.connect()?),
             Command::Dump(args) => or_seen_enough(args.run(|| self.connect()), ()),
+            Command::Mrc => or_seen_enough(self.show_curve(), ()),
             Command::Cluster(command) => {
                 let node = self.node.as_deref().unwrap_or(NODE_DEFAULT);
                 let outcome = command.run(node, self.timeout, self.json, &mut io::stdout().lock());
@@ -173,11 +178,39 @@ impl Cli {
                 Some("--server: a cluster is asked at the admin port of a node, see --node")
             }
             Command::Cluster(_) => None,
+            Command::Mrc if self.server.is_some() && self.node.is_some() => {
+                Some("--node: one of them is asked, the server or the node")
+            }
+            Command::Mrc => None,
             _ if self.node.is_some() => {
                 Some("--node: items are asked of a server and not of an admin port, see --server")
             }
-            _ if self.json => Some("--json: only what a cluster says is JSON; dump has --format"),
+            _ if self.json => {
+                Some("--json: only mrc and what a cluster says are JSON; dump has --format")
+            }
             _ => None,
+        }
+    }
+
+    /// Asks for the curve of a server or a node, and writes it.
+    fn show_curve(&self) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let (curve, json) = match &self.node {
+            Some(node) => {
+                let said = mrc::ask_node(&Admin::at(node, self.timeout))?;
+                (said.read, said.json)
+            }
+            None => {
+                let told = mrc::ask_server(&mut self.connect()?)?;
+                let curve = told.context("the server keeps no curve: it runs --no-live-curve")?;
+                let json = serde_json::to_value(&curve)?;
+                (curve, json)
+            }
+        };
+        if self.json {
+            Ok(output::json(&mut out, &json)?)
+        } else {
+            Ok(mrc::write(&mut out, &curve)?)
         }
     }
 
@@ -300,6 +333,8 @@ mod tests {
         assert_eq!(exit_code(&["--help"]), 0);
         assert_eq!(exit_code(&["backup", "f", "--server", "h:1", "--timeout", "0.5"]), 0);
         assert_eq!(exit_code(&["--node", "h:1", "move", "7", "--to", "2,1", "--json"]), 0);
+        assert_eq!(exit_code(&["mrc", "--json", "--server", "h:1"]), 0);
+        assert_eq!(exit_code(&["mrc", "--node", "h:1"]), 0);
         for arguments in [
             &[][..],
             &["copy"],
@@ -312,6 +347,7 @@ mod tests {
             &["restore", "f", "--timeout", "0"],
             &["restore", "f", "--timeout", "soon"],
             &["backup", "f", "--node", "h:1"],
+            &["mrc", "--node", "h:1", "--server", "h:2"],
             &["backup", "f", "--json"],
             &["status", "--server", "h:1"],
             &["locate"],

@@ -162,7 +162,12 @@ impl Connection {
         })
     }
 
-    fn stats(
+    /// Asks for the statistics of `topic`, and tells `tell` the name and value of each.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer, or knows no such topic.
+    pub fn stats(
         &mut self,
         topic: &[u8],
         mut tell: impl FnMut(&[u8], &[u8]),

@@ -1,4 +1,4 @@
-//! Looks after running servers: `cache-ctl backup`, `restore`, `dump`; and after clusters of them:
+//! Looks after running servers: `cache-ctl backup`, `restore`, `dump`, `mrc`; and after clusters of them:
 //! `status`, `map`, `locate`, `moves`, `move`, `add`, `drain`, `undrain`, `remove`, `voters`,
 //! `recover`.
 //!
@@ -23,6 +23,7 @@ pub mod locate;
 pub mod map;
 pub mod membership;
 pub mod moves;
+pub mod mrc;
 pub mod new_file;
 pub mod output;
 pub mod progress;

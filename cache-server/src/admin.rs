@@ -6,6 +6,7 @@
 //! | GET | `/cluster/map` | [`Map`] |
 //! | GET | `/cluster/moves` | [`Moves`] |
 //! | GET | `/cluster/locate?key=KEY` | [`Locate`] |
+//! | GET | `/node/mrc` | [`Mrc`] |
 //! | POST | `/cluster/drain`, `/cluster/undrain` | [`DrainRequest`] → [`Agreed`] |
 //! | POST | `/cluster/move` | [`MoveRequest`] → [`Agreed`] |
 //! | POST | `/cluster/token` | [`TokenRequest`] → [`Token`] |
@@ -44,7 +45,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::model::{
-    Agreed, DrainRequest, Failure, Locate, Map, MoveRequest, Moves, RecoverRequest, Recovery,
+    Agreed, DrainRequest, Failure, Locate, Map, MoveRequest, Moves, Mrc, RecoverRequest, Recovery,
     RemoveRequest, Status, Token, TokenRequest, VotersRequest,
 };
 
@@ -74,6 +75,8 @@ pub trait AdminBackend: Send + Sync + 'static {
     fn locate(&self, key: Vec<u8>) -> Answer<'_, Locate>;
     /// What is under way.
     fn moves(&self) -> Answer<'_, Moves>;
+    /// What the node that is asked would hit with another amount of memory.
+    fn mrc(&self) -> Answer<'_, Mrc>;
     /// Moves the shards of `node` away, or no longer.
     fn drain(&self, node: NodeId, drains: bool) -> Answer<'_, Agreed>;
     /// Has `shard` be held by `targets`, which are not empty and name each node once.
@@ -193,6 +196,7 @@ fn router(backend: Arc<dyn AdminBackend>) -> Router {
         .route("/cluster/map", get(map))
         .route("/cluster/moves", get(moves))
         .route("/cluster/locate", get(locate))
+        .route("/node/mrc", get(mrc))
         .route("/cluster/drain", post(drain))
         .route("/cluster/undrain", post(undrain))
         .route("/cluster/move", post(move_shard))
@@ -237,6 +241,10 @@ async fn map(State(backend): Backend) -> Outcome<Map> {
 
 async fn moves(State(backend): Backend) -> Outcome<Moves> {
     answer(backend.moves()).await
+}
+
+async fn mrc(State(backend): Backend) -> Outcome<Mrc> {
+    answer(backend.mrc()).await
 }
 
 async fn locate(State(backend): Backend, RawQuery(query): RawQuery) -> Outcome<Locate> {
@@ -348,6 +356,9 @@ mod tests {
         }
         fn moves(&self) -> Answer<'_, Moves> {
             now(Ok(Moves::default()))
+        }
+        fn mrc(&self) -> Answer<'_, Mrc> {
+            now(Err(AdminError::NotFound("this node draws no curve".into())))
         }
         fn drain(&self, node: NodeId, _: bool) -> Answer<'_, Agreed> {
             agreed(node)
@@ -479,6 +490,7 @@ mod tests {
         for (path, status) in [
             ("/cluster/status", 503),
             ("/cluster/locate", 400),
+            ("/node/mrc", 404),
             ("/cluster/locate?key=", 400),
             ("/cluster/drain", 405),
             ("/", 404),

@@ -205,6 +205,10 @@ struct Flags {
     #[arg(short = 'I', long, value_name = "SIZE", default_value = "1m", value_parser = parse_item_bytes)]
     max_item_size: usize,
 
+    /// Do not keep the hit ratio at other memory sizes, of the server's own traffic (`stats mrc`)
+    #[arg(long)]
+    no_live_curve: bool,
+
     /// Write a backup to FILE now and then, in the place of the one before
     #[arg(long, value_name = "FILE", value_parser = parse_path)]
     backup_file: Option<PathBuf>,
@@ -262,6 +266,7 @@ impl Flags {
             connections_max: self.conn_limit,
             threads: self.threads,
             requests_per_turn: self.max_reqs_per_event,
+            live_curve: !self.no_live_curve,
             backup: self.backup_file.map(|file| BackupConfig {
                 // The background changes the working directory.
                 file: std::path::absolute(&file).unwrap_or(file),

@@ -32,6 +32,7 @@ use tokio::task::LocalSet;
 pub use self::bootstrap::StartError;
 use crate::clock::Clock;
 use crate::config::ClusterConfig;
+use crate::live_curve::LiveCurve;
 use crate::net::Network;
 use crate::net::mailbox::Postbox;
 use crate::peer::dial::Dialler;
@@ -44,6 +45,7 @@ use crate::signal::Orders;
 pub(crate) struct NodeParts {
     pub(crate) config: ClusterConfig,
     pub(crate) shards: Arc<Shards>,
+    pub(crate) live_curve: Arc<LiveCurve>,
     pub(crate) network: Arc<Network>,
     pub(crate) clock: Clock,
     /// Where clients connect to this server.

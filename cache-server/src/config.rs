@@ -66,6 +66,8 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// Requests one connection may have answered before the others get their turn (`-R`).
     pub requests_per_turn: NonZeroU32,
+    /// Whether it keeps the hit ratio at other sizes, of its own traffic (`--no-live-curve`).
+    pub live_curve: bool,
     /// A backup written now and then.
     pub backup: Option<BackupConfig>,
     /// How often `-v` was given.
@@ -95,6 +97,7 @@ impl Default for Config {
             connections_max: const { NonZeroU32::new(1024).unwrap() },
             threads: const { NonZeroUsize::new(4).unwrap() },
             requests_per_turn: const { NonZeroU32::new(20).unwrap() },
+            live_curve: true,
             backup: None,
             verbosity: 0,
             limits: Limits::default(),

@@ -25,6 +25,7 @@ pub mod cluster_node;
 pub mod commands;
 pub mod config;
 pub mod control_plane;
+pub mod live_curve;
 pub mod local_cluster;
 pub mod logging;
 pub mod maintenance;

@@ -19,6 +19,7 @@ use crate::clock::{Clock, Now};
 use crate::cluster_node::{self, ClusterNode, NodeParts};
 use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::Config;
+use crate::live_curve::LiveCurve;
 use crate::maintenance::Maintenance;
 use crate::memory_file::{MemoryFile, MemoryFileError, Reason};
 use crate::net::listener::{ListenError, Listeners};
@@ -59,6 +60,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     shards: Arc<Shards>,
+    live_curve: Arc<LiveCurve>,
     commands: Box<[Arc<CachePadded<CommandCounters>>]>,
     maintenance: Option<Maintenance>,
     sync: Option<Maintenance>,
@@ -114,17 +116,20 @@ impl Server {
         go_on_counting(shards.saved_counters(), &commands[0], &network);
         let backups = Arc::new(Backups::new(Arc::clone(&shards), cache_id));
         let backup_record = Arc::new(BackupRecord::default());
+        let live_curve = Arc::new(LiveCurve::new(Arc::clone(&shards), config, clock.now()));
         let statistics = Statistics::new(
             Arc::clone(&shards),
             Arc::clone(&network),
             commands.clone(),
             Arc::clone(&backups),
             Arc::clone(&backup_record),
+            Arc::clone(&live_curve),
             config.clone(),
             clock.now(),
         );
-        let maintenance = Maintenance::start(clock.clone(), maintain(&shards, clock.now()))
-            .map_err(StartError::Thread)?;
+        let maintain = maintain(&shards, &live_curve, clock.now());
+        let maintenance =
+            Maintenance::start(clock.clone(), maintain).map_err(StartError::Thread)?;
         let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
         let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
         let (stop, stopped) = watch::channel(false);
@@ -135,6 +140,7 @@ impl Server {
             stop,
             workers: Vec::with_capacity(listeners.len()),
             shards: Arc::clone(&shards),
+            live_curve,
             commands: commands.clone(),
             maintenance: Some(maintenance),
             sync,
@@ -247,6 +253,7 @@ impl Server {
         let parts = NodeParts {
             config: cluster.clone(),
             shards: Arc::clone(&self.shards),
+            live_curve: Arc::clone(&self.live_curve),
             network: Arc::clone(&self.network),
             clock: self.clock.clone(),
             client_address: self.address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
@@ -320,14 +327,20 @@ fn go_on_counting(saved: &str, commands: &CommandCounters, network: &Network) {
 }
 
 /// What the maintenance thread does in a round.
-fn maintain(shards: &Arc<Shards>, start: Now) -> impl FnMut(Now) + Send + 'static {
-    let shards = Arc::clone(shards);
+fn maintain(
+    shards: &Arc<Shards>,
+    live_curve: &Arc<LiveCurve>,
+    start: Now,
+) -> impl FnMut(Now) + Send + 'static {
+    let (shards, live_curve) = (Arc::clone(shards), Arc::clone(live_curve));
     let bus_errors_before = bus_errors();
     let mut seen = start;
     move |now| {
         if bus_errors() != bus_errors_before {
             shards.abandon_file();
         }
+        // Before the sweep, which takes its time: what waits for it is bounded.
+        live_curve.round(now);
         shards.sweep(Timestamp(now.unix_ms));
         if now.unix_ms.abs_diff(seen.unix_ms) >= SEEN_INTERVAL_MS {
             seen = now;

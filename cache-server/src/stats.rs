@@ -17,11 +17,12 @@ use protocol::text::response::encode_stat;
 use protocol::token::Tokens;
 use store::{Counters, Segments, Timestamp};
 
-use crate::admin::model::ShardCounts;
+use crate::admin::model::{Mrc, MrcPoint, ShardCounts};
 use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::{CommandCounters, CommandTotals};
 use crate::config::{Config, PROTOCOL_VERSION};
+use crate::live_curve::LiveCurve;
 use crate::net::registry::ConnectionState;
 use crate::net::{ListeningAddress, Network};
 use crate::replication::Replication;
@@ -41,6 +42,7 @@ pub struct Statistics {
     commands: Box<[Arc<CachePadded<CommandCounters>>]>,
     backups: Arc<Backups>,
     backup_record: Arc<BackupRecord>,
+    live_curve: Arc<LiveCurve>,
     /// On a node of a cluster.
     replication: Option<Arc<Replication>>,
     config: Config,
@@ -59,17 +61,28 @@ struct Totals {
 
 impl Statistics {
     /// Statistics of a server that started at `started`.
+    #[expect(clippy::too_many_arguments, reason = "one for each part that counts")]
     pub fn new(
         shards: Arc<Shards>,
         network: Arc<Network>,
         commands: Box<[Arc<CachePadded<CommandCounters>>]>,
         backups: Arc<Backups>,
         backup_record: Arc<BackupRecord>,
+        live_curve: Arc<LiveCurve>,
         config: Config,
         started: Now,
     ) -> Self {
-        let replication = None;
-        Self { shards, network, commands, backups, backup_record, replication, config, started }
+        Self {
+            shards,
+            network,
+            commands,
+            backups,
+            backup_record,
+            live_curve,
+            replication: None,
+            config,
+            started,
+        }
     }
 
     /// Statistics of a node of a cluster.
@@ -88,6 +101,7 @@ impl Statistics {
             Some(b"slabs") => self.slabs(&mut stats),
             Some(b"conns") => self.connections(now, &mut stats),
             Some(b"sizes") => self.sizes(now, &mut stats),
+            Some(b"mrc") => self.curve(now, &mut stats),
             Some(b"cluster") if self.replication.is_some() => self.cluster(&mut stats),
             Some(b"reset") => {
                 self.reset();
@@ -259,6 +273,31 @@ impl Statistics {
             lanes.nodes().into_iter().map(|node| lanes.backlog_bytes(node)).sum::<usize>();
         stats.add("cluster_lane_bytes", lanes.sent_bytes());
         stats.add("cluster_lane_backlog_bytes", backlog_bytes);
+    }
+
+    /// The hit ratio at other sizes. Not memcached's: `-m` in bytes stands where that has a class.
+    fn curve(&self, now: Now, stats: &mut Lines<'_>) {
+        let told = self.live_curve.tell(now);
+        stats.add("mrc_enabled", u32::from(told.is_some()));
+        let Some(told) = told else { return };
+        let Mrc { memory_bytes, policy, points, .. } = told;
+        stats.add("mrc_memory_bytes", memory_bytes);
+        stats.add("mrc_policy", policy);
+        stats.add("mrc_requests", told.requests);
+        stats.add("mrc_hit_ratio", format_args!("{:.6}", told.hit_ratio));
+        stats.add("mrc_sampled_requests", told.sampled_requests);
+        stats.add("mrc_sampled_objects", told.sampled_objects);
+        stats.add("mrc_sampled_share", format_args!("{:.9}", told.sampled_share));
+        stats.add("mrc_lost", told.lost);
+        stats.add("mrc_bytes", told.bytes);
+        stats.add("mrc_seconds", told.seconds);
+        stats.add("mrc_half_life_seconds", told.half_life_seconds);
+        for MrcPoint { memory_bytes, items_bytes, hit_ratio, low, high } in points {
+            stats.add(format_args!("mrc:{memory_bytes}:items_bytes"), items_bytes);
+            for (name, value) in [("hit_ratio", hit_ratio), ("low", low), ("high", high)] {
+                stats.add(format_args!("mrc:{memory_bytes}:{name}"), format_args!("{value:.6}"));
+            }
+        }
     }
 
     /// What became of the memory file's items at the start.
@@ -486,6 +525,7 @@ impl Statistics {
         for mut shard in self.shards.each() {
             shard.reset_counters();
         }
+        self.live_curve.reset();
     }
 }
 

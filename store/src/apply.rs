@@ -101,6 +101,7 @@ impl Shard {
         if self.record(id).is_stale() == stale && self.can_touch_in_place(id, deadline) {
             self.touch_in_place(id, deadline);
             self.entries().set_state(id, marks);
+            self.sample_touch(key, deadline);
             return true;
         }
         let fields = Fields { deadline, stale, ..self.fields(id) };
@@ -117,6 +118,7 @@ impl Shard {
     /// Removes the item of `key`; whether there was one.
     pub fn apply_remove(&mut self, key: &Key<'_>, now: Timestamp) -> bool {
         self.flush_if_due(now);
+        self.sample_delete(key.hash());
         let Some(id) = self.find_there(key) else { return false };
         self.delete_entry(id, now);
         true

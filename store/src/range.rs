@@ -178,7 +178,9 @@ impl Shard {
             place = self.gather(range, from, &mut group);
             entries += u32::try_from(group.len()).unwrap_or(u32::MAX).max(1);
             for &id in &group {
-                if range.contains(key_hash(self.record(id).key())) {
+                let hash = key_hash(self.record(id).key());
+                if range.contains(hash) {
+                    self.sample_delete(hash);
                     self.delete_entry(id, now);
                 }
             }

@@ -30,6 +30,7 @@ use crate::record::{
     self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Seal,
     Shape, Standing, VALUE_BYTES_MAX, entry_bytes, footprint, padded,
 };
+use crate::samples::Samples;
 use crate::snapshot::{Reader, Writer};
 use crate::time::{Deadline, Timestamp};
 
@@ -194,6 +195,7 @@ pub struct Shard {
     scratch: Vec<u8>,
     departures: DepartureNotes,
     uses: Uses,
+    samples: Samples,
     /// Whether an item was changed because a caller asked; see [`Shard::take_changed`].
     is_changed: bool,
 }
@@ -238,6 +240,7 @@ impl Shard {
             is_changed: false,
             departures: DepartureNotes::default(),
             uses: Uses::default(),
+            samples: Samples::default(),
             config,
         }
     }
@@ -245,7 +248,11 @@ impl Shard {
     /// Reads an item: a hit for the policy.
     #[inline]
     pub fn get(&mut self, key: &Key<'_>, now: Timestamp) -> Option<Item<'_>> {
-        let id = self.find(key, now)?;
+        let found = self.find(key, now);
+        if self.samples.count_read(key.hash, found.is_some()) {
+            self.sample_read(key.hash, found);
+        }
+        let id = found?;
         let before = self.mark_used(id, now);
         self.entries.set_state(id, before.state | state::FETCHED);
         self.uses.note(key.hash);
@@ -341,6 +348,7 @@ impl Shard {
             if let Some(old) = old {
                 self.remove(old, Leaving::Deleted, now);
             }
+            self.sample_delete(key.hash);
             self.counters.items_stored += 1;
             return PutOutcome::Stored { cas };
         }
@@ -644,6 +652,14 @@ impl Shard {
         &mut self.uses
     }
 
+    pub(crate) fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
+    pub(crate) fn samples_mut(&mut self) -> &mut Samples {
+        &mut self.samples
+    }
+
     /// The entry with this tag whose key `is_it` says yes to.
     pub(crate) fn find_tagged(
         &self,
@@ -786,6 +802,7 @@ impl Shard {
         self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max(&self.config));
         self.sweep_at = 0;
         self.columns_generation += 1;
+        self.samples.clear();
     }
 
     /// A use of an entry that is not a write. Returns how it stood before.
@@ -825,7 +842,7 @@ impl Shard {
         }
     }
 
-    fn footprint(&self, shape: Shape) -> Footprint {
+    pub(crate) fn footprint(&self, shape: Shape) -> Footprint {
         let part_bytes_max = self.config.geometry.part_bytes_max();
         footprint(shape, self.config.policy.entry_bytes(), part_bytes_max)
     }
@@ -931,6 +948,7 @@ impl Shard {
                 self.budget.replace(before, footprint);
                 self.policy.on_update(id, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
+                self.sample_write(key, id);
                 Ok(id)
             }
             None => {
@@ -942,6 +960,7 @@ impl Shard {
                 self.budget.insert(footprint);
                 self.policy.on_insert(id, key.hash, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
+                self.sample_write(key, id);
                 Ok(id)
             }
         }
@@ -1219,6 +1238,7 @@ impl Shard {
         if let Some(id) = self.find(key, now) {
             self.remove(id, Leaving::Unwritten, now);
         }
+        self.sample_delete(key.hash);
     }
 
     pub(crate) fn remove_evicted_elsewhere(&mut self, id: EntryId, now: Timestamp) {

@@ -148,6 +148,7 @@ impl Shard {
         if keeps_place {
             self.rewrite_number(id, fields, digits, deadline);
             self.mark_used(id, now);
+            self.sample_write(key, id);
             return DeltaOutcome::Changed { value, cas };
         }
         fields.deadline = deadline.unwrap_or(fields.deadline);
@@ -167,12 +168,14 @@ impl Shard {
         let Some(id) = self.find(key, now) else { return false };
         if deadline.is_due(now) {
             self.delete_entry(id, now);
+            self.sample_delete(key.hash());
             return true;
         }
         let marks = self.mark_used(id, now).state;
         self.entries().set_state(id, marks | state::FETCHED);
         if self.can_touch_in_place(id, deadline) {
             self.touch_in_place(id, deadline);
+            self.sample_touch(key, deadline);
             return true;
         }
         let fields = Fields { deadline, ..self.fields(id) };
@@ -186,10 +189,14 @@ impl Shard {
         expected_cas: Option<u64>,
         now: Timestamp,
     ) -> DeleteOutcome {
-        let Some(id) = self.find(key, now) else { return DeleteOutcome::NotFound };
-        if expected_cas.is_some_and(|cas| cas != self.record(id).cas()) {
+        let found = self.find(key, now);
+        let is_another = |cas: u64| found.is_some_and(|id| cas != self.record(id).cas());
+        if expected_cas.is_some_and(is_another) {
             return DeleteOutcome::Exists;
         }
+        // A larger cache may hold what this one does not.
+        self.sample_delete(key.hash());
+        let Some(id) = found else { return DeleteOutcome::NotFound };
         self.delete_entry(id, now);
         DeleteOutcome::Deleted
     }

@@ -3,6 +3,7 @@
 //! - `backup`: what one server gives out, another one takes.
 //! - `failover`: a cluster of processes, killed, paused and cut off under load, and what its clients saw.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
+//! - `live_curve`: what a server says it would hit with other memory, beside the simulator.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
@@ -17,6 +18,8 @@ mod backup;
 mod failover;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod live_curve;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

@@ -196,6 +196,50 @@ pub struct DrainRequest {
     pub node: u32,
 }
 
+/// The answer to `/node/mrc`: the hit ratio of LRU at other sizes of the node's memory.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Mrc {
+    /// The memory for items (`-m`) at present, in bytes.
+    pub memory_bytes: u64,
+    /// The policy that items are evicted by.
+    pub policy: String,
+    /// Reads that the curve is of.
+    pub requests: u64,
+    /// Hits in them, as they were.
+    pub hit_ratio: f64,
+    /// Reads that were looked at.
+    pub sampled_requests: u64,
+    /// Objects that are remembered.
+    pub sampled_objects: u64,
+    /// The share of all objects that is looked at.
+    pub sampled_share: f64,
+    /// Uses of objects that were lost because too many came at once.
+    pub lost: u64,
+    /// What the curve takes of memory, in bytes.
+    pub bytes: u64,
+    /// How long it has been counted for.
+    pub seconds: u32,
+    /// After this time a count weighs half.
+    pub half_life_seconds: u32,
+    /// The curve, by ascending memory.
+    pub points: Vec<MrcPoint>,
+}
+
+/// A curve at one size of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct MrcPoint {
+    /// The memory (`-m`) in bytes.
+    pub memory_bytes: u64,
+    /// What of it is for items, their overhead included.
+    pub items_bytes: u64,
+    /// Hits in reads.
+    pub hit_ratio: f64,
+    /// The lower end of the band in which the curve lies.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
 /// What is sent to `/cluster/move`.
 #[derive(Clone, Debug, Serialize)]
 pub struct MoveRequest<'a> {

@@ -57,6 +57,51 @@ pub struct Raft {
     pub applied: u64,
 }
 
+/// The hit ratio of LRU at other sizes of a node's memory, told from its own traffic: `GET /node/mrc`.
+/// Counts of half an hour ago weigh half, and so on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mrc {
+    /// The node's memory for items (`-m`) at present, in bytes.
+    pub memory_bytes: u64,
+    /// The policy that it evicts by.
+    pub policy: String,
+    /// Reads that the curve is of.
+    pub requests: u64,
+    /// Hits in them, as they were.
+    pub hit_ratio: f64,
+    /// Reads that were looked at.
+    pub sampled_requests: u64,
+    /// Objects that are remembered.
+    pub sampled_objects: u64,
+    /// The share of all objects that is looked at.
+    pub sampled_share: f64,
+    /// Uses of objects that were lost because too many came at once.
+    pub lost: u64,
+    /// What the curve takes of memory, in bytes.
+    pub bytes: u64,
+    /// How long it has been counted for.
+    pub seconds: u32,
+    /// After this time a count weighs half.
+    pub half_life_seconds: u32,
+    /// The curve, by ascending memory. Empty where nothing was looked at.
+    pub points: Vec<MrcPoint>,
+}
+
+/// A curve at one size of memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MrcPoint {
+    /// The memory (`-m`) in bytes.
+    pub memory_bytes: u64,
+    /// What of it is for items, their overhead included.
+    pub items_bytes: u64,
+    /// Hits in reads.
+    pub hit_ratio: f64,
+    /// The lower end of the band in which the curve lies.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
 /// A node, as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -541,6 +586,7 @@ pub(super) mod tests {
         survives::<Token>(include_str!("examples/token.json"));
         survives::<Recovery>(include_str!("examples/recovery.json"));
         survives::<Agreed>(include_str!("examples/agreed.json"));
+        survives::<Mrc>(include_str!("examples/mrc.json"));
     }
 
     #[test]

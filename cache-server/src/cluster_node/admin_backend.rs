@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use super::data_loss::remedies;
 use super::joins::Progress;
 use crate::admin::model::{
-    Agreed, Locate, Map, Move, MoveState, Moves, NodeStatus, Raft, Recovered, Recovery,
+    Agreed, Locate, Map, Move, MoveState, Moves, Mrc, NodeStatus, Raft, Recovered, Recovery,
     ShardCounts, Status, Token,
 };
 use crate::admin::{AdminBackend, AdminError, Answer};
 use crate::clock::{Clock, boot_ns};
 use crate::control_plane::{Change, ControlPlane, RaftControlPlane, Unavailable};
+use crate::live_curve::LiveCurve;
 use crate::peer::join::JoinToken;
 use crate::peer::tls::{Security, Tls};
 use crate::replication::replicas::Sent;
@@ -60,6 +61,7 @@ pub(super) struct Backend {
     pub(super) replication: Arc<Replication>,
     pub(super) control_plane: Arc<RaftControlPlane>,
     pub(super) shards: Arc<Shards>,
+    pub(super) live_curve: Arc<LiveCurve>,
     pub(super) clock: Clock,
     pub(super) peers: Arc<Mutex<Peers>>,
     /// Where join tokens learn which CA to vouch for.
@@ -174,6 +176,15 @@ impl AdminBackend for Backend {
             let map = self.replication.map();
             Locate::of(&map, &key)
                 .ok_or_else(|| AdminError::Unavailable("there is no map yet".to_owned()))
+        })
+    }
+
+    fn mrc(&self) -> Answer<'_, Mrc> {
+        Box::pin(async {
+            let told = self.live_curve.tell(self.clock.now());
+            told.ok_or_else(|| {
+                AdminError::NotFound("this node draws no curve: --no-live-curve".into())
+            })
         })
     }
 

@@ -193,6 +193,7 @@ pub(super) async fn run(node: Bootstrapped, parts: NodeParts, mut phases: watch:
         replication: Arc::clone(&control.replication),
         control_plane: Arc::clone(&control_plane),
         shards: Arc::clone(&control.parts.shards),
+        live_curve: Arc::clone(&control.parts.live_curve),
         clock: control.parts.clock.clone(),
         peers: Arc::clone(&control.peers),
         security: Arc::clone(&control.security),
