@@ -1,5 +1,6 @@
 //! Flags into a `Plan`, or into a trace to generate.
 
+pub mod capture;
 pub mod curve;
 pub mod size;
 
@@ -13,6 +14,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
+use self::capture::CaptureArgs;
 use self::curve::{CurveArgs, MergeArgs};
 use self::size::SizeArgs;
 use crate::replay::{Expiry, ServerShape, Unit};
@@ -53,6 +55,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Describe a log: its objects, their popularity, sizes and TTLs, how soon they come again
     Describe(Box<DescribeArgs>),
+    /// Record what a running memcached is asked for, as a log for the others
+    Capture(CaptureArgs),
     /// Make a synthetic trace
     #[command(subcommand)]
     Generate(GenerateCommand),

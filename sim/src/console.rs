@@ -5,8 +5,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use crate::capture::Recorded;
 use crate::curve::run::CurveReport;
 use crate::run::{Observer, Report};
 use crate::sizing::run::Advice;
@@ -62,6 +63,24 @@ impl Console {
             Some(path) => writeln!(io::stderr(), "the picture is in {}", path.display()),
             None => Ok(()),
         }
+    }
+
+    /// How far a recording is.
+    pub fn recorded(&self, recorded: &Recorded) {
+        let Recorded { requests, skipped, packed_bytes, .. } = *recorded;
+        let lost = if skipped > 0 { format!(", {skipped} lines skipped") } else { String::new() };
+        let packed = HumanBytes(packed_bytes);
+        self.bar.set_message(format!("capture: {requests} requests, {packed}{lost}"));
+        self.bar.tick();
+    }
+
+    /// What was recorded, and what was lost of it.
+    ///
+    /// # Errors
+    ///
+    /// What standard error answers.
+    pub fn summarise_capture(&self, recorded: &Recorded, file: &Path) -> io::Result<()> {
+        writeln!(io::stderr(), "{}: {}", self.trace, capture_summary(recorded, file))
     }
 }
 
@@ -167,6 +186,21 @@ fn curve_summary(report: &CurveReport) -> String {
     line
 }
 
+/// One line on what was recorded.
+fn capture_summary(recorded: &Recorded, file: &Path) -> String {
+    let Recorded { requests, lines, skipped, packed_bytes, time } = *recorded;
+    let mut line = format!(
+        "{requests} requests in {:.1} s, {packed_bytes} bytes in {}",
+        time.as_secs_f64(),
+        file.display()
+    );
+    if skipped > 0 {
+        let share = 100.0 * skipped as f64 / (skipped + lines) as f64;
+        line += &format!("; the server left out {skipped} more lines ({share:.2}% of all)");
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +219,19 @@ mod tests {
             summary(&report(found, 1)),
             "a.csv: 5 requests, 2 malformed left out, 3 of size 0 left out, read once"
         );
+    }
+
+    #[test]
+    fn summary_of_a_recording_tells_what_the_server_left_out() {
+        let time = std::time::Duration::from_millis(1_500);
+        let recorded = Recorded { requests: 70, lines: 75, skipped: 25, packed_bytes: 900, time };
+        assert_eq!(
+            capture_summary(&recorded, Path::new("a.zst")),
+            "70 requests in 1.5 s, 900 bytes in a.zst; the server left out 25 more lines (25.00% \
+             of all)"
+        );
+        let recorded = Recorded { skipped: 0, ..recorded };
+        assert!(capture_summary(&recorded, Path::new("a.zst")).ends_with("900 bytes in a.zst"));
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //!
 //! The figures are comparable with those of other simulators; the rules stand in [`replay`].
 
+pub mod capture;
 pub mod cli;
 pub mod console;
 pub mod curve;

@@ -4,9 +4,14 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use sim::capture::End;
+use sim::cli::capture::CaptureArgs;
 use sim::cli::curve::{CurveArgs, MergeArgs};
 use sim::cli::size::SizeArgs;
 use sim::cli::{Cli, Command, DescribeArgs, GenerateCommand, RunArgs, ZipfArgs};
@@ -14,6 +19,7 @@ use sim::console::Console;
 use sim::curve::Map;
 use sim::curve::run::CurveReport;
 use sim::plot::Form;
+use sim::run::Observer;
 use sim::trace::{Access, oracle_general, zipf};
 use sim::{curve, describe, html, partial, plot, report, run, sizing};
 
@@ -24,6 +30,7 @@ fn main() -> ExitCode {
         Command::Curve(args) => draw_curve(&args),
         Command::Merge(args) => merge_parts(&args),
         Command::Describe(args) => describe_log(&args),
+        Command::Capture(args) => capture_server(&args),
         Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),
     };
     match outcome {
@@ -135,6 +142,34 @@ fn describe_log(args: &DescribeArgs) -> Result<()> {
     let mut console = Console::new(source.to_string());
     let figures = describe::describe(&source, &format, is_strict, &mut console)?;
     Ok(describe::report::write(&figures, args.output(), &mut io::stdout().lock())?)
+}
+
+/// `cache-sim capture`.
+fn capture_server(args: &CaptureArgs) -> Result<()> {
+    let capture = args.capture();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second ends the program, should the first find it stuck.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut console = Console::new(capture.server.clone());
+    console.begin("capture", None);
+    let outcome = capture.run(&stop, |recorded| console.recorded(recorded));
+    console.end();
+    let (recorded, end) = outcome?;
+    console.summarise_capture(&recorded, &capture.output)?;
+    let kept = "what was recorded until then is kept";
+    match end {
+        End::Time | End::Requests | End::Stopped => Ok(()),
+        End::Closed => bail!("the server closed the connection; {kept}"),
+        End::Failed(error) => {
+            Err(error).context(format!("the connection to the server failed; {kept}"))
+        }
+        End::Full(error) => {
+            Err(error).context(format!("cannot write {}; {kept}", capture.output.display()))
+        }
+    }
 }
 
 /// `cache-sim generate zipf`.

@@ -63,7 +63,7 @@ impl FromStr for TtlRule {
 }
 
 /// `300`, `5m`, `1.5h` in seconds, at least one.
-fn seconds(text: &str) -> Option<u32> {
+pub(crate) fn seconds(text: &str) -> Option<u32> {
     let (number, unit_s) = UNITS
         .into_iter()
         .find_map(|(unit, unit_s)| Some((text.strip_suffix(unit)?, unit_s)))
