@@ -17,16 +17,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::Signal;
-use sim::trace::{Format, Trace, TraceError};
+use sim::trace::Format;
+use sim::trace::csv::Layout;
+use sim::ttl::TtlRule;
 
 use self::cluster::ClusterArgs;
 use crate::backup::{self, Notice, Round};
+use crate::clock;
 use crate::compare::{self, Contest, Rules, Speed, median};
 use crate::cores;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::keyspace::{Keyspace, Popularity};
 use crate::load::{self, Extent, Outcome, Pace, Plan, Target};
-use crate::replay::{DEPTH_MAX, Replayed, Wanted, replay};
+use crate::replay::log::{Log, Malformed, Requests};
+use crate::replay::{DEPTH_MAX, Expiry, Replayed, replay};
 use crate::report::{Cell, Output, Report};
 use crate::restart::{self, Contender, Series};
 use crate::schedule::Arrivals;
@@ -366,21 +370,29 @@ fn latency_cells(
     columns.into_iter().zip(cells)
 }
 
-/// A trace played against one server.
+/// A log played against one server.
 ///
-/// Each request is a get; a miss is followed by a set of the object with the size recorded. Keys are
-/// the object ids in decimal, values are exactly as long as recorded, flags and expiry are 0. What
-/// the server refuses to store counts as a miss. The exit code is 1 if a value read was wrong.
+/// What the log has is sent, op by op, on one connection; a get that misses is followed by a set of the
+/// value that the log says was there. Keys and values are as long as recorded, flags are 0. What the
+/// server refuses to store counts as a miss. Time is the log's: an item whose TTL is up is deleted at
+/// that second of the log. The exit code is 1 if a value read was wrong.
 #[derive(Debug, Args)]
 struct ReplayArgs {
-    /// The trace; packed with zstd or not.
+    /// The log; packed with zstd, gzip or xz or not.
     trace: PathBuf,
     /// The server, HOST:PORT.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:11211", value_parser = parse_server)]
     server: SocketAddr,
     #[command(flatten)]
     format: FormatArgs,
-    /// Gets under way at once. Above 1 the order of the trace is kept only approximately: the sets
+    /// How long items live: as the log says (log), for ever (none), so long after each write (300, 5m,
+    /// 12h, 7d), or the log's times a factor (x0.5).
+    #[arg(long, value_name = "TTL", default_value = "log")]
+    ttl: TtlRule,
+    /// Play the log in its own time, second by second, and leave it to the server to let items expire.
+    #[arg(long)]
+    real_time: bool,
+    /// Requests under way at once. Above 1 the order of the log is kept only approximately: the sets
     /// of so many gets come after all of them.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..=DEPTH_MAX as u64))]
@@ -392,103 +404,90 @@ struct ReplayArgs {
 
 #[derive(Debug, Args)]
 struct FormatArgs {
-    /// How the trace is written [default: by its name].
-    #[arg(long, value_enum)]
-    format: Option<FormatArg>,
+    /// How the log is written, as `cache-sim` names it [default: by its name and first lines].
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
+    /// Columns of a CSV, as `cache-sim` takes them: time=ts,id=url,size=bytes.
+    #[arg(long, value_name = "LAYOUT", conflicts_with = "format")]
+    csv: Option<Layout>,
     /// End at the first line or record that cannot be read, instead of counting it.
     #[arg(long)]
     strict: bool,
 }
 
-/// How a trace is written.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    /// libCacheSim's binary records.
-    OracleGeneral,
-    /// Lines of time, id and size.
-    Csv,
-}
-
 impl FormatArgs {
-    fn open(&self, path: &Path) -> anyhow::Result<Trace> {
-        let format = match self.format {
-            Some(FormatArg::OracleGeneral) => Format::OracleGeneral,
-            Some(FormatArg::Csv) => Format::Csv(sim::trace::csv::Layout::default()),
-            None => Format::guess(path).with_context(|| {
-                format!("the name of {} does not tell its format: use --format", path.display())
-            })?,
-        };
-        Trace::open(path, &format).with_context(|| format!("cannot read {}", path.display()))
-    }
-
-    /// The requests of a trace; unless `--strict`, what is malformed is counted in `malformed`
-    /// instead.
-    fn requests<'a>(
-        &'a self,
-        trace: &'a mut Trace,
-        malformed: &'a mut Malformed,
-    ) -> impl Iterator<Item = Result<Wanted, TraceError>> + use<'a> {
-        trace.filter_map(|access| match access {
-            Ok(access) => Some(Ok(Wanted { id: access.id, bytes: access.size_bytes })),
-            Err(error @ TraceError::Malformed { .. }) if !self.strict => {
-                malformed.count += 1;
-                malformed.first.get_or_insert_with(|| error.to_string());
-                None
-            }
-            Err(error) => Some(Err(error)),
-        })
+    fn log(&self, path: &Path, ttl: TtlRule) -> Log {
+        let by_columns = self.csv.clone().map(Format::Csv);
+        let format = by_columns.or_else(|| self.format.clone()).unwrap_or(Format::Guess);
+        Log { path: path.to_owned(), format, strict: self.strict, ttl }
     }
 }
 
-/// What of a trace could not be read.
-#[derive(Debug, Default)]
-struct Malformed {
-    count: u64,
-    first: Option<String>,
+/// A format's name or another of its names.
+fn parse_format(name: &str) -> Result<Format, String> {
+    let is_it = |format: &&Format| format.name() == name || format.aliases().contains(&name);
+    Format::ALL.iter().find(is_it).cloned().ok_or_else(|| {
+        let names: Vec<_> = Format::ALL.iter().map(Format::name).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
-impl Malformed {
-    fn note(&self, path: &Path) -> anyhow::Result<()> {
-        if let Some(first) = &self.first {
-            let Self { count, .. } = self;
-            writeln!(io::stderr(), "{}: {count} malformed, the first at {first}", path.display())?;
-        }
-        Ok(())
+fn note_malformed(Malformed { count, first }: &Malformed, path: &Path) -> anyhow::Result<()> {
+    if let Some(first) = first {
+        writeln!(io::stderr(), "{}: {count} malformed, the first at {first}", path.display())?;
     }
+    Ok(())
+}
+
+fn open_log(log: &Log) -> anyhow::Result<Requests<'_>> {
+    log.open().with_context(|| format!("cannot read {}", log.path.display()))
 }
 
 impl ReplayArgs {
     fn execute(&self, interrupt: &Interrupt) -> anyhow::Result<Verdict> {
-        let mut trace = self.format.open(&self.trace)?;
-        let mut malformed = Malformed::default();
+        let log = self.format.log(&self.trace, self.ttl);
+        let mut requests = open_log(&log)?;
         let version = Session::connect(self.server)?.version()?;
         let bar = progress_bar(None);
         bar.set_message("replaying");
-        let requests = self.format.requests(&mut trace, &mut malformed);
         let depth = usize::try_from(self.depth)?;
-        let replayed =
-            replay(requests, self.server, depth, interrupt, |played| bar.set_position(played))
-                .with_context(|| format!("replaying {}", self.trace.display()))?;
+        let mut wait = |seconds: u32| wait_s(seconds, interrupt);
+        let expiry = if self.real_time { Expiry::Server(&mut wait) } else { Expiry::Log };
+        let note = |played| bar.set_position(played);
+        let replayed = replay(requests.by_ref(), self.server, depth, expiry, interrupt, note)
+            .with_context(|| format!("replaying {}", self.trace.display()))?;
         bar.finish_and_clear();
-        malformed.note(&self.trace)?;
+        note_malformed(requests.malformed(), &self.trace)?;
         note_samples(&replayed.samples)?;
         let mut cells = vec![("server_version", version.into())];
         cells.extend(replay_cells(&self.trace, &replayed));
-        cells.push(("malformed", malformed.count.into()));
+        cells.push(("malformed", requests.malformed().count.into()));
         Report::of_one(cells).write(self.output, &mut io::stdout().lock())?;
         Ok(Verdict::of(replayed.wrong))
     }
+}
+
+/// Lets so many seconds pass, or as many as the user has patience for.
+fn wait_s(seconds: u32, interrupt: &Interrupt) -> Result<(), Interrupted> {
+    let until = clock::now() + Duration::from_secs(seconds.into());
+    while clock::now() < until {
+        interrupt.check()?;
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn replay_cells(trace: &Path, replayed: &Replayed) -> Vec<(&'static str, Cell)> {
     let name = trace.file_name().unwrap_or(trace.as_os_str());
     vec![
         ("trace", name.to_string_lossy().into_owned().into()),
+        ("operations", replayed.operations.into()),
         ("requests", replayed.requests.into()),
         ("hits", replayed.hits.into()),
         ("hit_percent", Cell::Real(replayed.hit_percent(), 4)),
         ("stored", replayed.stored.into()),
         ("refused", replayed.refused.into()),
+        ("expired", replayed.expired.into()),
         ("wrong_values", replayed.wrong.into()),
     ]
 }
@@ -723,18 +722,17 @@ impl CompareArgs {
         let memory_mib = self.memory.context("hit-ratio needs --memory")?;
         let mut columns = vec!["server", "memory_mib"];
         let mut rows = Vec::new();
+        let log = self.format.log(path, TtlRule::Log);
         for launch in self.launches(theirs, memory_mib, cores) {
-            let mut trace = self.format.open(path)?;
-            let mut malformed = Malformed::default();
+            let mut requests = open_log(&log)?;
             let bar = progress_bar(None);
-            let requests = self.format.requests(&mut trace, &mut malformed);
             let (title, replayed) =
-                compare::hit_ratio(&launch, requests, interrupt, |title, requests| {
+                compare::hit_ratio(&launch, requests.by_ref(), interrupt, |title, requests| {
                     bar.set_message(title.to_owned());
                     bar.set_position(requests);
                 })?;
             bar.finish_and_clear();
-            malformed.note(path)?;
+            note_malformed(requests.malformed(), path)?;
             note_samples(&replayed.samples)?;
             if replayed.wrong > 0 {
                 *verdict = Verdict::WrongValues;

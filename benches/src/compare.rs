@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::keyspace::{Keyspace, KeyspaceError, Popularity};
 use crate::load::{self, Extent, LoadError, Outcome, Pace, Plan, Target};
-use crate::replay::{ReplayError, Replayed, Wanted, replay};
+use crate::replay::{Expiry, ReplayError, Replayed, Wanted, replay};
 use crate::server_process::{Launch, LaunchError, ServerProcess, resident_bytes};
 use crate::session::{Session, SessionError};
 use crate::value::Values;
@@ -321,8 +321,8 @@ pub fn hit_ratio<E>(
     let server = ServerProcess::start(launch, interrupt)?;
     let title = server.title();
     progress(&title, 0);
-    let replayed =
-        replay(trace, server.address(), 1, interrupt, |requests| progress(&title, requests))?;
+    let note = |requests| progress(&title, requests);
+    let replayed = replay(trace, server.address(), 1, Expiry::Log, interrupt, note)?;
     Ok((title, replayed))
 }
 

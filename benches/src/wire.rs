@@ -13,7 +13,7 @@ use crate::value::Values;
 /// Longest line a server may answer with before it is taken for garbage, in bytes.
 const LINE_BYTES_MAX: usize = 2048;
 /// Largest value a server may announce, in bytes: memcached's bound for `-I`.
-const VALUE_BYTES_MAX: usize = 1 << 30;
+pub(crate) const VALUE_BYTES_MAX: usize = 1 << 30;
 
 /// Which family of commands a load speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,17 @@ pub enum Reply<'a> {
     Miss,
     /// The write took place: `STORED`, `HD`.
     Stored,
-    /// Any other line: an error, or a write that did not take place.
+    /// The write's condition did not hold: `NOT_STORED`.
+    NotStored,
+    /// What was to be removed is: `DELETED`.
+    Deleted,
+    /// What was to have another expiry has it: `TOUCHED`.
+    Touched,
+    /// There is nothing to remove, touch or count: `NOT_FOUND`.
+    NotFound,
+    /// What a counter has come to.
+    Number,
+    /// Any other line: an error, or a meta command that did not take place.
     Refused(&'a [u8]),
 }
 
@@ -100,6 +110,11 @@ impl Reply<'_> {
             Self::End => "END".to_owned(),
             Self::Miss => "EN".to_owned(),
             Self::Stored => "STORED".to_owned(),
+            Self::NotStored => "NOT_STORED".to_owned(),
+            Self::Deleted => "DELETED".to_owned(),
+            Self::Touched => "TOUCHED".to_owned(),
+            Self::NotFound => "NOT_FOUND".to_owned(),
+            Self::Number => "a number".to_owned(),
             Self::Refused(line) => printable(line),
         }
     }
@@ -140,6 +155,11 @@ pub fn next_reply(input: &[u8]) -> Result<Option<(Reply<'_>, usize)>, WireError>
             b"END" | b"MN" => Reply::End,
             b"STORED" | b"HD" => Reply::Stored,
             b"EN" => Reply::Miss,
+            b"NOT_STORED" => Reply::NotStored,
+            b"DELETED" => Reply::Deleted,
+            b"TOUCHED" => Reply::Touched,
+            b"NOT_FOUND" => Reply::NotFound,
+            [b'0'..=b'9', ..] => Reply::Number,
             // memcached returns the key with a miss too (seen in 1.6.18), if it was asked for.
             _ if line.starts_with(b"EN k") => Reply::Miss,
             _ => Reply::Refused(line),
@@ -275,6 +295,21 @@ mod tests {
             );
         }
         assert!(matches!(next_reply(b"VALUE k1 0 2\r\nabcd"), Err(WireError::Value(_))));
+    }
+
+    #[test]
+    fn replies_to_what_is_no_get_and_no_set_are_told_apart() {
+        assert_eq!(
+            replies(b"NOT_STORED\r\nDELETED\r\nTOUCHED\r\nNOT_FOUND\r\n17\r\nBUSY\r\n"),
+            [
+                Reply::NotStored,
+                Reply::Deleted,
+                Reply::Touched,
+                Reply::NotFound,
+                Reply::Number,
+                Reply::Refused(b"BUSY"),
+            ]
+        );
     }
 
     #[test]

@@ -11,12 +11,13 @@ use std::time::Duration;
 use benches::interrupt::Interrupt;
 use benches::keyspace::{Keyspace, Popularity};
 use benches::load::{self, Extent, LoadError, Pace, Plan, Target};
-use benches::replay::{Wanted, replay};
+use benches::replay::{Expiry, Wanted, replay};
 use benches::schedule::Arrivals;
 use benches::session::Session;
 use benches::value::Values;
 use benches::wire::Dialect;
 use benches::workload::Workload;
+use sim::trace::Access;
 
 /// What the server does wrong.
 #[derive(Clone, Copy, Default)]
@@ -201,8 +202,8 @@ fn replaying_misses_what_was_never_seen_or_was_refused() {
     let server = start(Faults { value_bytes_max: Some(1000), ..Faults::default() });
     let trace =
         [(1, 10), (2, 0), (1, 99), (3, 1001), (3, 1001), (2, 5), (u64::MAX, 7), (u64::MAX, 7)];
-    let trace = trace.map(|(id, bytes)| Ok::<_, io::Error>(Wanted { id, bytes }));
-    let replayed = replay(trace, server, 1, &Interrupt::default(), |_| {}).unwrap();
+    let trace = trace.map(|(id, bytes)| Ok::<_, io::Error>(Wanted::from(Access::get(0, id, bytes))));
+    let replayed = replay(trace, server, 1, Expiry::Log, &Interrupt::default(), |_| {}).unwrap();
     assert_eq!((replayed.requests, replayed.hits), (8, 3));
     assert_eq!((replayed.stored, replayed.refused, replayed.wrong), (3, 2, 0));
     assert_eq!(replayed.samples[0], "SERVER_ERROR object too large for cache");
@@ -212,8 +213,8 @@ fn replaying_misses_what_was_never_seen_or_was_refused() {
 #[test]
 fn a_replayed_object_has_its_id_as_key_and_its_size_as_length() {
     let server = start(Faults::default());
-    let trace = [Ok::<_, io::Error>(Wanted { id: 42, bytes: 5 })];
-    replay(trace, server, 1, &Interrupt::default(), |_| {}).unwrap();
+    let trace = [Ok::<_, io::Error>(Wanted::from(Access::get(0, 42, 5)))];
+    replay(trace, server, 1, Expiry::Log, &Interrupt::default(), |_| {}).unwrap();
     let mut session = Session::connect(server).unwrap();
     session.output().extend_from_slice(b"get 42\r\n");
     let hit = session.reply(|reply| reply.describe()).unwrap();

@@ -236,6 +236,13 @@ impl Server {
         &self.clock
     }
 
+    /// Moves the clock on by `by`, and lets go before it returns what has expired by then: as if so much time
+    /// had passed, sweeps included.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.shards.sweep_whole(Timestamp(self.clock.now().unix_ms));
+    }
+
     /// Its connections and their counters.
     pub fn network(&self) -> &Network {
         &self.network

@@ -477,6 +477,16 @@ impl Shards {
 }
 
 impl Shards {
+    /// Removes all that has expired, however much there is to look at.
+    pub fn sweep_whole(&self, now: Timestamp) {
+        for index in 0..self.geometry.shard_count {
+            // From where the last slice ended to the end, and from the front.
+            for _ in 0..2 {
+                while !self.sweep_slice(index, SWEEP_SLICE_ENTRIES, now) {}
+            }
+        }
+    }
+
     /// Sweeps a slice of a shard; whether that was the last.
     fn sweep_slice(&self, index: u32, entries: u32, now: Timestamp) -> bool {
         let Some(replication) = self.replication.get() else {

@@ -27,11 +27,13 @@
 //! - B1 is cut only when L1 is longer than allowed by weight *and* by number. By weight alone, a few
 //!   large objects that pass through T1 wipe out the memory of hundreds of small ones.
 
+use std::ptr;
+
 use crate::column::Column;
 use crate::ghost::GhostLists;
 use crate::list::{Links, List};
 use crate::snapshot::{Reader, Writer, check};
-use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
+use crate::{Admission, EntryId, KeyHash, Kind, Link, Policy, SnapshotError};
 
 /// B1 among the ghosts.
 const RECENT: usize = 0;
@@ -182,17 +184,16 @@ impl Policy for Arc {
         let capacity = self.capacity as f64;
         let recent_ghosts = self.ghosts.weight(RECENT) as f64;
         let frequent_ghosts = self.ghosts.weight(FREQUENT) as f64;
-        let step = self.step(weight);
         let ghost = self.ghosts.take(key).map(|ghost| ghost.list);
         match ghost {
             Some(RECENT) => {
                 // Case II: read once, evicted, wanted again. Recency earns room.
-                let step = step * (frequent_ghosts / recent_ghosts).max(1.0);
+                let step = self.step(weight) * (frequent_ghosts / recent_ghosts).max(1.0);
                 self.recent_target = (self.recent_target + step).min(capacity);
             }
             Some(_) => {
                 // Case III: read twice, evicted, wanted again. Frequency earns room.
-                let step = step * (recent_ghosts / frequent_ghosts).max(1.0);
+                let step = self.step(weight) * (recent_ghosts / frequent_ghosts).max(1.0);
                 self.recent_target = (self.recent_target - step).max(0.0);
             }
             None => self.trim_ghosts(u64::from(weight)),
@@ -219,6 +220,38 @@ impl Policy for Arc {
         } else {
             self.take(entry);
             self.push(entry, true);
+        }
+    }
+
+    fn hit_addresses(&self, entry: EntryId) -> [*const u8; 2] {
+        [self.links.address(entry), self.is_frequent.address(entry)]
+    }
+
+    fn insert_address(&self, key: KeyHash) -> *const u8 {
+        self.ghosts.address(key)
+    }
+
+    fn next_victim(&self) -> Option<EntryId> {
+        let from_recent =
+            self.recent.weight as f64 > self.recent_target || self.frequent.recency.is_empty();
+        let side = if from_recent { &self.recent } else { &self.frequent };
+        side.recency.oldest()
+    }
+
+    fn eviction_addresses(&self, victim: EntryId, link: Link) -> [*const u8; 4] {
+        // Of L1 and L2 the one that is as long as it may be forgets a ghost.
+        let is_recent_full = self.recent.weight + self.ghosts.weight(RECENT) >= self.capacity;
+        let forgetful = if is_recent_full { RECENT } else { FREQUENT };
+        match link {
+            Link::First => {
+                let [ghost_key, ghost_weight] = self.ghosts.oldest_addresses(forgetful);
+                let (key, weight) = (self.keys.address(victim), self.weights.address(victim));
+                [key, weight, ghost_key, ghost_weight]
+            }
+            Link::Second => {
+                let remembered = self.ghosts.address(self.keys[victim]);
+                [remembered, self.ghosts.oldest_cell_address(forgetful), ptr::null(), ptr::null()]
+            }
         }
     }
 

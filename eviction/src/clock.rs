@@ -39,6 +39,10 @@ impl Policy for Clock {
         self.visited[entry] = true;
     }
 
+    fn next_victim(&self) -> Option<EntryId> {
+        self.queue.oldest()
+    }
+
     fn on_update(&mut self, entry: EntryId, _weight: u32) {
         self.on_hit(entry);
     }

@@ -28,6 +28,10 @@ impl Policy for Fifo {
 
     fn on_hit(&mut self, _entry: EntryId) {}
 
+    fn next_victim(&self) -> Option<EntryId> {
+        self.queue.oldest()
+    }
+
     fn on_update(&mut self, _entry: EntryId, _weight: u32) {}
 
     fn on_remove(&mut self, entry: EntryId) {

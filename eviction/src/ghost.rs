@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! table   | · | 2 | · | 0 | 1 | · |      home of a key: its hash scaled to the table's length
-//!               │       │   │            a cell: the slot, and as many bits of the hash as fit beside
+//!               │       │   │            a cell: | bits of the hash | how far from home | slot |
 //! slots   0: hash, weight, list, newer, older
 //!         1: …
 //! ```
 //!
 //! - A key stands in at most one list, once.
-//! - At most 3/4 of the cells are taken, so a search ends soon; a taken cell is compared by its bits of
-//!   the hash first, so a search for a key that is no ghost rarely reads a slot.
+//! - At most 3/4 of the cells are taken, so a search ends soon. A taken cell is first compared by how far
+//!   from home its key is, which tells nearly all other keys, and by as many bits of the hash as fit
+//!   beside: a search for a key that is no ghost rarely reads a slot. Nor does the removal of a ghost,
+//!   which has to know where those behind it belong.
 //! - A removed ghost's slot is used again before a new one: memory follows the greatest number of
 //!   ghosts there ever was, and nothing has to be compacted.
 
@@ -68,6 +70,10 @@ const FREE: u8 = u8::MAX;
 
 /// What a ghost costs at most: 21 bytes of slot, and two cells just after the table grew.
 pub(crate) const GHOST_BYTES_MAX: u32 = 21 + 8;
+
+/// Bits of a cell that tell how far it is from its key's home, if there is room for them; with all of them
+/// set it is that far or farther.
+const DISTANCE_BITS: u32 = 5;
 
 /// Cells of the first table.
 const CELLS_MIN: usize = 16;
@@ -171,9 +177,54 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         EntryId(cell & !(u32::MAX << self.slot_bits()))
     }
 
-    /// The bits of `key` that stand in its cell beside the slot.
-    fn tag(&self, KeyHash(hash): KeyHash) -> u32 {
-        ((hash >> 32) as u32) << self.slot_bits()
+    /// The greatest distance from home that a cell can tell, which stands for all beyond, too.
+    fn distance_max(&self) -> usize {
+        (1 << DISTANCE_BITS.min(u32::BITS - self.slot_bits())) - 1
+    }
+
+    /// What stands in the cell of `key` beside the slot, `distance` cells behind the key's home.
+    #[expect(clippy::cast_possible_truncation, reason = "as many bits as there is room for")]
+    fn beside(&self, KeyHash(hash): KeyHash, distance: usize) -> u32 {
+        let slot_bits = self.slot_bits();
+        let distance = distance.min(self.distance_max()) as u32;
+        let tag = u64::from((hash >> 32) as u32) << DISTANCE_BITS;
+        ((tag << slot_bits) as u32) | (distance << slot_bits)
+    }
+
+    /// How far behind its key's home the taken cell at `at` is.
+    fn distance_of(&self, at: usize) -> usize {
+        let taken = self.table[at];
+        let told = (taken >> self.slot_bits()) as usize & self.distance_max();
+        if told < self.distance_max() {
+            return told;
+        }
+        self.steps(self.home(self.keys[self.slot_of(taken)]), at)
+    }
+
+    /// How many cells `to` is behind `from`.
+    fn steps(&self, from: usize, to: usize) -> usize {
+        if to < from { to + self.table.len() - from } else { to - from }
+    }
+
+    /// Where the search for `key` looks first.
+    pub(crate) fn address(&self, key: KeyHash) -> *const u8 {
+        if self.table.is_empty() {
+            return std::ptr::null();
+        }
+        self.table.as_ptr().wrapping_add(self.home(key)).cast()
+    }
+
+    /// Where the oldest ghost of `list` has its key and its weight.
+    pub(crate) fn oldest_addresses(&self, list: usize) -> [*const u8; 2] {
+        match self.orders[list].list.oldest() {
+            Some(slot) => [self.keys.address(slot), self.weights.address(slot)],
+            None => [std::ptr::null(); 2],
+        }
+    }
+
+    /// Where the search for the oldest ghost of `list` looks first.
+    pub(crate) fn oldest_cell_address(&self, list: usize) -> *const u8 {
+        self.orders[list].list.oldest().map_or(std::ptr::null(), |slot| self.address(self.keys[slot]))
     }
 
     /// The cell of `key`.
@@ -181,33 +232,35 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         if self.len() == 0 {
             return None;
         }
-        let cell = self.search(key);
+        let (cell, _) = self.search(key);
         (self.table[cell] != EMPTY).then_some(cell)
     }
 
-    /// The cell of `key`, or the free one where it would be placed. There must be a table.
-    fn search(&self, key: KeyHash) -> usize {
-        let tag = self.tag(key);
-        let tag_mask = u32::MAX << self.slot_bits();
-        let mut cell = self.home(key);
+    /// The cell of `key`, or the free one where it would be placed, and how far from home that is. There
+    /// must be a table.
+    fn search(&self, key: KeyHash) -> (usize, usize) {
+        let slot_mask = u32::MAX << self.slot_bits();
+        let (mut cell, mut distance) = (self.home(key), 0);
         loop {
             let taken = self.table[cell];
-            if taken == EMPTY || taken & tag_mask == tag && self.keys[self.slot_of(taken)] == key {
-                return cell;
+            let may_be = || taken & slot_mask == self.beside(key, distance);
+            if taken == EMPTY || may_be() && self.keys[self.slot_of(taken)] == key {
+                return (cell, distance);
             }
-            cell = self.next(cell);
+            (cell, distance) = (self.next(cell), distance + 1);
         }
     }
 
     fn place(&mut self, slot: EntryId, key: KeyHash) {
-        let mut cell = self.home(key);
+        let (mut cell, mut distance) = (self.home(key), 0);
         while self.table[cell] != EMPTY {
-            cell = self.next(cell);
+            (cell, distance) = (self.next(cell), distance + 1);
         }
-        self.table[cell] = self.tag(key) | slot.0;
+        self.table[cell] = self.beside(key, distance) | slot.0;
     }
 
     /// Empties `cell`, and moves up what was placed behind it for want of it.
+    #[expect(clippy::cast_possible_truncation, reason = "distances are cut to a few bits")]
     fn clear(&mut self, mut cell: usize) {
         let mut behind = cell;
         loop {
@@ -216,15 +269,13 @@ impl<const LISTS: usize> GhostLists<LISTS> {
             if taken == EMPTY {
                 break;
             }
-            let home = self.home(self.keys[self.slot_of(taken)]);
-            // It may move unless its home lies in between, (cell, behind] around the table's end.
-            let stays = if cell < behind {
-                cell < home && home <= behind
-            } else {
-                cell < home || home <= behind
-            };
-            if !stays {
-                self.table[cell] = taken;
+            let (distance, up) = (self.distance_of(behind), self.steps(cell, behind));
+            // Its home lies no farther behind than the empty cell.
+            if distance >= up {
+                let (distance_max, slot_bits) = (self.distance_max(), self.slot_bits());
+                let told = (distance - up).min(distance_max) as u32;
+                let others = taken & !((distance_max as u32) << slot_bits);
+                self.table[cell] = others | told << slot_bits;
                 cell = behind;
             }
         }
@@ -306,12 +357,11 @@ impl<const LISTS: usize> GhostLists<LISTS> {
         for slot in (0..self.slots).map(EntryId) {
             if self.lists[slot] != FREE {
                 let key = self.keys[slot];
-                let cell = self.search(key);
+                let (cell, distance) = self.search(key);
                 check(self.table[cell] == EMPTY, "ghost that is there twice")?;
-                let home = self.home(key);
-                steps += if cell < home { cell + cells - home } else { cell - home };
+                steps += distance;
                 check(steps <= slots * STEPS_MAX, "crowd of ghosts")?;
-                self.table[cell] = self.tag(key) | slot.0;
+                self.table[cell] = self.beside(key, distance) | slot.0;
             }
         }
         Ok(())

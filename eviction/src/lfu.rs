@@ -111,6 +111,14 @@ impl Policy for Lfu {
         self.buckets.at(to).entries.push_newest(&mut self.links, entry);
     }
 
+    fn hit_addresses(&self, entry: EntryId) -> [*const u8; 2] {
+        [self.links.address(entry), self.bucket.address(entry)]
+    }
+
+    fn next_victim(&self) -> Option<EntryId> {
+        self.buckets.lowest()?.entries.oldest()
+    }
+
     fn on_update(&mut self, entry: EntryId, _weight: u32) {
         self.on_hit(entry);
     }

@@ -70,6 +70,15 @@ pub enum Admission {
     Refuse,
 }
 
+/// How far along a chain of lookups is prefetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// What is known already says where to look.
+    First,
+    /// What the first link fetched says so.
+    Second,
+}
+
 /// Decides which entry leaves when a full cache needs room.
 ///
 /// The owner reports what happens to its entries and asks for victims; it keeps the sum of the
@@ -97,6 +106,17 @@ pub trait Policy: Send {
     /// [`hit_addresses`](Self::hit_addresses).
     fn insert_address(&self, _key: KeyHash) -> *const u8 {
         std::ptr::null()
+    }
+    /// The entry that the next eviction most likely takes, for an owner that prefetches; `None` where that
+    /// takes a search. Only a hint.
+    fn next_victim(&self) -> Option<EntryId> {
+        None
+    }
+    /// Where in memory the eviction of `victim` and what follows from it will look, in two links of a
+    /// chain: what the second one names is found by reading what the first one does. Otherwise as
+    /// [`hit_addresses`](Self::hit_addresses).
+    fn eviction_addresses(&self, _victim: EntryId, _link: Link) -> [*const u8; 4] {
+        [std::ptr::null(); 4]
     }
     /// The value of `entry` was replaced and now takes `weight`: a use like a hit.
     fn on_update(&mut self, entry: EntryId, weight: u32);

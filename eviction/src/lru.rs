@@ -34,6 +34,10 @@ impl Policy for Lru {
         [self.links.address(entry), std::ptr::null()]
     }
 
+    fn next_victim(&self) -> Option<EntryId> {
+        self.recency.oldest()
+    }
+
     fn on_update(&mut self, entry: EntryId, _weight: u32) {
         self.on_hit(entry);
     }

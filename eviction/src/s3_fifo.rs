@@ -20,11 +20,13 @@
 //! Before the first eviction what does not fit into S goes to M: nothing is gained by leaving room in
 //! M unused, and the newcomers of a full cache are then not queued behind a whole cache of old ones.
 
+use std::ptr;
+
 use crate::column::Column;
 use crate::ghost::GhostLists;
 use crate::list::{Links, List};
 use crate::snapshot::{Reader, Row, Writer, check};
-use crate::{Admission, EntryId, KeyHash, Kind, Policy, SnapshotError};
+use crate::{Admission, EntryId, KeyHash, Kind, Link, Policy, SnapshotError};
 
 /// Reads are counted up to this: two bits.
 const READS_MAX: u8 = 3;
@@ -178,6 +180,30 @@ impl Policy for S3Fifo {
     fn on_hit(&mut self, entry: EntryId) {
         let mark = &mut self.marks[entry];
         mark.reads = (mark.reads + 1).min(READS_MAX);
+    }
+
+    fn insert_address(&self, key: KeyHash) -> *const u8 {
+        self.ghosts.address(key)
+    }
+
+    fn next_victim(&self) -> Option<EntryId> {
+        let from_main = self.main.weight > self.main.weight_max;
+        let queue = if from_main { &self.main } else { &self.small };
+        queue.entries.oldest()
+    }
+
+    fn eviction_addresses(&self, victim: EntryId, link: Link) -> [*const u8; 4] {
+        match link {
+            Link::First => {
+                let [ghost_key, ghost_weight] = self.ghosts.oldest_addresses(0);
+                let (key, weight) = (self.keys.address(victim), self.weights.address(victim));
+                [key, weight, ghost_key, ghost_weight]
+            }
+            Link::Second => {
+                let remembered = self.ghosts.address(self.keys[victim]);
+                [remembered, self.ghosts.oldest_cell_address(0), ptr::null(), ptr::null()]
+            }
+        }
     }
 
     fn on_update(&mut self, entry: EntryId, weight: u32) {

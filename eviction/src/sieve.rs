@@ -50,6 +50,10 @@ impl Policy for Sieve {
         self.visited[entry] = true;
     }
 
+    fn next_victim(&self) -> Option<EntryId> {
+        self.hand.or(self.queue.oldest())
+    }
+
     fn on_update(&mut self, entry: EntryId, _weight: u32) {
         self.on_hit(entry);
     }

@@ -8,10 +8,14 @@
 //! deleted, and the cache is no smaller than the largest object: a cache that is smaller lets that
 //! object pass by, which the stack does not know. An object that comes with several sizes has the one
 //! it came with first until it is written; a replay has that of its last insertion, which differs from
-//! size to size. So caches of few large
-//! objects are replayed instead, where the log can be read again ([`Map::trusted_from`]). Where expired objects leave at once, a map frees their room when no cache of any size
-//! has them fresh. A `touch` without a get, and an `append`, are no use of an object here.
-//! `docs/sizing.md` says how much that makes on real logs.
+//! size to size. Where expired objects leave at once, sizes have no stack in common: what a small cache
+//! fetched again is there when larger ones have let it expire. A map then frees an object's room when no
+//! cache of any size has it fresh. A `touch` without a get, and an `append`, are no use of an object here.
+//!
+//! So a map knows from which size on it is the curve itself ([`Map::trusted_from`]), and what is drawn
+//! below that is replayed, where the log is a file: the curves drawn are exact, at the cost of a replay
+//! for each such size. Of a stream, and of parts put together, they are the map's; `docs/sizing.md` says
+//! how close it is.
 //!
 //! **Samples.** What hits at distance `d` in a sample of a share R of the objects hits at `d / R` in the
 //! whole ([`crate::sampling`]). What the sample counts is set in relation to what the whole has of
@@ -69,6 +73,8 @@ pub struct LruMapper {
     weights: [f64; 2],
     /// The largest weight there was.
     largest: u32,
+    /// Something happened that no stack tells: see [`Map::trusted_from`].
+    has_left_stack: bool,
 }
 
 /// How hits are counted.
@@ -121,6 +127,7 @@ impl LruMapper {
             deadlines: BinaryHeap::new(),
             weights: [0.0; 2],
             largest: 0,
+            has_left_stack: false,
         }
     }
 
@@ -155,6 +162,7 @@ impl LruMapper {
             objects: self.stack.len() as f64 * factor,
             weight,
             largest: self.largest.into(),
+            has_left_stack: self.has_left_stack,
             grain: mean * (parts * factor - 1.0),
             hits: estimate.hits,
             variances: estimate.variances,
@@ -191,14 +199,19 @@ impl LruMapper {
         let (key, now_s) = (request.key, request.time_s);
         if self.spec.expiry == Expiry::Eager {
             self.expire(now_s);
-            if deadline_s != NEVER && self.stack.last_deadline(key).is_none_or(|last| last == NEVER)
-            {
-                self.deadlines.push(Reverse((deadline_s, key.0)));
+            if deadline_s != NEVER {
+                // When it leaves depends on when it came, which each size has at another time.
+                self.has_left_stack = true;
+                if self.stack.last_deadline(key).is_none_or(|last| last == NEVER) {
+                    self.deadlines.push(Reverse((deadline_s, key.0)));
+                }
             }
         }
         let weight = self.spec.weighing.weight(request);
         self.largest = self.largest.max(weight);
         let Self { stack, counting, .. } = self;
+        let is_weighed = self.spec.weighing.unit == Unit::Bytes && request.op.is_write();
+        let before = is_weighed.then(|| stack.weight());
         let new = match request.op {
             Op::Get | Op::GetAndTouch if !request.fills && !stack.holds(key) => false,
             Op::Get | Op::GetAndTouch => {
@@ -221,6 +234,12 @@ impl LruMapper {
                 false
             }
             Op::Append | Op::Prepend | Op::Incr | Op::Decr => false,
+        };
+        self.has_left_stack |= match (self.spec.weighing.unit, request.op) {
+            (_, Op::Touch | Op::Append | Op::Prepend | Op::Incr | Op::Decr) => stack.holds(key),
+            (Unit::Bytes, Op::Delete) => true,
+            _ if is_weighed => !new && before != Some(stack.weight()),
+            _ => false,
         };
         if new {
             let weight = f64::from(weight);
@@ -337,6 +356,8 @@ pub struct Map {
     pub(crate) weight: f64,
     /// What the largest object weighs, of those looked at.
     pub(crate) largest: u64,
+    /// Something happened that no stack tells.
+    pub(crate) has_left_stack: bool,
     /// Variance of a size, by size: how much of the whole one object of the stack stands for.
     pub(crate) grain: f64,
     pub(crate) hits: Histogram,
@@ -381,10 +402,14 @@ impl Map {
         rounded(self.weight).max(1)
     }
 
-    /// The size from which on the map is to be trusted: in bytes, some times the largest object. Smaller
-    /// caches let objects pass by, or have them in other sizes, which the stack does not know.
+    /// The size from which on the map is the curve of LRU, but for what sampling makes of it; beyond all
+    /// sizes where something happened that one stack for all of them does not tell: an object expired and
+    /// left at once; one was touched, counted or lengthened, which is a use of it only where it is; in
+    /// bytes one was deleted, or written with another weight. In bytes besides, some times the largest
+    /// object: smaller caches let objects pass by, or have them in other sizes.
     pub fn trusted_from(&self) -> u64 {
         match self.unit {
+            _ if self.has_left_stack && self.rate >= 1.0 => u64::MAX,
             Unit::Objects => 0,
             Unit::Bytes => self.largest * LARGEST_OBJECTS,
         }
@@ -471,6 +496,7 @@ impl Map {
         self.objects += other.objects;
         self.weight += other.weight;
         self.largest = self.largest.max(other.largest);
+        self.has_left_stack |= other.has_left_stack;
         self.hits.merge(&other.hits);
         // Each request's size is told by the stack of its own part: the errors of parts are as good as
         // independent, those within a part are not.
@@ -601,6 +627,34 @@ mod tests {
         for point in map.points(&map.sizes(20)) {
             let want = replayed(spec, point.cache_size, &requests);
             assert!((point.miss_ratio - want).abs() < 0.01, "{point:?}, replayed {want}");
+        }
+    }
+
+    #[test]
+    fn a_map_knows_where_it_is_no_curve() {
+        let (objects, bytes) =
+            (spec(Unit::Objects, Sampling::Whole), spec(Unit::Bytes, Sampling::Whole));
+        let eager = Spec { expiry: Expiry::Eager, ..objects };
+        let get = |id| Request::from(Access::get(0, id, 100));
+        let of = |op, id| Request { op, ..get(id) };
+        let short = Request { ttl_s: 5, ..get(2) };
+        let larger = Request { size_bytes: 200, ..of(Op::Set, 1) };
+        for (spec, request, is_curve) in [
+            (objects, get(2), true),
+            (objects, short, true),
+            (eager, get(2), true),
+            (eager, short, false),
+            (objects, of(Op::Delete, 1), true),
+            (bytes, of(Op::Delete, 1), false),
+            (bytes, of(Op::Set, 1), true),
+            (bytes, larger, false),
+            (objects, larger, true),
+            (objects, of(Op::Touch, 1), false),
+            (objects, of(Op::Touch, 2), true),
+            (objects, of(Op::Incr, 1), false),
+        ] {
+            let map = map(spec, &[get(1), request]);
+            assert_eq!(map.trusted_from() < u64::MAX, is_curve, "{spec:?} {request:?}");
         }
     }
 

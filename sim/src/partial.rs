@@ -102,6 +102,8 @@ pub fn load(from: impl Read) -> Result<Map, PartialError> {
         objects: number("objects")?,
         weight: number("weight")?,
         largest: value["largest"].as_u64().ok_or(PartialError::Field("largest"))?,
+        // Parts are not replayed: their map is all there is.
+        has_left_stack: false,
         grain: number("grain")?,
         hits,
         variances: variances.ok_or(PartialError::Field("variances"))?,

@@ -31,6 +31,7 @@
 #[cfg(test)]
 mod against_models;
 mod deadlines;
+mod directory;
 mod population;
 
 use std::num::NonZeroUsize;
@@ -50,6 +51,14 @@ use crate::trace::{Access, KEY_BYTES_MAX, Op, with_decimal};
 /// Requests handed to a thread at a time: long enough that the hand-over costs nothing, short enough
 /// to stay in a second-level cache while the thread's replays take their turns.
 const BATCH_REQUESTS: usize = 8 * 1024;
+
+/// Requests handed at a time to the only replay on the reader's own thread: few enough to stay in a
+/// first-level cache.
+const BATCH_REQUESTS_ALONE: usize = 1024;
+
+/// Requests whose first cache lines are fetched together: enough to wait for memory once and not for each,
+/// few enough that none is gone again when its turn comes.
+const WINDOW_REQUESTS: usize = 16;
 
 /// Batches a thread may lag behind the reader.
 const BATCHES_AHEAD: usize = 4;
@@ -287,6 +296,48 @@ impl Replay {
         }
     }
 
+    /// Plays requests in their order. What they look at is fetched ahead, in two links of a chain: a
+    /// window ahead its lines of the directory, and then what the policy keeps of what they find there.
+    pub fn requests(&mut self, batch: &[Request]) {
+        let mut windows = batch.chunks(WINDOW_REQUESTS);
+        let mut next = windows.next();
+        if let Some(first) = next {
+            self.prefetch_directory(first);
+        }
+        while let Some(window) = next {
+            next = windows.next();
+            if let Some(next) = next {
+                self.prefetch_directory(next);
+            }
+            self.prefetch_policy(window);
+            window.iter().for_each(|request| self.request(request));
+        }
+    }
+
+    fn prefetch_directory(&self, window: &[Request]) {
+        match &self.cache {
+            Cache::Plain { population, .. } => {
+                window.iter().for_each(|request| population.prefetch_directory(request.key));
+            }
+            Cache::Server(server) => {
+                let shard = |request: &Request| server.shard(request).prefetch_directory(request.key);
+                window.iter().for_each(shard);
+            }
+        }
+    }
+
+    fn prefetch_policy(&self, window: &[Request]) {
+        match &self.cache {
+            Cache::Plain { population, .. } => {
+                window.iter().for_each(|request| population.prefetch_policy(request.key));
+            }
+            Cache::Server(server) => {
+                let shard = |request: &Request| server.shard(request).prefetch_policy(request.key);
+                window.iter().for_each(shard);
+            }
+        }
+    }
+
     /// When what the request writes, or fills in, expires.
     #[inline]
     fn deadline(&self, request: &Request) -> u32 {
@@ -365,6 +416,12 @@ impl Server {
             policy_bytes,
             shards: vec![shard],
         }
+    }
+
+    /// The shard that owns the request's key.
+    #[inline]
+    fn shard(&self, request: &Request) -> &Population<Budget> {
+        &self.shards[self.geometry.shard_of(request.key) as usize]
     }
 
     /// Plays one request, and after a miss the set that a look-aside client sends.
@@ -514,6 +571,11 @@ fn touch<R: Room>(
 pub trait Player: Send {
     /// Plays one request.
     fn request(&mut self, request: &Request);
+
+    /// Plays requests in their order.
+    fn requests(&mut self, batch: &[Request]) {
+        batch.iter().for_each(|request| self.request(request));
+    }
 }
 
 impl Player for Replay {
@@ -521,10 +583,14 @@ impl Player for Replay {
     fn request(&mut self, request: &Request) {
         Self::request(self, request);
     }
+
+    fn requests(&mut self, batch: &[Request]) {
+        Self::requests(self, batch);
+    }
 }
 
 /// Plays all of `requests` to each of `replays`, which take turns on up to `jobs` threads while this
-/// one reads. The figures do not depend on `jobs`.
+/// one reads; of one job, both are this one's. The figures do not depend on `jobs`.
 ///
 /// # Errors
 ///
@@ -534,6 +600,9 @@ pub fn play<E, P: Player>(
     replays: &mut [P],
     jobs: NonZeroUsize,
 ) -> Result<(), E> {
+    if jobs == NonZeroUsize::MIN {
+        return play_here(requests, replays);
+    }
     let jobs = jobs.get().min(replays.len());
     // Dealt like cards: neighbours differ in size only, so each thread gets some of every policy.
     let mut hands: Vec<Vec<&mut P>> = (0..jobs).map(|_| Vec::new()).collect();
@@ -553,6 +622,35 @@ pub fn play<E, P: Player>(
     })
 }
 
+/// Reads and plays in turns, which costs the least: no request goes from one core to another.
+fn play_here<E, P: Player>(
+    mut requests: impl Iterator<Item = Result<Request, E>>,
+    replays: &mut [P],
+) -> Result<(), E> {
+    let length = if replays.len() == 1 { BATCH_REQUESTS_ALONE } else { BATCH_REQUESTS };
+    let mut batch = Vec::with_capacity(length);
+    loop {
+        let outcome = read_batch(&mut requests, length, &mut batch);
+        replays.iter_mut().for_each(|replay| replay.requests(&batch));
+        if outcome.is_err() || batch.len() < length {
+            return outcome;
+        }
+        batch.clear();
+    }
+}
+
+/// Appends up to `length` requests to `batch`, fewer at the end or before an error.
+fn read_batch<E>(
+    requests: &mut impl Iterator<Item = Result<Request, E>>,
+    length: usize,
+    batch: &mut Vec<Request>,
+) -> Result<(), E> {
+    for request in requests.take(length) {
+        batch.push(request?);
+    }
+    Ok(())
+}
+
 /// A run of requests, read once and played by every thread.
 type Batch = Arc<Vec<Request>>;
 
@@ -562,15 +660,10 @@ fn deal<E>(
     players: &[SyncSender<Batch>],
 ) -> Result<(), E> {
     loop {
-        let mut outcome = Ok(());
-        let batch = Arc::new(
-            requests
-                .by_ref()
-                .take(BATCH_REQUESTS)
-                .map_while(|request| request.map_err(|error| outcome = Err(error)).ok())
-                .collect::<Vec<Request>>(),
-        );
+        let mut batch = Vec::with_capacity(BATCH_REQUESTS);
+        let outcome = read_batch(&mut requests, BATCH_REQUESTS, &mut batch);
         let ended = batch.len() < BATCH_REQUESTS;
+        let batch = Arc::new(batch);
         // A player that is gone has panicked; the scope passes its panic on.
         let all_play = players.iter().all(|player| player.send(Arc::clone(&batch)).is_ok());
         if ended || !all_play {
@@ -583,7 +676,7 @@ fn deal<E>(
 fn play_batches<P: Player>(batches: &Receiver<Batch>, mut replays: Vec<&mut P>) {
     for batch in batches {
         for replay in &mut replays {
-            batch.iter().for_each(|request| replay.request(request));
+            replay.requests(&batch);
         }
     }
 }

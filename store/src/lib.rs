@@ -63,6 +63,7 @@ pub use config::{Config, Geometry};
 pub use counters::Counters;
 pub use departures::{Departure, DepartureReason, Departures};
 pub use expiry::Swept;
+pub use prefetch::prefetch_address;
 pub use put::{NewItem, Precondition, PutOutcome};
 pub use range::{HashRange, RangeItem, RangePlace, SliceLimit};
 pub use restore::{RestoreError, Restored};

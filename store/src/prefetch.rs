@@ -16,7 +16,7 @@ pub(crate) fn prefetch<T>(value: &T) {
 
 /// Fetches the cache line at an address, which need not be one to read from.
 #[inline]
-pub(crate) fn prefetch_address(address: *const u8) {
+pub fn prefetch_address(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -88,8 +88,12 @@ pub(super) fn picture(path: &str) -> Result<PathBuf, NoForm> {
 
 /// What stands below the flags in `cache-sim curve --help`.
 const CURVE_HELP: &str = "\
-The curve of LRU is exact at all sizes if objects are counted. In bytes it is where objects keep their \
-sizes and the cache is larger than the largest of them. miss_ratio_low and miss_ratio_high are the band \
+The curve of LRU is exact. One reading maps it at all sizes; where that map is not the curve itself, LRU is \
+replayed at the sizes shown, in a second reading: where expired objects leave at once (--expiry eager and \
+TTLs), where objects are touched, counted or lengthened, and in bytes where they are deleted or change \
+their sizes, or the cache is not much larger than the largest of them. A stream and parts put together \
+are not read again: there the map is shown, which is close. --sample maps a sample in any case. \
+miss_ratio_low and miss_ratio_high are the band \
 of a sample: five standard errors to both sides, told from sixteen samples of disjoint objects.
 
 Examples:

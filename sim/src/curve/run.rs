@@ -6,7 +6,7 @@
 //! others too:   trace -> map;  trace again -> replays, or miniatures of a sample   two readings
 //! ```
 //!
-//! In caches of a few of the largest objects LRU is replayed too, if the trace is a file.
+//! Where LRU's map is not exact ([`Map::trusted_from`]) LRU is replayed too, if the trace is a file.
 
 use eviction::Kind;
 

@@ -1,7 +1,7 @@
 //! `Population`: the entries that compete for one room, ranked by one policy, without their bytes.
 //!
 //! ```text
-//! key hash -> directory -> EntryId -> columns: key hash, weight, deadline
+//! key hash -> directory -> EntryId -> columns: key hash and weight, deadline
 //!                             |
 //!                             +------ the policy's own columns
 //! ```
@@ -10,13 +10,13 @@
 //! newcomer `before_insert`, then `evict` until it fits, then `on_insert`; for what is written anew
 //! `evict` until it fits, then `on_update`, unless it was evicted itself and is a newcomer.
 
-use eviction::{Admission, EntryId, KeyHash, Kind, Policy};
-use hashbrown::HashTable;
-use store::Budget;
+use eviction::{Admission, EntryId, KeyHash, Kind, Link, Policy};
 use store::record::Footprint;
+use store::{Budget, prefetch_address};
 
 use super::Expiry;
 use super::deadlines::{Deadlines, NEVER};
+use super::directory::Directory;
 
 /// What decides whether one more entry fits. Weights are bytes, footprints, or 1 an object.
 pub(crate) trait Room {
@@ -175,18 +175,21 @@ pub(crate) struct Population<R> {
     entries_reserved: usize,
     policy: Box<dyn Policy>,
     room: R,
-    /// Resident entries by key. The hash stands beside the id so that a probe touches one line.
-    directory: HashTable<Resident>,
-    keys: Vec<KeyHash>,
-    weights: Vec<u32>,
+    directory: Directory,
+    /// By entry. Together, because an eviction asks for both.
+    residents: Vec<Resident>,
     deadlines: Deadlines,
     free: Vec<EntryId>,
+    /// The next victim, as far as the policy can tell, when its row is on its way from memory and what
+    /// that names is to be fetched next.
+    victim_ahead: Option<EntryId>,
 }
 
+/// What is known of an entry.
 #[derive(Clone, Copy)]
 struct Resident {
     key: KeyHash,
-    entry: EntryId,
+    weight: u32,
 }
 
 impl<R: Room> Population<R> {
@@ -197,11 +200,47 @@ impl<R: Room> Population<R> {
             entries_reserved,
             policy: kind.build(room.capacity(), entries_reserved),
             room,
-            directory: HashTable::new(),
-            keys: Vec::new(),
-            weights: Vec::new(),
+            directory: Directory::new(),
+            residents: Vec::new(),
             deadlines: Deadlines::new(expiry),
             free: Vec::new(),
+            victim_ahead: None,
+        }
+    }
+
+    /// Has fetched what a look at the directory for `key` touches first.
+    #[inline]
+    pub(crate) fn prefetch_directory(&self, key: KeyHash) {
+        self.directory.prefetch(key);
+    }
+
+    /// Has fetched what the policy touches first when `key` is used, or comes in.
+    #[inline]
+    pub(crate) fn prefetch_policy(&self, key: KeyHash) {
+        match self.directory.find(key) {
+            Some(entry) => self.policy.hit_addresses(entry).into_iter().for_each(prefetch_address),
+            None => prefetch_address(self.policy.insert_address(key)),
+        }
+    }
+
+    /// Has fetched what the next eviction will look at, whose turn comes some requests later.
+    #[inline]
+    fn prefetch_victim(&mut self) {
+        self.victim_ahead = self.policy.next_victim();
+        if let Some(victim) = self.victim_ahead {
+            prefetch_address(self.residents.as_ptr().wrapping_add(victim.index()).cast());
+            let addresses = self.policy.eviction_addresses(victim, Link::First);
+            addresses.into_iter().for_each(prefetch_address);
+        }
+    }
+
+    /// The second link of that chain, when the first is there.
+    #[inline]
+    fn prefetch_on(&mut self) {
+        if let Some(victim) = self.victim_ahead.take() {
+            self.directory.prefetch(self.residents[victim.index()].key);
+            let addresses = self.policy.eviction_addresses(victim, Link::Second);
+            addresses.into_iter().for_each(prefetch_address);
         }
     }
 
@@ -216,7 +255,8 @@ impl<R: Room> Population<R> {
     /// The entry of `key`, if it may be served. One that is due is met here and leaves.
     #[inline]
     pub(crate) fn find(&mut self, key: KeyHash, now_s: u32) -> Option<EntryId> {
-        let entry = self.directory.find(key.0, |resident| resident.key == key)?.entry;
+        self.prefetch_on();
+        let entry = self.directory.find(key)?;
         if self.deadlines.is_due(entry, now_s) {
             self.drop_entry(entry);
             return None;
@@ -279,11 +319,15 @@ impl<R: Room> Population<R> {
         if R::TAKES_ADVICE && advice == Admission::Refuse {
             return true;
         }
+        let is_full = !self.room.fits(weight);
         while !self.room.fits(weight) {
             let _victim = self.make_room();
         }
         let entry = self.admit(written);
         self.policy.on_insert(entry, key, weight);
+        if is_full {
+            self.prefetch_victim();
+        }
         true
     }
 
@@ -294,10 +338,10 @@ impl<R: Room> Population<R> {
             return false;
         }
         loop {
-            let before = self.weights[entry.index()];
+            let before = self.residents[entry.index()].weight;
             if self.room.fits_replacing(before, weight) {
                 self.room.replace(before, weight);
-                self.weights[entry.index()] = weight;
+                self.residents[entry.index()].weight = weight;
                 self.deadlines.set(entry, deadline);
                 self.policy.on_update(entry, weight);
                 return true;
@@ -305,13 +349,10 @@ impl<R: Room> Population<R> {
             match self.make_room() {
                 Some(victim) if victim == entry => return self.insert(written),
                 Some(_) => {}
-                None => {
-                    let renumbered = self.directory.find(key.0, |resident| resident.key == key);
-                    match renumbered {
-                        Some(resident) => entry = resident.entry,
-                        None => return self.insert(written),
-                    }
-                }
+                None => match self.directory.find(key) {
+                    Some(renumbered) => entry = renumbered,
+                    None => return self.insert(written),
+                },
             }
         }
     }
@@ -350,11 +391,12 @@ impl<R: Room> Population<R> {
         self.room.clear();
         self.directory.clear();
         self.free.clear();
-        let (keys, weights) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.weights));
+        self.victim_ahead = None;
+        let residents = std::mem::take(&mut self.residents);
         let expiry = self.deadlines.expiry();
         let deadlines = std::mem::replace(&mut self.deadlines, Deadlines::new(expiry));
         for before in order {
-            let (key, weight) = (keys[before.index()], weights[before.index()]);
+            let Resident { key, weight } = residents[before.index()];
             let _advice = self.policy.before_insert(key, weight);
             let entry = self.admit(Written { key, weight, deadline: deadlines.of(before) });
             self.policy.on_insert(entry, key, weight);
@@ -364,13 +406,10 @@ impl<R: Room> Population<R> {
     /// Takes an entry that the policy let go out of directory and room.
     #[inline]
     fn forget(&mut self, entry: EntryId) {
-        let key = self.keys[entry.index()];
-        let resident = self.directory.find_entry(key.0, |resident| resident.entry == entry);
-        assert!(resident.is_ok(), "the policy let an entry go that is not resident");
-        if let Ok(resident) = resident {
-            resident.remove();
-        }
-        self.room.remove(self.weights[entry.index()]);
+        let Resident { key, weight } = self.residents[entry.index()];
+        let removed = self.directory.remove(key);
+        assert!(removed == Some(entry), "the policy let an entry go that is not resident");
+        self.room.remove(weight);
         self.deadlines.set(entry, NEVER);
         self.free.push(entry);
     }
@@ -381,21 +420,19 @@ impl<R: Room> Population<R> {
         let Written { key, weight, deadline } = written;
         let entry = match self.free.pop() {
             Some(entry) => {
-                self.keys[entry.index()] = key;
-                self.weights[entry.index()] = weight;
+                self.residents[entry.index()] = Resident { key, weight };
                 entry
             }
             None => {
-                let next = u32::try_from(self.keys.len());
-                assert!(next.is_ok(), "a cache holds fewer than 2^32 entries");
-                self.keys.push(key);
-                self.weights.push(weight);
+                let next = u32::try_from(self.residents.len()).ok().filter(|&id| id < u32::MAX);
+                assert!(next.is_some(), "a cache holds fewer than 2^32 entries");
+                self.residents.push(Resident { key, weight });
                 EntryId(next.unwrap_or(u32::MAX))
             }
         };
         self.room.insert(weight);
         self.deadlines.set(entry, deadline);
-        self.directory.insert_unique(key.0, Resident { key, entry }, |resident| resident.key.0);
+        self.directory.insert(key, entry);
         entry
     }
 }
@@ -433,7 +470,7 @@ mod tests {
         population.expire(49);
         assert!(population.find(KeyHash(11), 49).is_some());
         population.expire(50);
-        assert!(population.directory.find(11, |resident| resident.key.0 == 11).is_none());
+        assert!(population.directory.find(KeyHash(11)).is_none());
         assert!(population.find(KeyHash(10), 50).is_some());
     }
 
