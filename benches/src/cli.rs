@@ -23,9 +23,7 @@ use sim::ttl::TtlRule;
 
 use self::cluster::ClusterArgs;
 use crate::backup::{self, Notice, Round};
-use crate::clock;
 use crate::compare::{self, Contest, Rules, Speed, median};
-use crate::cores;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::keyspace::{Keyspace, Popularity};
 use crate::load::{self, Extent, Outcome, Pace, Plan, Target};
@@ -40,6 +38,7 @@ use crate::size::{parse_bytes, parse_bytes_range};
 use crate::value::Values;
 use crate::wire::Dialect;
 use crate::workload::{KEYS_PER_GET_MAX, Workload};
+use crate::{clock, cores};
 
 /// Largest value a workload may write, in bytes.
 const VALUE_BYTES_MAX: u64 = 1 << 30;

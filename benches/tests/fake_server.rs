@@ -202,7 +202,8 @@ fn replaying_misses_what_was_never_seen_or_was_refused() {
     let server = start(Faults { value_bytes_max: Some(1000), ..Faults::default() });
     let trace =
         [(1, 10), (2, 0), (1, 99), (3, 1001), (3, 1001), (2, 5), (u64::MAX, 7), (u64::MAX, 7)];
-    let trace = trace.map(|(id, bytes)| Ok::<_, io::Error>(Wanted::from(Access::get(0, id, bytes))));
+    let trace =
+        trace.map(|(id, bytes)| Ok::<_, io::Error>(Wanted::from(Access::get(0, id, bytes))));
     let replayed = replay(trace, server, 1, Expiry::Log, &Interrupt::default(), |_| {}).unwrap();
     assert_eq!((replayed.requests, replayed.hits), (8, 3));
     assert_eq!((replayed.stored, replayed.refused, replayed.wrong), (3, 2, 0));

@@ -67,8 +67,7 @@ fn predicted(policy: Kind, memory_bytes: usize, log: &[Wanted]) -> Tally {
         threads: u32::try_from(THREADS.get()).unwrap(),
         item_bytes_max: ITEM_BYTES_MAX as u64,
     };
-    let mut cache =
-        Replay::of_server(policy, memory_bytes as u64, shape, SimulatedExpiry::Eager);
+    let mut cache = Replay::of_server(policy, memory_bytes as u64, shape, SimulatedExpiry::Eager);
     log.iter().for_each(|wanted| cache.request(&wanted.request));
     cache.tally()
 }

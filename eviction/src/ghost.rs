@@ -224,7 +224,8 @@ impl<const LISTS: usize> GhostLists<LISTS> {
 
     /// Where the search for the oldest ghost of `list` looks first.
     pub(crate) fn oldest_cell_address(&self, list: usize) -> *const u8 {
-        self.orders[list].list.oldest().map_or(std::ptr::null(), |slot| self.address(self.keys[slot]))
+        let oldest = self.orders[list].list.oldest();
+        oldest.map_or(std::ptr::null(), |slot| self.address(self.keys[slot]))
     }
 
     /// The cell of `key`.

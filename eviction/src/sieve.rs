@@ -51,7 +51,7 @@ impl Policy for Sieve {
     }
 
     fn next_victim(&self) -> Option<EntryId> {
-        self.hand.or(self.queue.oldest())
+        self.hand.or_else(|| self.queue.oldest())
     }
 
     fn on_update(&mut self, entry: EntryId, _weight: u32) {

@@ -320,7 +320,8 @@ impl Replay {
                 window.iter().for_each(|request| population.prefetch_directory(request.key));
             }
             Cache::Server(server) => {
-                let shard = |request: &Request| server.shard(request).prefetch_directory(request.key);
+                let shard =
+                    |request: &Request| server.shard(request).prefetch_directory(request.key);
                 window.iter().for_each(shard);
             }
         }
