@@ -62,7 +62,7 @@ fn number_of(error: &TraceError) -> Option<u64> {
     match error {
         TraceError::Malformed { place: Place::Line(line), .. } => Some(*line),
         TraceError::Malformed { place: Place::Byte(offset), .. } => Some(*offset),
-        TraceError::Malformed { .. } | TraceError::Io(_) => None,
+        TraceError::Io(_) => None,
     }
 }
 
