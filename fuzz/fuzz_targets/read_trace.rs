@@ -34,16 +34,19 @@ fuzz_target!(|input: &[u8]| {
     let lines = log.iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
     let mut last = 0;
     for item in items {
-        if let Err((Some(number), error)) = item {
-            assert!(number >= last, "{}: {error} behind {last}", format.name());
-            assert!(is_packed || number <= lines.max(log.len() as u64), "{error}: there is no such");
-            last = number;
-        }
+        let Err((Some(place), error)) = item else { continue };
+        let (number, end) = match place {
+            Place::Line(line) => (line, lines),
+            Place::Byte(offset) => (offset, log.len() as u64),
+        };
+        assert!(number >= last, "{}: {error} behind {last}", format.name());
+        assert!(is_packed || number <= end, "{}: {error}, but it ends at {end}", format.name());
+        last = number;
     }
 });
 
 /// An access, or an error with its place and its words.
-type Item = Result<Access, (Option<u64>, String)>;
+type Item = Result<Access, (Option<Place>, String)>;
 
 /// What a reader makes of a log that comes in pieces, and what it notes; none if it is not read at all.
 fn read(log: &[u8], piece_bytes: usize, format: &Format) -> Option<(Vec<Item>, Notes)> {
@@ -51,17 +54,16 @@ fn read(log: &[u8], piece_bytes: usize, format: &Format) -> Option<(Vec<Item>, N
     let mut trace = Trace::read(pieces, format).ok()?;
     let mut items = Vec::new();
     for item in trace.by_ref().take(ITEMS_MAX) {
-        items.push(item.map_err(|error| (number_of(&error), error.to_string())));
+        items.push(item.map_err(|error| (place_of(&error), error.to_string())));
     }
     let notes = trace.notes();
     Some((items, notes))
 }
 
-/// The line, or the byte, of a malformed record.
-fn number_of(error: &TraceError) -> Option<u64> {
+/// Where a malformed record begins.
+fn place_of(error: &TraceError) -> Option<Place> {
     match error {
-        TraceError::Malformed { place: Place::Line(line), .. } => Some(*line),
-        TraceError::Malformed { place: Place::Byte(offset), .. } => Some(*offset),
+        TraceError::Malformed { place, .. } => Some(*place),
         TraceError::Io(_) => None,
     }
 }
