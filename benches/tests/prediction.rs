@@ -28,7 +28,7 @@ fn log(requests: u32, step_s: u32) -> Vec<Wanted> {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
-    let small = |number: u64| u32::try_from(number).unwrap();
+    let small = |number: u64| u32::try_from(number).expect("small");
     let accesses: Vec<Access> = (0..requests)
         .map(|n| {
             let id = draw(130).pow(2) + draw(40);
@@ -36,7 +36,7 @@ fn log(requests: u32, step_s: u32) -> Vec<Wanted> {
                 0..=12 => Op::Get,
                 13..=16 => Op::Set,
                 17 => Op::Delete,
-                _ => Op::ALL[usize::try_from(draw(Op::ALL.len() as u64)).unwrap()],
+                _ => Op::ALL[usize::try_from(draw(Op::ALL.len() as u64)).expect("an index")],
             };
             let has_ttl = draw(2) == 0 && op != Op::Get;
             let ttl_s = if has_ttl { small(2 + draw(200)) * step_s + step_s / 2 } else { 0 };
@@ -64,7 +64,7 @@ fn log(requests: u32, step_s: u32) -> Vec<Wanted> {
 
 fn predicted(policy: Kind, memory_bytes: usize, log: &[Wanted]) -> Tally {
     let shape = ServerShape {
-        threads: u32::try_from(THREADS.get()).unwrap(),
+        threads: u32::try_from(THREADS.get()).expect("a few"),
         item_bytes_max: ITEM_BYTES_MAX as u64,
     };
     let mut cache = Replay::of_server(policy, memory_bytes as u64, shape, SimulatedExpiry::Eager);
@@ -82,15 +82,15 @@ fn measured(policy: Kind, log: &[Wanted], drives_clock: bool) -> Replayed {
         eviction: policy,
         ..Config::default()
     };
-    let server = Server::start(&config).unwrap();
+    let server = Server::start(&config).expect("a server on any port");
     let mut advance = |seconds: u32| {
         server.advance(Duration::from_secs(seconds.into()));
         Ok(())
     };
     let expiry = if drives_clock { Expiry::Server(&mut advance) } else { Expiry::Log };
     let log = log.iter().copied().map(Ok::<_, std::io::Error>);
-    let address = server.address().unwrap();
-    replay(log, address, 1, expiry, &Interrupt::default(), |_| {}).unwrap()
+    let address = server.address().expect("it serves TCP");
+    replay(log, address, 1, expiry, &Interrupt::default(), |_| {}).expect("it answers")
 }
 
 /// Compares prediction and measurement for every policy, each on a thread of its own.
