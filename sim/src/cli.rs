@@ -1,8 +1,11 @@
 //! Flags into a `Plan`, or into a trace to generate.
 
+pub mod caches;
 pub mod capture;
 pub mod curve;
+pub mod part;
 pub mod size;
+pub mod what_if;
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -14,12 +17,17 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eviction::{Kind, UnknownPolicy};
 
+use self::caches::CachesArgs;
 use self::capture::CaptureArgs;
 use self::curve::{CurveArgs, MergeArgs};
+use self::part::PartArgs;
 use self::size::SizeArgs;
-use crate::replay::{Expiry, ServerShape, Unit};
+use self::what_if::WhatIfArgs;
+use crate::ranking::{Ranking, UnknownRanking};
+use crate::replay::Expiry;
 use crate::report::Output;
 use crate::run::{Caches, Empty, KEPT_REQUESTS_MAX, Plan, Semantics, Source};
+use crate::sampling::Dealing;
 use crate::size::{Size, SizeError, read_bytes};
 use crate::trace::csv::Layout;
 use crate::trace::{Format, zipf};
@@ -53,6 +61,9 @@ pub enum Command {
     Curve(Box<CurveArgs>),
     /// Put the maps of parts of a log together
     Merge(MergeArgs),
+    /// Ask what another setting would do to a log: more nodes, replicas, a near cache, a restart, other TTLs
+    #[command(subcommand)]
+    WhatIf(Box<WhatIfArgs>),
     /// Describe a log: its objects, their popularity, sizes and TTLs, how soon they come again
     Describe(Box<DescribeArgs>),
     /// Record what a running memcached is asked for, as a log for the others
@@ -121,48 +132,16 @@ pub struct RunArgs {
     semantics: SemanticsArgs,
 
     /// Eviction policies, separated by commas: fifo, lru, lfu, lfuda, arc, clock, sieve, s3fifo,
-    /// wtinylfu; or all
-    #[arg(long, value_name = "LIST", default_value = "all", value_parser = policies)]
-    policy: Policies,
+    /// wtinylfu; all of these (all); and min, the optimum, which no server can have: it knows what comes.
+    /// It counts objects, and takes no TTLs
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = rankings)]
+    policy: Rankings,
 
-    /// Sizes, separated by commas: a number of the unit's (489), an amount of bytes (1GiB, 64m), or
-    /// a share (10%) of the trace's unique objects, or of the sum of their sizes when first seen,
-    /// rounded down
-    #[arg(long, value_name = "LIST", value_delimiter = ',', required_unless_present = "as_server")]
-    size: Vec<Size>,
+    #[command(flatten)]
+    caches: CachesArgs,
 
-    /// What sizes count
-    #[arg(long, value_name = "UNIT", default_value = "bytes")]
-    unit: UnitName,
-
-    /// Instead of --size: count as the server does with this much memory (its -m): its footprints,
-    /// its shards, its hash. Several amounts are separated by commas. A key is the id in decimal
-    /// digits, a value has the object's size, no flags and no expiry
-    #[arg(
-        long,
-        value_name = "MEMORY",
-        value_delimiter = ',',
-        value_parser = read_bytes,
-        conflicts_with_all = ["size", "unit", "item_overhead"]
-    )]
-    as_server: Vec<u64>,
-
-    /// With --as-server: the server's threads (its -t); 4 if left out
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=1024)
-    )]
-    threads: Option<u32>,
-
-    /// With --as-server: the server's largest item (its -I), 1MiB if left out; what is larger is not
-    /// stored
-    #[arg(
-        long,
-        value_name = "BYTES",
-        value_parser = read_bytes
-    )]
-    item_size_max: Option<u64>,
+    #[command(flatten)]
+    part: PartArgs,
 
     /// What is printed
     #[arg(long, value_name = "FORM", default_value = "table")]
@@ -185,6 +164,15 @@ object weighs its key and its value. Where the cache that wrote the log hit and 
 value that the log last wrote under the key is filled in, with its TTL (before the first write: that \
 one's; without any: the get's own size). Such a log is read beforehand to find the first writes.
 
+min lets go whatever is asked for again last: no policy hits more often, so it says what is left to win. \
+It takes in what is asked for, as the others do. It is played when the log has been read, from 8 bytes \
+kept of each request (of a billion at most), and 39 of each object meanwhile; a log on standard input \
+will do.
+
+Figures of parts of a log are put together by merge. With --as-server a part is a share of the server's \
+shards, and the parts together are the server to the last hit. With --size it is a share of the objects \
+in that share of the room, and the parts together are a cache cut into as many.
+
 The trace is read once for all policies and sizes. A size in percent needs the whole trace beforehand: \
 up to 8 million requests are kept in memory meanwhile, a longer file is read twice, a longer stream is \
 refused. The last line on standard error says which.
@@ -198,7 +186,9 @@ Examples:
   cache-sim run --trace access.log --policy lru --size 64MiB,1GiB
   cache-sim run --trace log.csv --csv time=ts,id=url,size=bytes --size 64MiB,1GiB --output csv
   cache-sim run --trace kv.csv.gz --format twitter --policy lru --size 1GiB --ttl x0.5 --expiry lazy
-  cache-sim run --trace log.csv --policy lru --as-server 64MiB,256MiB --threads 4";
+  cache-sim run --trace log.csv --policy lru --as-server 64MiB,256MiB --threads 4
+  cache-sim run --trace log.csv --policy lru,arc,min --unit objects --size 1%,10%
+  zcat logs/*.gz | cache-sim run --trace - --format combined --as-server 64GiB --part 3/16 --save part3.json";
 
 /// A list of policies as one value, so that `all` can stand for several.
 #[derive(Clone, Debug)]
@@ -209,6 +199,27 @@ fn policies(list: &str) -> Result<Policies, UnknownPolicy> {
         return Ok(Policies(Kind::ALL.to_vec()));
     }
     list.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Policies)
+}
+
+/// The same, and whether the optimum is among them, which no server can have.
+#[derive(Clone, Debug)]
+struct Rankings {
+    policies: Vec<Kind>,
+    min: bool,
+}
+
+fn rankings(list: &str) -> Result<Rankings, UnknownRanking> {
+    let mut rankings = Rankings { policies: Vec::new(), min: false };
+    for name in list.split(',').map(str::trim) {
+        match name {
+            "all" => rankings.policies.extend(Kind::ALL),
+            name => match name.parse()? {
+                Ranking::Online(kind) => rankings.policies.push(kind),
+                Ranking::Min => rankings.min = true,
+            },
+        }
+    }
+    Ok(rankings)
 }
 
 /// Reads a format's name, and tells the shell which there are.
@@ -238,14 +249,6 @@ impl TypedValueParser for FormatParser {
             PossibleValue::new(format.name()).aliases(format.aliases()).help(format.about())
         })))
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum UnitName {
-    /// Each object weighs 1
-    Objects,
-    /// Each object weighs its size
-    Bytes,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -284,6 +287,34 @@ pub enum PlanError {
     /// A server's flag without a server.
     #[error("{0} describes a server: it needs --as-server")]
     NoServer(&'static str),
+    /// A server's shards, of what others dealt.
+    #[error("--as-server takes whole shards: leave --dealt away, and let all requests come")]
+    ServerOfDealt,
+    /// More copies than nodes to lie on.
+    #[error("{copies} copies need as many nodes, and there are {nodes}")]
+    MoreCopiesThanNodes {
+        /// Copies wanted.
+        copies: u32,
+        /// Nodes there are.
+        nodes: u32,
+    },
+    /// A node that there is not.
+    #[error("there is no node {node}: {nodes} nodes are numbered from 0")]
+    NoSuchNode {
+        /// The node asked for.
+        node: u32,
+        /// Nodes there are.
+        nodes: u32,
+    },
+    /// Two answers to which TTLs items have.
+    #[error("--ttls says which TTLs are compared: leave --ttl away")]
+    TwoTtlRules,
+    /// A share of what a near cache cannot have.
+    #[error("--near-size is a number or an amount of bytes, not a share of the log")]
+    NearShare,
+    /// A share of the log, of what others dealt.
+    #[error("a size in percent needs the whole log, and --dealt says that others have the rest")]
+    ShareOfDealt,
 }
 
 impl RunArgs {
@@ -292,13 +323,14 @@ impl RunArgs {
     /// # Errors
     ///
     /// They contradict each other, or leave the format open.
-    pub fn plan(self) -> Result<Plan, PlanError> {
+    pub fn plan(&self) -> Result<Plan, PlanError> {
         let format = self.log.trace_format()?;
-        let caches = self.caches()?;
+        let caches = self.caches.caches()?;
         Ok(Plan {
             source: self.log.source(),
             format,
-            policies: self.policy.0,
+            policies: self.policy.policies.clone(),
+            min: self.policy.min,
             caches,
             semantics: self.semantics.into(),
             empty: self.log.empty.into(),
@@ -308,26 +340,27 @@ impl RunArgs {
         })
     }
 
-    /// What `--size` and `--unit`, or `--as-server` and what belongs to it, describe.
-    fn caches(&self) -> Result<Caches, PlanError> {
-        if !self.as_server.is_empty() {
-            let shape = ServerShape {
-                threads: self.threads.unwrap_or(SERVER_THREADS),
-                item_bytes_max: self.item_size_max.unwrap_or(SERVER_ITEM_BYTES_MAX),
-            };
-            return Ok(Caches::Server { shape, memory_bytes: self.as_server.clone() });
+    /// What is played of what comes.
+    ///
+    /// # Errors
+    ///
+    /// What others dealt has no shares, and no shards of a server.
+    pub fn dealing(&self) -> Result<Dealing, PlanError> {
+        let dealing = self.part.dealing();
+        match self.caches.caches()? {
+            Caches::Server { .. } if dealing.is_dealt => Err(PlanError::ServerOfDealt),
+            Caches::Plain { sizes, .. }
+                if dealing.is_dealt && sizes.iter().any(|it| matches!(it, Size::Share(_))) =>
+            {
+                Err(PlanError::ShareOfDealt)
+            }
+            _ => Ok(dealing),
         }
-        if self.threads.is_some() {
-            return Err(PlanError::NoServer("--threads"));
-        }
-        if self.item_size_max.is_some() {
-            return Err(PlanError::NoServer("--item-size-max"));
-        }
-        let unit = self.unit.into();
-        if unit == Unit::Objects && self.size.iter().any(|size| matches!(size, Size::Bytes(_))) {
-            return Err(PlanError::BytesOfObjects);
-        }
-        Ok(Caches::Plain { unit, sizes: self.size.clone() })
+    }
+
+    /// Where the figures are saved, if anywhere.
+    pub fn save(&self) -> Option<&Path> {
+        self.part.save()
     }
 
     /// How the report is to be written.
@@ -417,15 +450,6 @@ const SERVER_ITEM_BYTES_MAX: u64 = 1 << 20;
 
 /// What is used where the system does not say how many cores there are.
 const ONE_JOB: NonZeroUsize = NonZeroUsize::MIN;
-
-impl From<UnitName> for Unit {
-    fn from(name: UnitName) -> Self {
-        match name {
-            UnitName::Objects => Self::Objects,
-            UnitName::Bytes => Self::Bytes,
-        }
-    }
-}
 
 impl From<OutputName> for Output {
     fn from(name: OutputName) -> Self {
@@ -558,6 +582,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::replay::{ServerShape, Unit};
 
     /// The plan of a command line, flags separated by spaces.
     fn plan(flags: &str) -> Plan {
@@ -595,6 +620,9 @@ mod tests {
     fn all_policies_are_kind_all() {
         assert_eq!(plan("--trace a.csv --size 1 --policy all").policies, Kind::ALL);
         assert_eq!(plan("--trace a.csv --size 1").policies, Kind::ALL);
+        assert!(!plan("--trace a.csv --size 1").min);
+        let and_min = plan("--trace a.csv --size 1 --policy all,min");
+        assert!(and_min.min && and_min.policies == Kind::ALL);
     }
 
     #[test]
@@ -611,8 +639,8 @@ mod tests {
         let mut command = Cli::command();
         let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
         let words: Vec<&str> = help.split([' ', ',', ';', '\n']).collect();
-        for kind in Kind::ALL {
-            assert!(words.contains(&kind.name()), "{kind} is not in the help");
+        for ranking in Kind::ALL.map(Ranking::from).into_iter().chain([Ranking::Min]) {
+            assert!(words.contains(&ranking.name()), "{ranking} is not in the help");
         }
     }
 
@@ -646,6 +674,11 @@ mod tests {
             PlanError::ColumnsOfBinary("oracle-general")
         );
         assert_eq!(error("--trace a.csv --unit objects --size 5,1GiB"), PlanError::BytesOfObjects);
+        let dealing = |flags: &str| run_args(flags).unwrap().dealing();
+        let dealt = "--trace a.csv --part 1/2 --dealt --save a.json";
+        assert_eq!(dealing(&format!("{dealt} --size 10%")), Err(PlanError::ShareOfDealt));
+        assert_eq!(dealing(&format!("{dealt} --as-server 1g")), Err(PlanError::ServerOfDealt));
+        assert!(dealing(&format!("{dealt} --size 10")).unwrap().is_dealt);
     }
 
     #[test]
@@ -660,6 +693,8 @@ mod tests {
             ("--trace a.csv --size 1 --as-server 1g", ErrorKind::ArgumentConflict),
             ("--trace a.csv --as-server 10%", ErrorKind::ValueValidation),
             ("--trace a.csv --size 1 --jobs 0", ErrorKind::ValueValidation),
+            ("--trace a.csv --size 1 --part 1/2", ErrorKind::MissingRequiredArgument),
+            ("--trace a.csv --size 1 --save a --dealt", ErrorKind::MissingRequiredArgument),
             ("--trace a.csv --size 1 --frobnicate", ErrorKind::UnknownArgument),
         ] {
             let found = run_args(flags).map(|_| ()).map_err(|error| error.kind());

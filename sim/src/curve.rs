@@ -75,6 +75,8 @@ pub struct LruMapper {
     largest: u32,
     /// Something happened that no stack tells: see [`Map::trusted_from`].
     has_left_stack: bool,
+    /// Requests of other parts do not come.
+    is_dealt: bool,
 }
 
 /// How hits are counted.
@@ -128,7 +130,15 @@ impl LruMapper {
             weights: [0.0; 2],
             largest: 0,
             has_left_stack: false,
+            is_dealt: false,
         }
+    }
+
+    /// The same for requests of which somebody else has left out those of other parts, by a hash of the
+    /// keys of his own.
+    #[must_use]
+    pub fn of_dealt(self, is_dealt: bool) -> Self {
+        Self { is_dealt, ..self }
     }
 
     /// What is in the stack weighs now, estimated where objects are sampled.
@@ -300,12 +310,13 @@ impl LruMapper {
 impl Player for LruMapper {
     #[inline]
     fn request(&mut self, request: &Request) {
-        let is_whole = self.spec.part == Part::WHOLE;
-        if is_whole && matches!(self.counting, Counting::Exact(_)) {
+        let takes_all = self.spec.part == Part::WHOLE || self.is_dealt;
+        if takes_all && matches!(self.counting, Counting::Exact(_)) {
             self.count(request);
             return;
         }
-        let Some(place) = place(request.key, self.spec.part) else {
+        let part = if takes_all { Part::WHOLE } else { self.spec.part };
+        let Some(place) = place(request.key, part) else {
             return;
         };
         match self.counting {

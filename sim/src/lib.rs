@@ -20,6 +20,8 @@
 //!
 //! The figures are comparable with those of other simulators; the rules stand in [`replay`].
 
+pub mod belady;
+pub mod blueprint;
 pub mod capture;
 pub mod cli;
 pub mod console;
@@ -29,11 +31,14 @@ pub mod fill;
 pub mod html;
 pub mod partial;
 pub mod plot;
+pub mod ranking;
 pub mod replay;
 pub mod report;
 pub mod run;
 pub mod sampling;
 pub mod size;
 pub mod sizing;
+pub mod tallies;
 pub mod trace;
 pub mod ttl;
+pub mod what_if;

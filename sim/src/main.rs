@@ -14,21 +14,24 @@ use sim::capture::End;
 use sim::cli::capture::CaptureArgs;
 use sim::cli::curve::{CurveArgs, MergeArgs};
 use sim::cli::size::SizeArgs;
+use sim::cli::what_if::WhatIfArgs;
 use sim::cli::{Cli, Command, DescribeArgs, GenerateCommand, RunArgs, ZipfArgs};
 use sim::console::Console;
-use sim::curve::Map;
 use sim::curve::run::CurveReport;
+use sim::partial::Saved;
 use sim::plot::Form;
 use sim::run::Observer;
+use sim::tallies::Tallies;
 use sim::trace::{Access, oracle_general, zipf};
-use sim::{curve, describe, html, partial, plot, report, run, sizing};
+use sim::{curve, describe, html, partial, plot, report, run, sizing, what_if};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Size(args) => advise(&args),
-        Command::Run(args) => run_plan(*args),
+        Command::Run(args) => run_plan(&args),
         Command::Curve(args) => draw_curve(&args),
         Command::Merge(args) => merge_parts(&args),
+        Command::WhatIf(args) => ask_what_if(&args),
         Command::Describe(args) => describe_log(&args),
         Command::Capture(args) => capture_server(&args),
         Command::Generate(GenerateCommand::Zipf(args)) => generate_zipf(&args),
@@ -59,11 +62,17 @@ fn advise(args: &SizeArgs) -> Result<()> {
 }
 
 /// `cache-sim run`.
-fn run_plan(args: RunArgs) -> Result<()> {
+fn run_plan(args: &RunArgs) -> Result<()> {
     let output = args.output();
-    let plan = args.plan()?;
+    let (plan, dealing) = (args.plan()?, args.dealing()?);
     let mut console = Console::new(plan.source.to_string());
-    let report = run::run(&plan, &mut console)?;
+    let report = run::run_part(&plan, dealing, &mut console)?;
+    if let Some(path) = args.save() {
+        let tallies = Tallies::new(&report, dealing.part, plan.flags());
+        if save(path, &Saved::Tallies(tallies))? == Shown::Already {
+            return Ok(console.summarise(&report)?);
+        }
+    }
     report::write(&report, output, &mut io::stdout().lock())?;
     Ok(console.summarise(&report)?)
 }
@@ -73,35 +82,55 @@ fn draw_curve(args: &CurveArgs) -> Result<()> {
     let plan = args.plan()?;
     let mut console = Console::new(plan.plan.source.to_string());
     let report = curve::run::run(&plan, &mut console)?;
-    if let Some(path) = args.save() {
-        save_map(path, &report.map)?;
-    }
     draw(args.show().plot(), &report)?;
+    if let Some(path) = args.save()
+        && save(path, &Saved::Map(Box::new(report.map.clone())))? == Shown::Already
+    {
+        return Ok(console.summarise_curve(&report)?);
+    }
     curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
     Ok(console.summarise_curve(&report)?)
 }
 
 /// `cache-sim merge`.
 fn merge_parts(args: &MergeArgs) -> Result<()> {
-    let mut merged: Option<Map> = None;
+    let mut merged: Option<Saved> = None;
     for path in args.files() {
         let named = || path.display().to_string();
-        let file = File::open(path).with_context(named)?;
-        let map = partial::load(BufReader::new(file)).with_context(named)?;
-        match &mut merged {
-            None => merged = Some(map),
-            Some(merged) => merged.merge(&map).with_context(named)?,
+        let all = if path == Path::new("-") {
+            partial::load_all(io::stdin().lock())
+        } else {
+            partial::load_all(BufReader::new(File::open(path).with_context(named)?))
+        };
+        for part in all.with_context(named)? {
+            match &mut merged {
+                None => merged = Some(part),
+                Some(merged) => merged.merge(&part).with_context(named)?,
+            }
         }
     }
-    let map = merged.context("there are no parts")?;
-    if let Some(path) = args.save() {
-        save_map(path, &map)?;
+    let merged = merged.context("there are no parts")?;
+    if let Some(path) = args.save()
+        && save(path, &merged)? == Shown::Already
+    {
+        return Ok(());
     }
-    let (sizes, points) = args.sizes();
-    let report = CurveReport::of_map(map, sizes, points);
-    draw(args.show().plot(), &report)?;
-    curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
-    Ok(Console::new(report.trace.clone()).summarise_curve(&report)?)
+    match merged {
+        Saved::Map(map) => {
+            let (sizes, points) = args.sizes();
+            let report = CurveReport::of_map(*map, sizes, points);
+            draw(args.show().plot(), &report)?;
+            curve::report::write(&report, args.show().output(), &mut io::stdout().lock())?;
+            Ok(Console::new(report.trace.clone()).summarise_curve(&report)?)
+        }
+        Saved::Tallies(tallies) => {
+            report::write(&tallies.report(), args.show().output(), &mut io::stdout().lock())?;
+            match tallies.parts_missing() {
+                0 => Ok(()),
+                missing => Ok(writeln!(io::stderr(), "{missing} parts of the log are not in it")?),
+            }
+        }
+    }
 }
 
 /// Draws the picture of a curve, if one was asked for.
@@ -127,13 +156,39 @@ fn write_picture(path: &Path, picture: &str) -> Result<()> {
     std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn save_map(path: &Path, map: &Map) -> Result<()> {
+/// Whether standard output has had what it is to have.
+#[derive(PartialEq, Eq)]
+enum Shown {
+    Already,
+    NotYet,
+}
+
+fn save(path: &Path, saved: &Saved) -> Result<Shown> {
+    if path == Path::new("-") {
+        // At one go: workers may share an output.
+        let mut line = Vec::new();
+        saved.save(&mut line)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&line)?;
+        out.flush()?;
+        return Ok(Shown::Already);
+    }
     let write = || {
         let mut out = BufWriter::new(File::create(path)?);
-        partial::save(map, &mut out)?;
+        saved.save(&mut out)?;
         out.flush()
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Shown::NotYet)
+}
+
+/// `cache-sim what-if`.
+fn ask_what_if(args: &WhatIfArgs) -> Result<()> {
+    let (plan, question) = args.plan()?;
+    let mut console = Console::new(plan.source.to_string());
+    let answer = what_if::run(&plan, &question, &mut console)?;
+    what_if::report::write(&answer, args.output(), &mut io::stdout().lock())?;
+    Ok(console.summarise(&answer.log)?)
 }
 
 /// `cache-sim describe`.

@@ -1,4 +1,5 @@
-//! A map as a file, so that several machines each map a part of a log and one puts the parts together.
+//! Figures of parts of a log as files, so that several machines each take a part and one puts them together:
+//! maps of LRU, or tallies ([`crate::tallies`]).
 //!
 //! A part holds all requests of its objects: objects are dealt out by hash, see [`crate::sampling`]. So
 //! the parts need no word with each other, any engine that runs a command may run them, and what is saved
@@ -10,9 +11,10 @@ use std::io::{self, Read, Write};
 
 use serde_json::{Value, json};
 
-use crate::curve::{Histogram, Map, Weight};
+use crate::curve::{Histogram, Map, MergeError, Weight};
 use crate::replay::Unit;
 use crate::sampling::Part;
+use crate::tallies::{self, MismatchError, Tallies};
 
 /// What the file says it is.
 const FORMAT: &str = "cache-sim map 1";
@@ -27,8 +29,11 @@ pub enum PartialError {
     #[error("is no JSON")]
     Json(#[from] serde_json::Error),
     /// It is something else, or of another version.
-    #[error("does not say that it is a `{FORMAT}`")]
+    #[error("does not say that it is a `{FORMAT}` or `{}`", tallies::FORMAT)]
     Format,
+    /// There is nothing in it.
+    #[error("holds no part")]
+    Empty,
     /// Something is missing, or no number.
     #[error("lacks `{0}`, or it cannot be understood")]
     Field(&'static str),
@@ -61,13 +66,85 @@ pub fn save(map: &Map, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Saved {
+    /// LRU at all sizes.
+    Map(Box<Map>),
+    /// Some policies at some sizes.
+    Tallies(Tallies),
+}
+
+/// Why files do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SavedMismatchError {
+    /// Maps that do not.
+    #[error(transparent)]
+    Maps(#[from] MergeError),
+    /// Tallies that do not.
+    #[error(transparent)]
+    Tallies(#[from] MismatchError),
+    /// One is a map.
+    #[error("one is of `curve` and one of `run`")]
+    Kinds,
+}
+
+impl Saved {
+    /// Adds other parts of the same log.
+    ///
+    /// # Errors
+    ///
+    /// They are not of the same kind, or hold the same part.
+    pub fn merge(&mut self, other: &Self) -> Result<(), SavedMismatchError> {
+        match (self, other) {
+            (Self::Map(map), Self::Map(other)) => Ok(map.merge(other)?),
+            (Self::Tallies(tallies), Self::Tallies(other)) => Ok(tallies.merge(other)?),
+            _ => Err(SavedMismatchError::Kinds),
+        }
+    }
+
+    /// Writes it as a line.
+    ///
+    /// # Errors
+    ///
+    /// What `out` answers.
+    pub fn save(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Map(map) => save(map, out),
+            Self::Tallies(tallies) => tallies.save(out),
+        }
+    }
+}
+
+/// Reads all that was saved to one file, or to several that were put one behind the other, as engines do
+/// with what their workers print.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds something else, or nothing.
+pub fn load_all(from: impl Read) -> Result<Vec<Saved>, PartialError> {
+    let values = serde_json::Deserializer::from_reader(from).into_iter::<Value>();
+    let saved = |value: Result<Value, serde_json::Error>| {
+        let value = value?;
+        if value["format"] == tallies::FORMAT {
+            return Ok(Saved::Tallies(Tallies::load(&value)?));
+        }
+        Ok(Saved::Map(Box::new(map_of(&value)?)))
+    };
+    let all: Vec<Saved> = values.map(saved).collect::<Result<_, PartialError>>()?;
+    if all.is_empty() { Err(PartialError::Empty) } else { Ok(all) }
+}
+
 /// Reads a map that [`save`] wrote.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or is none.
 pub fn load(from: impl Read) -> Result<Map, PartialError> {
-    let value: Value = serde_json::from_reader(from)?;
+    map_of(&serde_json::from_reader(from)?)
+}
+
+fn map_of(value: &Value) -> Result<Map, PartialError> {
     if value["format"] != FORMAT {
         return Err(PartialError::Format);
     }
@@ -155,6 +232,19 @@ mod tests {
             }
             assert_eq!((loaded.parts, loaded.unit), (map.parts, map.unit));
         }
+    }
+
+    #[test]
+    fn files_one_behind_the_other_are_read_as_one() {
+        let mut bytes = Vec::new();
+        save(&map(Sampling::Whole), &mut bytes).unwrap();
+        bytes.push(b'\n');
+        save(&map(Sampling::Whole), &mut bytes).unwrap();
+        let mut all = load_all(bytes.as_slice()).unwrap();
+        let (last, first) = (all.pop().unwrap(), all.first_mut().unwrap());
+        let twice = SavedMismatchError::Maps(MergeError::Twice(Part { index: 1, count: 2 }));
+        assert_eq!(first.merge(&last), Err(twice));
+        assert!(matches!(load_all(&b" \n"[..]), Err(PartialError::Empty)));
     }
 
     #[test]

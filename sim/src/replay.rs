@@ -208,8 +208,17 @@ impl Tally {
         share(self.bytes - self.hit_bytes, self.bytes)
     }
 
+    /// Adds what was counted elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.hits += other.hits;
+        self.bytes += other.bytes;
+        self.hit_bytes += other.hit_bytes;
+    }
+
+    /// Counts a read.
     #[inline]
-    fn count(&mut self, request: &Request, hit: bool) {
+    pub(crate) fn count(&mut self, request: &Request, hit: bool) {
         let bytes = u64::from(request.size_bytes);
         self.requests += 1;
         self.bytes += bytes;
@@ -284,6 +293,12 @@ impl Replay {
     /// Plays one request.
     #[inline]
     pub fn request(&mut self, request: &Request) {
+        let _hit = self.ask(request);
+    }
+
+    /// Plays one request. The answer is whether a read was a hit; none if it was no read.
+    #[inline]
+    pub fn ask(&mut self, request: &Request) -> Option<bool> {
         let deadline = self.deadline(request);
         let read = match &mut self.cache {
             Cache::Plain { weighing, population } => {
@@ -294,6 +309,7 @@ impl Replay {
         if let Some(hit) = read {
             self.tally.count(request, hit);
         }
+        read
     }
 
     /// Plays requests in their order. What they look at is fetched ahead, in two links of a chain: a
@@ -356,6 +372,14 @@ impl Replay {
     /// The capacity, in objects or bytes, or the server's memory in bytes.
     pub fn cache_size(&self) -> u64 {
         self.cache_size
+    }
+
+    /// What is held now: objects, bytes, or bytes of footprints.
+    pub fn weight(&self) -> u64 {
+        match &self.cache {
+            Cache::Plain { population, .. } => population.weight(),
+            Cache::Server(server) => server.shards.iter().map(Population::weight).sum(),
+        }
     }
 
     /// What has been counted by now.

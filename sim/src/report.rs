@@ -124,7 +124,7 @@ mod tests {
                 ..Found::default()
             },
             readings: 1,
-            rows: vec![Row { policy: Kind::S3Fifo, cache_size: 489, tally }],
+            rows: vec![Row { policy: Kind::S3Fifo.into(), cache_size: 489, tally }],
         }
     }
 

@@ -20,15 +20,24 @@ use std::{fmt, io};
 use eviction::Kind;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use store::Geometry;
 
+use crate::belady::Foresight;
+use crate::blueprint::{Blueprint, Counting};
 use crate::fill::{Fills, FirstWrites};
+use crate::ranking::Ranking;
 use crate::replay::{self, Expiry, Player, Replay, Request, ServerShape, Tally, Unit, Weighing};
+use crate::sampling::{Deal, Dealing};
 use crate::size::{Share, Size};
 use crate::trace::{Access, Format, Notes, OpenError, Position, Trace, TraceError};
 use crate::ttl::TtlRule;
 
 /// Requests worth keeping in memory so that a trace need not be read twice: 128 MiB of them.
 pub const KEPT_REQUESTS_MAX: usize = 8 << 20;
+
+/// For each request that may be kept in memory the optimum may hold so many, in a third of the room: a
+/// billion, in 8 GiB.
+const FORESEEN_PER_KEPT: u64 = 128;
 
 /// Requests between two looks at how far the work has come.
 const GLANCE_REQUESTS: u64 = 1 << 16;
@@ -42,6 +51,8 @@ pub struct Plan {
     pub format: Format,
     /// The policies, in the order of the report.
     pub policies: Vec<Kind>,
+    /// Whether the optimum ([`crate::belady`]) is played as well; it comes last.
+    pub min: bool,
     /// What is simulated, and in which sizes.
     pub caches: Caches,
     /// How the log's requests are to be understood.
@@ -96,11 +107,14 @@ pub enum Caches {
 }
 
 impl Caches {
+    /// What sizes of servers count, as the report says it.
+    pub(crate) const SERVER_UNIT: &'static str = "server-memory-bytes";
+
     /// What sizes count, as the report says it.
-    fn unit_name(&self) -> &'static str {
+    pub(crate) fn unit_name(&self) -> &'static str {
         match self {
             Self::Plain { unit, .. } => unit.name(),
-            Self::Server { .. } => "server-memory-bytes",
+            Self::Server { .. } => Self::SERVER_UNIT,
         }
     }
 }
@@ -115,6 +129,17 @@ pub enum Empty {
     Drop,
     /// They are played; without keys and overhead they weigh 1 in bytes.
     Keep,
+}
+
+impl Empty {
+    /// The name on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Drop => "drop",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 /// What came of a plan.
@@ -154,8 +179,8 @@ pub struct Found {
 /// One replay's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The policy.
-    pub policy: Kind,
+    /// Who left.
+    pub policy: Ranking,
     /// The capacity, resolved.
     pub cache_size: u64,
     /// What was counted.
@@ -211,6 +236,45 @@ pub enum RunError {
         /// The stream.
         path: String,
     },
+    /// The optimum of something else than objects.
+    #[error(
+        "min is the optimum where objects count alike: give --unit objects, or policies that a server has"
+    )]
+    MinNotOfObjects,
+    /// The optimum of less than the log.
+    #[error("the curve of min is one of the whole log: leave --sample and --part away")]
+    MinOfSample,
+    /// The optimum, with TTLs.
+    #[error(
+        "min cannot foresee TTLs, and request {request} of {path} has one: when an item expires depends \
+         on when it was filled in. Give --expiry ignore, or --ttl none"
+    )]
+    MinOfTtls {
+        /// Its file, or `-`.
+        path: String,
+        /// Which request, the first being 1.
+        request: u64,
+    },
+    /// The optimum, of a log too long to hold.
+    #[error(
+        "min holds 8 bytes of each request, and {path} has more than the {requests_max} that it holds at \
+         most: play a --part of the log"
+    )]
+    TooLongToForesee {
+        /// Its file, or `-`.
+        path: String,
+        /// How many could have been held.
+        requests_max: u64,
+    },
+    /// A question about a moment, of a stream.
+    #[error(
+        "a share of the requests, or the node asked most, needs the log twice, and {path} is a stream: put \
+         it in a file, or give times, and --node"
+    )]
+    MomentOfStream {
+        /// The stream.
+        path: String,
+    },
     /// Nothing to draw a curve of.
     #[error("{path} has no reads")]
     NoReads {
@@ -248,15 +312,40 @@ pub trait Observer {
 /// The trace cannot be read, or a size cannot be resolved. No figures are returned then: part of a
 /// trace has another miss ratio than the whole.
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
-    let outcome = carry_out(plan, observer);
+    run_part(plan, Dealing::WHOLE, observer)
+}
+
+/// Carries out what of `plan` one of several workers is to do.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_part(
+    plan: &Plan,
+    dealing: Dealing,
+    observer: &mut dyn Observer,
+) -> Result<Report, RunError> {
+    let outcome = carry_out(plan, dealing, observer);
     observer.end();
     outcome
 }
 
-fn carry_out(plan: &Plan, observer: &mut dyn Observer) -> Result<Report, RunError> {
-    let build = |format: &Format, whole| plan.replays(format, whole);
+fn carry_out(
+    plan: &Plan,
+    dealing: Dealing,
+    observer: &mut dyn Observer,
+) -> Result<Report, RunError> {
+    let build = |format: &Format, whole| contestants(plan, dealing, format, whole);
     let Played { players, format, found, readings } = play_all(plan, observer, build)?;
-    Ok(plan.report(&format, &players, found, readings))
+    let rows = players.into_iter().flat_map(|player| player.rows(plan.jobs)).collect();
+    Ok(Report {
+        trace: plan.source.to_string(),
+        format: format.name(),
+        unit: plan.caches.unit_name(),
+        found,
+        readings,
+        rows,
+    })
 }
 
 /// What a plan's trace was played to, and what it held.
@@ -330,41 +419,144 @@ impl Plan {
         self.semantics.weighing(unit, format)
     }
 
-    /// The empty caches, policy by policy; shares are shares of `whole`.
-    fn replays(&self, format: &Format, whole: u64) -> Result<Vec<Replay>, RunError> {
-        let Semantics { expiry, .. } = self.semantics;
-        let mut replays = Vec::new();
-        for &policy in &self.policies {
-            match &self.caches {
-                Caches::Plain { unit, sizes } => {
-                    let weighing = self.weighing(format);
-                    for size in sizes {
-                        let capacity = resolve(*size, whole, *unit)?;
-                        replays.push(Replay::with(policy, capacity, weighing, expiry));
-                    }
+    /// The sizes of bare caches or of servers; shares are shares of `whole`.
+    fn sizes(&self, whole: u64) -> Result<Vec<u64>, RunError> {
+        match &self.caches {
+            Caches::Plain { unit, sizes } => {
+                sizes.iter().map(|&size| resolve(size, whole, *unit)).collect()
+            }
+            Caches::Server { memory_bytes, .. } => Ok(memory_bytes.clone()),
+        }
+    }
+
+    /// The caches of the server's policies, policy by policy; shares are shares of `whole`.
+    pub(crate) fn blueprints(
+        &self,
+        format: &Format,
+        whole: u64,
+    ) -> Result<Vec<Blueprint>, RunError> {
+        let sizes = self.sizes(whole)?;
+        let of_policy = |&policy: &Kind| sizes.iter().map(move |&size| (policy, size));
+        let blueprint = |(policy, size)| self.blueprint(policy, size, format);
+        Ok(self.policies.iter().flat_map(of_policy).map(blueprint).collect())
+    }
+
+    pub(crate) fn blueprint(&self, policy: Kind, size: u64, format: &Format) -> Blueprint {
+        let counting = match &self.caches {
+            Caches::Plain { .. } => Counting::Plain(self.weighing(format)),
+            Caches::Server { shape, .. } => Counting::Server(*shape),
+        };
+        Blueprint { policy, size, counting, expiry: self.semantics.expiry }
+    }
+
+    /// The flags that figures depend on, besides policies and sizes.
+    pub fn flags(&self) -> String {
+        let Semantics { ttl, expiry, item_overhead_bytes } = self.semantics;
+        let caches = match &self.caches {
+            Caches::Plain { unit, .. } => unit.name().to_owned(),
+            Caches::Server { shape: ServerShape { threads, item_bytes_max }, .. } => {
+                format!(
+                    "{}, threads {threads}, item-size-max {item_bytes_max}",
+                    Caches::SERVER_UNIT
+                )
+            }
+        };
+        let (expiry, empty) = (expiry.name(), self.empty.name());
+        format!(
+            "{caches}, ttl {ttl}, expiry {expiry}, item-overhead {item_overhead_bytes}, empty {empty}"
+        )
+    }
+
+    /// How many requests the optimum may hold; none if it is not asked for.
+    fn foreseen_max(&self) -> Option<u64> {
+        self.min.then_some((self.kept_requests_max as u64).saturating_mul(FORESEEN_PER_KEPT))
+    }
+}
+
+/// Who is fed the trace of a plan.
+enum Contestant {
+    /// A cache of a policy.
+    Cache {
+        /// The size that is asked about; a part of the log has a part of it.
+        size: u64,
+        replay: Replay,
+        deal: Deal,
+    },
+    /// The optimum, at the sizes asked about, and at what a part of the log has of them.
+    Optimum { sizes: Vec<(u64, u64)>, foresight: Foresight, deal: Deal },
+}
+
+/// The empty caches, policy by policy; shares are shares of `whole`.
+fn contestants(
+    plan: &Plan,
+    dealing: Dealing,
+    format: &Format,
+    whole: u64,
+) -> Result<Vec<Contestant>, RunError> {
+    let mut contestants = Vec::new();
+    for blueprint in plan.blueprints(format, whole)? {
+        let size = blueprint.size;
+        // A server's shards are parts by nature: each plays whole ones.
+        let (replay, deal) = match blueprint.counting {
+            Counting::Plain(_) => {
+                let capacity = dealing.share_of(size);
+                (blueprint.of_size(capacity).build(), dealing.of_objects())
+            }
+            Counting::Server(ServerShape { threads, item_bytes_max }) => {
+                let geometry = Geometry::new(size, item_bytes_max, threads);
+                (blueprint.build(), dealing.of_shards(geometry))
+            }
+        };
+        contestants.push(Contestant::Cache { size, replay, deal });
+    }
+    if plan.min {
+        let Caches::Plain { unit: Unit::Objects, .. } = plan.caches else {
+            return Err(RunError::MinNotOfObjects);
+        };
+        let share = |size| (size, dealing.share_of(size));
+        contestants.push(Contestant::Optimum {
+            sizes: plan.sizes(whole)?.into_iter().map(share).collect(),
+            foresight: Foresight::default(),
+            deal: dealing.of_objects(),
+        });
+    }
+    Ok(contestants)
+}
+
+impl Player for Contestant {
+    #[inline]
+    fn request(&mut self, request: &Request) {
+        match self {
+            Self::Cache { replay, deal, .. } => {
+                if deal.takes(request.key) {
+                    replay.request(request);
                 }
-                Caches::Server { shape, memory_bytes } => {
-                    let server = |&bytes| Replay::of_server(policy, bytes, *shape, expiry);
-                    replays.extend(memory_bytes.iter().map(server));
+            }
+            Self::Optimum { foresight, deal, .. } => {
+                if deal.takes(request.key) {
+                    foresight.note(request);
                 }
             }
         }
-        Ok(replays)
     }
+}
 
-    fn report(&self, format: &Format, replays: &[Replay], found: Found, readings: u32) -> Report {
-        let row = |replay: &Replay| Row {
-            policy: replay.policy(),
-            cache_size: replay.cache_size(),
-            tally: replay.tally(),
-        };
-        Report {
-            trace: self.source.to_string(),
-            format: format.name(),
-            unit: self.caches.unit_name(),
-            found,
-            readings,
-            rows: replays.iter().map(row).collect(),
+impl Contestant {
+    /// What came of it; the optimum is played only now, on up to `jobs` threads.
+    fn rows(self, jobs: NonZeroUsize) -> Vec<Row> {
+        match self {
+            Self::Cache { size, replay, .. } => {
+                let policy = replay.policy().into();
+                vec![Row { policy, cache_size: size, tally: replay.tally() }]
+            }
+            Self::Optimum { sizes, mut foresight, .. } => {
+                foresight.seal();
+                let capacities: Vec<u64> = sizes.iter().map(|&(_, capacity)| capacity).collect();
+                let tallies = foresight.play_all(&capacities, jobs);
+                let row =
+                    |((cache_size, _), tally)| Row { policy: Ranking::Min, cache_size, tally };
+                sizes.into_iter().zip(tallies).map(row).collect()
+            }
         }
     }
 }
@@ -430,6 +622,8 @@ struct Reading<'a> {
     bytes: Option<u64>,
     found: Found,
     drops_empty: bool,
+    /// How many requests the optimum may hold, if it is asked for.
+    foreseen_max: Option<u64>,
     /// A first reading told the observer of what is malformed.
     told: bool,
 }
@@ -459,7 +653,19 @@ impl<'a> Reading<'a> {
             Empty::Keep => false,
         };
         let (found, told) = (Found::default(), false);
-        Ok(Self { plan, observer, trace, format, position, bytes, found, drops_empty, told })
+        let foreseen_max = plan.foreseen_max();
+        Ok(Self {
+            plan,
+            observer,
+            trace,
+            format,
+            position,
+            bytes,
+            found,
+            drops_empty,
+            foreseen_max,
+            told,
+        })
     }
 
     fn begin(&mut self, what: &'static str) {
@@ -469,6 +675,18 @@ impl<'a> Reading<'a> {
     /// What has been found by now.
     fn found(&self) -> Found {
         Found { notes: self.trace.notes(), ..self.found }
+    }
+
+    /// Whether the optimum can go on with the request just read.
+    fn check_foresight(&self, ttl_s: u32, requests_max: u64) -> Result<(), RunError> {
+        let (path, request) = (|| self.plan.source.to_string(), self.found.requests);
+        if ttl_s > 0 && self.plan.semantics.expiry != Expiry::Ignore {
+            return Err(RunError::MinOfTtls { path: path(), request });
+        }
+        if request > requests_max {
+            return Err(RunError::TooLongToForesee { path: path(), requests_max });
+        }
+        Ok(())
     }
 
     /// Counts a malformed record, or ends the reading over it.
@@ -502,6 +720,11 @@ impl Iterator for Reading<'_> {
                     self.found.reads += u64::from(access.op.is_read());
                     self.found.writes += u64::from(access.op.is_write());
                     let ttl_s = self.plan.semantics.ttl.apply(access.ttl_s);
+                    if let Some(requests_max) = self.foreseen_max
+                        && let Err(error) = self.check_foresight(ttl_s, requests_max)
+                    {
+                        return Some(Err(error));
+                    }
                     return Some(Ok(Access { ttl_s, ..access }.into()));
                 }
                 Err(TraceError::Io(source)) => {
@@ -670,6 +893,7 @@ mod tests {
             source: Source::File(file.path().into()),
             format: Format::Csv("id=1,size=2".parse::<Layout>().unwrap()),
             policies: vec![Kind::Lru],
+            min: false,
             caches: Caches::Plain {
                 unit: Unit::Objects,
                 sizes: sizes.iter().map(|size| size.parse().unwrap()).collect(),
@@ -718,9 +942,11 @@ mod tests {
     fn rows_come_policy_by_policy() {
         let file = file(FIVE);
         let policies = vec![Kind::Arc, Kind::Lru];
-        let report = report_of(&Plan { policies, ..plan(&file, &["2", "1"]) });
+        let report = report_of(&Plan { policies, min: true, ..plan(&file, &["2", "1"]) });
         let rows: Vec<_> = report.rows.iter().map(|row| (row.policy, row.cache_size)).collect();
-        assert_eq!(rows, [(Kind::Arc, 2), (Kind::Arc, 1), (Kind::Lru, 2), (Kind::Lru, 1)]);
+        let [arc, lru] = [Kind::Arc, Kind::Lru].map(Ranking::from);
+        let min = Ranking::Min;
+        assert_eq!(rows, [(arc, 2), (arc, 1), (lru, 2), (lru, 1), (min, 2), (min, 1)]);
     }
 
     #[test]
@@ -776,6 +1002,23 @@ mod tests {
         let report = report_of(&Plan { empty: Empty::Keep, ..dropping });
         assert_eq!(report.found, Found { requests: 3, reads: 3, ..Found::default() });
         assert_eq!(report.rows[0].tally.hits, 1);
+    }
+
+    #[test]
+    fn the_optimum_is_refused_where_it_would_be_none() {
+        let log = file("1,0,60\n2,0,0\n");
+        let ttls = Format::Csv("id=1,size=2,ttl=3".parse::<Layout>().unwrap());
+        let min =
+            Plan { policies: Vec::new(), min: true, empty: Empty::Keep, ..plan(&log, &["1"]) };
+        let error = |plan: Plan| run(&plan, &mut Listener::default()).unwrap_err();
+        assert!(matches!(error(in_bytes(min.clone())), RunError::MinNotOfObjects));
+        let with_ttls = Plan { format: ttls, ..min.clone() };
+        assert!(matches!(error(with_ttls.clone()), RunError::MinOfTtls { request: 1, .. }));
+        let semantics = Semantics { expiry: Expiry::Ignore, ..Semantics::default() };
+        assert_eq!(report_of(&Plan { semantics, ..with_ttls }).rows[0].tally.requests, 2);
+        let long = file(&"1,1\n".repeat(129));
+        let short = Plan { kept_requests_max: 1, min: true, ..plan(&long, &["1"]) };
+        assert!(matches!(error(short), RunError::TooLongToForesee { requests_max: 128, .. }));
     }
 
     #[test]

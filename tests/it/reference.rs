@@ -111,7 +111,7 @@ fn simulated(trace: &Path, figures: &[Figure], unit: Unit) -> BTreeMap<(String, 
 /// What is allowed between our figure and the other one: how much less, how much more.
 fn tolerance(policy: &str, unit: Unit) -> (f64, f64) {
     match (policy, unit) {
-        ("lru" | "fifo" | "lfu" | "sieve", _) | ("arc", Unit::Objects) => (EQUAL, EQUAL),
+        ("lru" | "fifo" | "lfu" | "sieve", _) | ("arc" | "min", Unit::Objects) => (EQUAL, EQUAL),
         ("arc", Unit::Bytes) => (f64::INFINITY, ARC_IN_BYTES_WORSE),
         _ => (f64::INFINITY, WORSE),
     }

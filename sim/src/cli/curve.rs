@@ -7,15 +7,16 @@ use std::thread;
 
 use clap::Args;
 
+use super::caches::UnitName;
+use super::part::PartArgs;
 use super::{
-    KEPT_REQUESTS_MAX, LogArgs, ONE_JOB, OutputName, PlanError, Policies, SemanticsArgs, UnitName,
-    policies,
+    KEPT_REQUESTS_MAX, LogArgs, ONE_JOB, OutputName, PlanError, Rankings, SemanticsArgs, rankings,
 };
 use crate::curve::run::CurvePlan;
 use crate::plot::{Form, NoForm};
 use crate::report::Output;
 use crate::run::{Caches, Plan};
-use crate::sampling::{Part, Sampling};
+use crate::sampling::Sampling;
 use crate::size::Size;
 
 /// Flags of `cache-sim curve`.
@@ -29,9 +30,10 @@ pub struct CurveArgs {
     semantics: SemanticsArgs,
 
     /// Eviction policies, separated by commas, or all. LRU is mapped at all sizes in one reading, the
-    /// others are played at the sizes shown, in a second one
-    #[arg(long, value_name = "LIST", default_value = "lru", value_parser = policies)]
-    policy: Policies,
+    /// others are played at the sizes shown, in a second one; min, the optimum (in objects), from what was
+    /// kept of the first
+    #[arg(long, value_name = "LIST", default_value = "lru", value_parser = rankings)]
+    policy: Rankings,
 
     /// What sizes count
     #[arg(long, value_name = "UNIT", default_value = "bytes")]
@@ -51,14 +53,8 @@ pub struct CurveArgs {
     #[arg(long, value_name = "SHARE|N")]
     sample: Option<SampleSize>,
 
-    /// Map one of several parts of the log's objects, as in 3/16; `merge` puts them together. Requests of
-    /// other parts may come too, they are passed over
-    #[arg(long, value_name = "I/N", requires = "save")]
-    part: Option<PartName>,
-
-    /// Write the map of LRU to a file, for `merge`
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
+    #[command(flatten)]
+    part: PartArgs,
 
     #[command(flatten)]
     show: ShowArgs,
@@ -104,7 +100,8 @@ Examples:
 /// Flags of `cache-sim merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Files that `curve --part I/N --save` wrote, each part once
+    /// Files that `curve` or `run` wrote with --part I/N --save, each part once; `-` is standard input.
+    /// Several files may have been put together to one
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -142,7 +139,8 @@ impl CurveArgs {
             plan: Plan {
                 source: self.log.source(),
                 format: self.log.trace_format()?,
-                policies: self.policy.0.clone(),
+                policies: self.policy.policies.clone(),
+                min: self.policy.min,
                 caches: Caches::Plain { unit, sizes: Vec::new() },
                 semantics: self.semantics.into(),
                 empty: self.log.empty.into(),
@@ -151,7 +149,7 @@ impl CurveArgs {
                 jobs,
             },
             sampling: self.sample.map_or(Sampling::Whole, |SampleSize(sampling)| sampling),
-            part: self.part.map_or(Part::WHOLE, |PartName(part)| part),
+            dealing: self.part.dealing(),
             points: self.points.get(),
             sizes: self.size.clone(),
         })
@@ -159,7 +157,7 @@ impl CurveArgs {
 
     /// Where the map is saved, if anywhere.
     pub fn save(&self) -> Option<&Path> {
-        self.save.as_deref()
+        self.part.save()
     }
 
     /// What is shown, and how.
@@ -230,27 +228,6 @@ impl FromStr for SampleSize {
     }
 }
 
-/// `3/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PartName(Part);
-
-/// Why a text is no part.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write which part of how many, as in 3/16")]
-struct NoPart;
-
-impl FromStr for PartName {
-    type Err = NoPart;
-
-    fn from_str(text: &str) -> Result<Self, NoPart> {
-        let (which, count) = text.split_once('/').ok_or(NoPart)?;
-        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| NoPart);
-        let (which, count) = (number(which)?, number(count)?);
-        let index = which.checked_sub(1).filter(|&index| index < count).ok_or(NoPart)?;
-        Ok(Self(Part { index, count }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,15 +238,6 @@ mod tests {
         assert_eq!("8192".parse(), Ok(SampleSize(Sampling::Objects(8192))));
         for text in ["", "0%", "101%", "-1%", "NaN%", "0", "7", "x"] {
             assert_eq!(text.parse::<SampleSize>(), Err(NoSample), "{text}");
-        }
-    }
-
-    #[test]
-    fn parts_are_numbered_from_one() {
-        assert_eq!("1/1".parse(), Ok(PartName(Part::WHOLE)));
-        assert_eq!("3/16".parse(), Ok(PartName(Part { index: 2, count: 16 })));
-        for text in ["0/4", "5/4", "1/0", "3", "a/b", "-1/4"] {
-            assert_eq!(text.parse::<PartName>(), Err(NoPart), "{text}");
         }
     }
 }

@@ -240,6 +240,7 @@ impl SizeArgs {
                 source: self.log.source(),
                 format: self.log.trace_format()?,
                 policies: self.policies(),
+                min: false,
                 caches: Caches::Server { shape: wish.shape, memory_bytes: Vec::new() },
                 semantics: Semantics {
                     ttl: self.ttl,

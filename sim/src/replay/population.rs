@@ -27,6 +27,8 @@ pub(crate) trait Room {
 
     /// The most that the entries may weigh together.
     fn capacity(&self) -> u64;
+    /// What they weigh together now.
+    fn weight(&self) -> u64;
     /// Whether an entry of `weight` fits if all others leave.
     fn could_hold(&self, weight: u32) -> bool;
     /// Whether an entry of `weight` fits without another leaving.
@@ -65,6 +67,10 @@ impl Room for Capacity {
 
     fn capacity(&self) -> u64 {
         self.max
+    }
+
+    fn weight(&self) -> u64 {
+        self.used
     }
 
     #[inline]
@@ -115,6 +121,10 @@ impl Room for Budget {
 
     fn capacity(&self) -> u64 {
         self.bytes_max()
+    }
+
+    fn weight(&self) -> u64 {
+        self.used_bytes()
     }
 
     #[inline]
@@ -242,6 +252,11 @@ impl<R: Room> Population<R> {
             let addresses = self.policy.eviction_addresses(victim, Link::Second);
             addresses.into_iter().for_each(prefetch_address);
         }
+    }
+
+    /// What the entries weigh together.
+    pub(crate) fn weight(&self) -> u64 {
+        self.room.weight()
     }
 
     /// Lets everything go that is due, if that is done without being asked for.

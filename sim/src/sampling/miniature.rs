@@ -7,12 +7,13 @@
 use eviction::Kind;
 
 use super::strata::{Estimate, Popularity, Strata};
-use super::{Part, place, threshold_of};
+use super::{Dealing, Part, place, threshold_of};
 use crate::curve::{BAND_ERRORS, Point, Weight, weight_of};
 use crate::replay::{Expiry, Player, Replay, Request, Weighing};
 
 /// Caches in miniature, and the sample they are fed.
 pub struct Miniatures {
+    /// Whose requests are played.
     part: Part,
     rate: f64,
     threshold: u64,
@@ -36,10 +37,11 @@ impl Miniatures {
         policies: &[Kind],
         sizes: &[u64],
         (weighing, expiry): (Weighing, Expiry),
-        part: Part,
+        Dealing { part, is_dealt }: Dealing,
         rate: f64,
     ) -> Self {
         let share = rate / f64::from(part.count);
+        let part = if is_dealt { Part::WHOLE } else { part };
         let miniature =
             |policy, size| (size, Replay::with(policy, scaled(size, share), weighing, expiry));
         let caches = policies

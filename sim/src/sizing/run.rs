@@ -753,6 +753,7 @@ mod tests {
                 source: Source::File(file.path().into()),
                 format: Format::Guess,
                 policies: policies.to_vec(),
+                min: false,
                 caches: Caches::Server { shape: SHAPE, memory_bytes: Vec::new() },
                 semantics: Semantics {
                     ttl: TtlRule::Log,
@@ -788,7 +789,7 @@ mod tests {
         let log = Plan { caches, ..plan.plan.clone() };
         let report = run::run(&log, &mut Deaf { malformed: 0 }).unwrap();
         let candidate = |row: &run::Row| Candidate {
-            policy: row.policy,
+            policy: row.policy.kind().unwrap(),
             memory_bytes: row.cache_size,
             hit_ratio: 1.0 - row.tally.miss_ratio().unwrap(),
             margin: 0.0,
