@@ -539,6 +539,14 @@ impl Player for Contestant {
             }
         }
     }
+
+    fn requests(&mut self, batch: &[Request]) {
+        match self {
+            // A replay fetches ahead what a batch will look at.
+            Self::Cache { replay, deal: Deal::All, .. } => replay.requests(batch),
+            _ => batch.iter().for_each(|request| self.request(request)),
+        }
+    }
 }
 
 impl Contestant {
