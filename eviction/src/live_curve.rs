@@ -438,12 +438,12 @@ impl LiveCurve {
 }
 
 /// The share of objects below a threshold.
-fn share_of(threshold: u64) -> f64 {
+pub fn share_of(threshold: u64) -> f64 {
     threshold as f64 / (u64::MAX as f64)
 }
 
 /// The threshold that a share of the objects lies below.
-fn threshold_of(share: f64) -> u64 {
+pub fn threshold_of(share: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -21,6 +21,7 @@ pub(crate) mod strata;
 
 use eviction::KeyHash;
 pub use eviction::live_curve::GROUPS;
+pub(crate) use eviction::live_curve::{share_of as rate_of, threshold_of};
 use store::Geometry;
 
 const GROUPS_LOG: u32 = GROUPS.ilog2();
@@ -136,22 +137,6 @@ pub(crate) fn mixed(KeyHash(hash): KeyHash) -> u64 {
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     hash ^ (hash >> 31)
-}
-
-/// The share of objects below a threshold.
-pub(crate) fn rate_of(threshold: u64) -> f64 {
-    threshold as f64 / (u64::MAX as f64)
-}
-
-/// The threshold that a share of the objects lies below.
-pub(crate) fn threshold_of(rate: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share is from 0 to 1, and the conversion stops at the ends"
-    )]
-    let threshold = (rate * u64::MAX as f64) as u64;
-    threshold
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //!
 //! There are at most [`WINDOWS_MAX`] windows: when there would be more, each two become one.
 
+use super::Cell;
+
 /// Windows that a course is told in, at most.
 const WINDOWS_MAX: usize = 128;
 
@@ -50,6 +52,17 @@ impl Window {
     /// How many more misses the second cache had.
     pub(super) fn extra_misses(&self) -> i64 {
         self.hits_before.cast_signed() - self.hits_after.cast_signed()
+    }
+
+    /// As a row of a course shows it, whose time is told from `since_s` on.
+    pub(super) fn figures(&self, since_s: u32) -> [Cell; 5] {
+        [
+            Cell::Count(self.from_s.saturating_sub(since_s).into()),
+            Cell::Count(self.reads),
+            Cell::share(self.hits_before, self.reads),
+            Cell::share(self.hits_after, self.reads),
+            Cell::Difference(self.extra_misses()),
+        ]
     }
 
     fn has_recovered(&self) -> bool {

@@ -197,14 +197,7 @@ impl Model for NodeLossModel {
             ];
             summary.push(named().chain(figures).collect());
             for window in windows.windows() {
-                let figures = [
-                    Cell::Count(window.from_s.saturating_sub(lost_at_s).into()),
-                    Cell::Count(window.reads),
-                    Cell::share(window.hits_before, window.reads),
-                    Cell::share(window.hits_after, window.reads),
-                    Cell::Difference(window.extra_misses()),
-                ];
-                course.push(named().chain(figures).collect());
+                course.push(named().chain(window.figures(lost_at_s)).collect());
             }
         }
     }

@@ -134,14 +134,7 @@ impl Model for RestartModel {
         ];
         summary.push(named().chain(figures).collect());
         for window in self.course.windows() {
-            let figures = [
-                Cell::Count(window.from_s.saturating_sub(at_s).into()),
-                Cell::Count(window.reads),
-                Cell::share(window.hits_before, window.reads),
-                Cell::share(window.hits_after, window.reads),
-                Cell::Difference(window.extra_misses()),
-            ];
-            course.push(named().chain(figures).collect());
+            course.push(named().chain(window.figures(at_s)).collect());
         }
     }
 }

@@ -170,14 +170,7 @@ impl Model for ScanModel {
         ];
         summary.push(named().chain(figures).collect());
         for window in self.during.windows().iter().chain(self.after.windows()) {
-            let figures = [
-                Cell::Count(window.from_s.saturating_sub(began_s).into()),
-                Cell::Count(window.reads),
-                Cell::share(window.hits_before, window.reads),
-                Cell::share(window.hits_after, window.reads),
-                Cell::Difference(window.extra_misses()),
-            ];
-            course.push(named().chain(figures).collect());
+            course.push(named().chain(window.figures(began_s)).collect());
         }
     }
 }
