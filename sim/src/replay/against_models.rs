@@ -51,7 +51,18 @@ impl Textbook {
         if self.expiry == Expiry::Eager {
             self.row.retain(|item| item.until_s > now_s);
         }
-        let (found, new) = (self.take(request.key.0, now_s), self.item(request));
+        let new = self.item(request);
+        // What cannot be written leaves what is there as it was, where something had to be there: unused, too.
+        let has_to_be_there = match request.op {
+            Op::Replace | Op::Cas => true,
+            Op::Append | Op::Prepend => request.fills,
+            _ => false,
+        };
+        let is_there = self.row.iter().any(|it| it.key == new.key && it.until_s > now_s);
+        if has_to_be_there && is_there && new.bytes > self.capacity {
+            return None;
+        }
+        let found = self.take(request.key.0, now_s);
         let after = match (request.op, found) {
             (Op::Get | Op::GetAndTouch, None) => Some(new).filter(|_| request.fills),
             (Op::Get, Some(found)) => Some(found),
@@ -59,11 +70,8 @@ impl Textbook {
                 Some(Item { until_s: new.until_s, ..found })
             }
             (Op::Set, _) | (Op::Add, None) => Some(new),
-            // What cannot be written leaves what is there, where something had to be there.
-            (Op::Replace | Op::Cas, Some(found)) if new.bytes > self.capacity => Some(found),
             (Op::Replace | Op::Cas, Some(_)) => Some(new),
             (Op::Append | Op::Prepend, Some(found)) if !request.fills => Some(found),
-            (Op::Append | Op::Prepend, Some(found)) if new.bytes > self.capacity => Some(found),
             (Op::Append | Op::Prepend, Some(found)) => Some(Item { bytes: new.bytes, ..found }),
             (Op::Add | Op::Incr | Op::Decr, Some(found)) => Some(found),
             (Op::Delete, _) | (_, None) => None,
