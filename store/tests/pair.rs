@@ -101,6 +101,8 @@ pub(crate) struct Pair {
     file: Option<CacheFile>,
     /// The cas of the next write, where not the shard but its owner counts.
     own_cas: Option<u64>,
+    /// Whether a client has chosen a cas itself: the shard may come to the same by counting.
+    has_chosen_cas: bool,
 }
 
 impl Pair {
@@ -120,6 +122,7 @@ impl Pair {
             config,
             file: None,
             own_cas: None,
+            has_chosen_cas: false,
         }
     }
 
@@ -222,6 +225,7 @@ impl Pair {
         match *op {
             Op::Put { key, rule, bytes, client_flags, ttl_ms, own_cas } => {
                 let value = self.value(bytes);
+                self.has_chosen_cas |= own_cas.is_some();
                 let own_cas = own_cas.or_else(|| self.next_own_cas());
                 self.put(key, rule, value, client_flags, self.deadline(ttl_ms), own_cas);
             }
@@ -407,7 +411,8 @@ impl Pair {
         let cas = self.shard.peek(&Key::new(key), self.now).map(|item| item.cas);
         match (self.model.get_mut(key), cas) {
             (Some(item), Some(cas)) => {
-                assert_ne!(item.cas, cas, "an invalidated item has a new cas");
+                let is_new = item.cas != cas || self.has_chosen_cas;
+                assert!(is_new, "an invalidated item has a new cas");
                 assert!(own_cas.is_none_or(|own| own == cas));
                 (item.cas, item.stale) = (cas, true);
                 if drop_value {
