@@ -409,13 +409,7 @@ struct Server {
 impl Server {
     fn new(policy: Kind, memory_bytes: u64, shape: ServerShape, expiry: Expiry) -> Self {
         let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
-        let policy_bytes = policy.entry_bytes();
-        let shard = || {
-            let budget = Budget::new(geometry.items_bytes_max(), entry_bytes(policy_bytes));
-            Population::new(policy, entries_reserved(budget.bytes_max()), budget, expiry)
-        };
-        let shards = (0..geometry.shard_count).map(|_| shard()).collect();
-        Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
+        Self::of(policy, geometry, geometry.items_bytes_max(), shape, expiry)
     }
 
     fn in_miniature(
@@ -426,21 +420,31 @@ impl Server {
         share: f64,
     ) -> Self {
         let geometry = Geometry::new(memory_bytes, shape.item_bytes_max, shape.threads);
-        let policy_bytes = policy.entry_bytes();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a share of a size"
         )]
         let of_all = |bytes: u64| (bytes as f64 * f64::from(geometry.shard_count) * share) as u64;
-        let budget = Budget::new(of_all(geometry.items_bytes_max()), entry_bytes(policy_bytes));
-        let shard = Population::new(policy, entries_reserved(budget.bytes_max()), budget, expiry);
-        Self {
-            geometry: Geometry { shard_count: 1, ..geometry },
-            item_bytes_max: shape.item_bytes_max,
-            policy_bytes,
-            shards: vec![shard],
-        }
+        let one_shard = Geometry { shard_count: 1, ..geometry };
+        Self::of(policy, one_shard, of_all(geometry.items_bytes_max()), shape, expiry)
+    }
+
+    /// As many empty shards as `geometry` has, each with `items_bytes_max` for its items.
+    fn of(
+        policy: Kind,
+        geometry: Geometry,
+        items_bytes_max: u64,
+        shape: ServerShape,
+        expiry: Expiry,
+    ) -> Self {
+        let policy_bytes = policy.entry_bytes();
+        let shard = || {
+            let budget = Budget::new(items_bytes_max, entry_bytes(policy_bytes));
+            Population::new(policy, entries_reserved(budget.bytes_max()), budget, expiry)
+        };
+        let shards = (0..geometry.shard_count).map(|_| shard()).collect();
+        Self { geometry, item_bytes_max: shape.item_bytes_max, policy_bytes, shards }
     }
 
     /// The shard that owns the request's key.
