@@ -315,7 +315,8 @@ impl<'a> Track<'a> {
         let failed = |source| CompareError::Session { server: self.title.clone(), source };
         let mut session = Session::connect(server.address()).map_err(failed)?;
         let mut all_back_ms = first_hit_ms;
-        while session.stats().map_err(failed)?.get("restoring").is_some_and(|it| it == "1") {
+        while session.restore_stats().map_err(failed)?.get("restoring").is_some_and(|it| it == "1")
+        {
             thread::park_timeout(LOOK_INTERVAL);
             all_back_ms = millis(at);
         }

@@ -122,6 +122,24 @@ impl Session {
     /// When the connection ends or a line is no statistic.
     pub fn stats(&mut self) -> Result<HashMap<String, String>, SessionError> {
         self.output.extend_from_slice(b"stats\r\n");
+        self.read_stats()
+    }
+
+    /// What became of the memory file at the start; nothing from a server that does not tell.
+    ///
+    /// # Errors
+    /// When the connection ends or the answer makes no sense.
+    pub fn restore_stats(&mut self) -> Result<HashMap<String, String>, SessionError> {
+        self.output.extend_from_slice(b"stats restore\r\n");
+        match self.read_stats() {
+            Err(SessionError::Mismatch { answer, .. }) if answer.starts_with("ERROR") => {
+                Ok(HashMap::new())
+            }
+            told => told,
+        }
+    }
+
+    fn read_stats(&mut self) -> Result<HashMap<String, String>, SessionError> {
         let mut stats = HashMap::new();
         loop {
             let line = self.reply(|reply| reply.describe())?;

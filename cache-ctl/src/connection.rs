@@ -141,7 +141,7 @@ impl Connection {
     pub fn facts(&mut self) -> Result<Facts, ServerError> {
         let mut cache_id = None;
         let mut version = None;
-        self.stats(b"settings", |name, value| match name {
+        self.stats(b"server", |name, value| match name {
             b"cache_id" => cache_id = CacheId::parse(value),
             b"server_version" => version = Some(String::from_utf8_lossy(value).into_owned()),
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::admin::model::Status;
+use crate::admin::model::{Reads, Status};
 use crate::admin::{Admin, AdminError, Said};
 use crate::output;
 
@@ -23,7 +23,12 @@ pub fn ask(admin: &Admin) -> Result<Said<Status>, AdminError> {
 pub fn write(mut out: impl Write, status: &Status) -> io::Result<()> {
     let Status { cluster, node, revision, pool, raft, nodes, shards, healthy } = status;
     let (name, copies) = (&pool.name, pool.copies);
-    writeln!(out, "cluster {cluster}, {name} with {copies} copies, as node {node} sees it")?;
+    let reads = match pool.reads {
+        Reads::Lease => "",
+        Reads::Confirm => ", reads are confirmed",
+        Reads::Any => ", any copy answers reads",
+    };
+    writeln!(out, "cluster {cluster}, {name} with {copies} copies{reads}, as node {node} sees it")?;
     let leader = match (raft.leader, raft.leaderless_ms) {
         (Some(leader), _) => format!("node {leader} leads"),
         (None, Some(ms)) => format!("nobody has led with a majority for {}", output::seconds(ms)),

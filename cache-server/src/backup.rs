@@ -11,7 +11,9 @@ use std::sync::Arc;
 use protocol::backup::{
     CacheId, Cursor, ITEM_HEAD_BYTES, Item, ItemHead, Restore, Restored, SLICE_BYTES_MAX,
 };
-use store::{BackedUpItem, Deadline, Key, Resident, RestoreOutcome, Timestamp, WalkPlace};
+use store::{
+    BackedUpItem, CAS_COUNTED_MAX, Deadline, Key, Resident, RestoreOutcome, Timestamp, WalkPlace,
+};
 
 use crate::shards::Shards;
 
@@ -95,6 +97,7 @@ impl Backups {
             Some(cache_id) if cache_id == self.cache_id => Resident::StaysIfNewer,
             Some(_) => Resident::Stays,
         };
+        self.count_on_after(restore);
         let mut restored = Restored::default();
         for item in restore.items.clone() {
             let key = Key::new(item.head.key.as_bytes());
@@ -107,6 +110,15 @@ impl Backups {
             }
         }
         restored
+    }
+
+    /// No shard gives what it writes from now on a cas that is about to come back: one of another
+    /// server may be any shard's next.
+    fn count_on_after(&self, restore: &Restore<'_>) {
+        let cas_numbers = restore.items.clone().map(|item| item.head.cas);
+        if let Some(greatest) = cas_numbers.filter(|&cas| cas < CAS_COUNTED_MAX).max() {
+            self.shards.each().for_each(|mut shard| shard.count_on_after(greatest));
+        }
     }
 }
 
@@ -130,6 +142,8 @@ pub fn fresh_cache_id() -> CacheId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use protocol::backup::Items;
     use store::{NewItem, Precondition};
 
@@ -209,6 +223,25 @@ mod tests {
         let key = Key::new(b"key-4711");
         let value = to.shards.lock(&key).peek(&key, NOW).map(|item| item.value.to_vec());
         assert_eq!(value.as_deref(), Some(&b"value-4711"[..]));
+    }
+
+    #[test]
+    fn no_write_is_given_the_cas_of_an_item_that_came_back() {
+        let (from, to) = (backups(64), backups(200));
+        for n in 0..1000 {
+            put(&from, &format!("restored-{n}"), b"r");
+        }
+        for slice in slices(&from, b"") {
+            let items = Items::new(&slice).expect("items");
+            to.restore(&Restore { keep_newer: None, items }, NOW);
+        }
+        for n in 0..1000 {
+            put(&to, &format!("written-{n}"), b"w");
+        }
+        let slices = slices(&to, b"");
+        let items = slices.iter().flat_map(|slice| Items::new(slice).expect("items"));
+        let cas_numbers: BTreeSet<u64> = items.map(|item| item.head.cas).collect();
+        assert_eq!(cas_numbers.len(), 2000);
     }
 
     #[test]

@@ -25,7 +25,16 @@ impl Now {
 /// The wall clock, plus what a test has advanced it by.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    ahead_ms: Arc<AtomicU64>,
+    test: Arc<Test>,
+}
+
+/// What a test did to a clock.
+#[derive(Debug, Default)]
+struct Test {
+    /// Ahead of the operating system's; of one that was set back, what makes its time when it is added.
+    ahead_ms: AtomicU64,
+    /// Where it was stopped; 0 while it runs.
+    stopped_unix_ms: AtomicU64,
 }
 
 impl Clock {
@@ -36,14 +45,46 @@ impl Clock {
 
     /// Reads the clock. Before 1970 it reads zero.
     pub fn now(&self) -> Now {
+        match self.test.stopped_unix_ms.load(Ordering::Relaxed) {
+            0 => self.running(),
+            unix_ms => Now { unix_ms },
+        }
+    }
+
+    fn running(&self) -> Now {
         #[expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { unix_ms: whole_ms(since_1970).saturating_add(self.ahead_ms.load(Ordering::Relaxed)) }
+        let ahead_ms = self.test.ahead_ms.load(Ordering::Relaxed);
+        Now { unix_ms: whole_ms(since_1970).wrapping_add(ahead_ms) }
     }
 
     /// Moves this clock, and every clone of it, ahead of the operating system's.
     pub fn advance(&self, by: Duration) {
-        self.ahead_ms.fetch_add(whole_ms(by), Ordering::Relaxed);
+        self.move_by(whole_ms(by));
+    }
+
+    /// Moves this clock, and every clone of it, by so many seconds, back if they are less than none.
+    pub fn shift(&self, seconds: i32) {
+        self.move_by((i64::from(seconds) * 1000).cast_unsigned());
+    }
+
+    /// Stops this clock, and every clone of it, where it is. It can still be moved.
+    pub fn pause(&self) {
+        self.test.stopped_unix_ms.store(self.now().unix_ms, Ordering::Relaxed);
+    }
+
+    /// Lets it run again, from the time that it would have if it had never been stopped.
+    pub fn resume(&self) {
+        self.test.stopped_unix_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Moves it by what is to be added, wrapping around.
+    fn move_by(&self, ms: u64) {
+        let test = &*self.test;
+        test.ahead_ms.fetch_add(ms, Ordering::Relaxed);
+        if test.stopped_unix_ms.load(Ordering::Relaxed) != 0 {
+            test.stopped_unix_ms.fetch_add(ms, Ordering::Relaxed);
+        }
     }
 }
 

@@ -43,4 +43,8 @@ counters! { CommandCounters, CommandTotals:
     store_too_large,
     /// Values refused because no room could be made.
     store_no_memory,
+    /// Times that a client said who it is.
+    auth_cmds,
+    /// Times that it was not believed.
+    auth_errors,
 }

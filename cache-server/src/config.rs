@@ -4,17 +4,28 @@
 //! turns memcached's flags into this.
 
 mod cluster;
+mod inspection;
+mod knobs;
+mod tls;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use protocol::Dialect;
 use store::Geometry;
 
 pub use self::cluster::{
     ADMIN_PORT_OFFSET, ClusterConfig, ClusterStart, Endpoint, PEER_PORT_OFFSET, TokenSource,
     WEIGHT_DEFAULT, ZONE_BYTES_MAX,
 };
+pub use self::inspection::{DEBUG_BUILD, Inspection, TEST_CLOCK_VARIABLE};
+pub use self::knobs::{FlashKnobs, Knobs};
+pub use self::tls::{
+    KeyFormat, OUTPUT_BYTES_DEFAULT as TLS_OUTPUT_BYTES_DEFAULT, Protection, TlsConfig, TlsVersion,
+    VerifyMode,
+};
+use crate::net::gate::Entrance;
 
 /// The level of memcached whose protocol the server speaks: the answer to `version`.
 ///
@@ -29,6 +40,9 @@ pub const EVICTION_DEFAULT: eviction::Kind = eviction::Kind::WTinyLfu;
 /// The port when neither `-p` nor `-l` names one: memcached's.
 pub const PORT_DEFAULT: u16 = 11211;
 
+/// Requests in a turn when `-R` is not given. A client that is alone is not held to it then.
+pub const REQUESTS_PER_TURN_DEFAULT: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
 /// The smallest `-I`.
 pub const ITEM_BYTES_FLOOR: usize = 1024;
 
@@ -40,12 +54,24 @@ const MIB: usize = 1 << 20;
 /// What a server is asked to be.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// TCP addresses to serve at; empty when only a UNIX socket is served.
+    /// TCP addresses to serve at; empty when only a UNIX socket is served, or only UDP (`-p 0`).
     pub listen: Vec<Listen>,
+    /// UDP addresses to serve at: those of `-l`, at the port of `-U` unless they name one.
+    pub udp: Vec<Listen>,
+    /// Whether TCP addresses are served under TLS, and how (`-Z`). All else is plain.
+    pub tls: Option<TlsConfig>,
     /// UNIX socket to serve at.
     pub unix_socket: Option<UnixSocket>,
     /// Length of each listening socket's queue of connections not yet accepted.
     pub backlog: u32,
+    /// What is spoken (`-B`), at addresses that say nothing else.
+    pub dialect: Dialect,
+    /// Whether clients have to say who they are (`-S`, `-Y`).
+    pub authentication: Authentication,
+    /// Whether `shutdown` is obeyed (`-A`).
+    pub allows_shutdown: bool,
+    /// Whether `flush_all` is obeyed (`-F` forbids it).
+    pub allows_flush: bool,
     /// Memory for items, overhead included, in bytes (`-m`).
     pub memory_bytes: usize,
     /// Whether items are evicted for new ones; if not, a full cache refuses writes (`-M`).
@@ -72,6 +98,12 @@ pub struct Config {
     pub backup: Option<BackupConfig>,
     /// How often `-v` was given.
     pub verbosity: u8,
+    /// What clients may look into.
+    pub inspection: Inspection,
+    /// What is told of memcached's internals.
+    pub knobs: Knobs,
+    /// What the log says at the start: flags that do nothing here, and why.
+    pub warnings: Vec<String>,
     /// Bounds on what connections may hold.
     pub limits: Limits,
     /// What is asked of the operating system for the process as a whole.
@@ -85,8 +117,14 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![Listen::loopback(PORT_DEFAULT)],
+            udp: Vec::new(),
+            tls: None,
             unix_socket: None,
             backlog: 1024,
+            dialect: Dialect::Auto,
+            authentication: Authentication::None,
+            allows_shutdown: false,
+            allows_flush: true,
             memory_bytes: 64 * MIB,
             evicts: true,
             eviction: EVICTION_DEFAULT,
@@ -96,10 +134,13 @@ impl Default for Config {
             sync_interval: Duration::ZERO,
             connections_max: const { NonZeroU32::new(1024).unwrap() },
             threads: const { NonZeroUsize::new(4).unwrap() },
-            requests_per_turn: const { NonZeroU32::new(20).unwrap() },
+            requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
             live_curve: true,
             backup: None,
             verbosity: 0,
+            inspection: Inspection::default(),
+            knobs: Knobs::default(),
+            warnings: Vec::new(),
             limits: Limits::default(),
             process: ProcessConfig::default(),
             cluster: None,
@@ -115,13 +156,15 @@ impl Config {
     /// allowance = program and runtimes, 16 MiB
     ///           + per worker, its two shared buffers and its stack
     ///           + per connection, 4 KiB for its task and its place in tables (1.4 KiB measured)
+    ///           + per connection under TLS, 16 KiB for keys and records (9 to 15 KiB measured)
     ///           + connections' own buffers, bounded by `Limits::buffer_bytes_max`
     /// ```
     pub fn allowance_bytes(&self) -> usize {
         let worker_bytes = 3 * MIB + self.item_bytes_max;
+        let connection_bytes = if self.tls.is_some() { (4 + 16) << 10 } else { 4 << 10 };
         16 * MIB
             + self.threads.get() * worker_bytes
-            + self.connections_max.get() as usize * 4096
+            + self.connections_max.get() as usize * connection_bytes
             + self.buffer_bytes_max()
     }
 
@@ -129,6 +172,15 @@ impl Config {
     pub fn geometry(&self) -> Geometry {
         let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
         Geometry::new(self.memory_bytes as u64, self.item_bytes_max as u64, threads)
+    }
+
+    /// Where clients come in.
+    pub fn entrance(&self) -> Entrance {
+        match self.authentication {
+            Authentication::None => Entrance::Open(self.dialect),
+            Authentication::File(_) => Entrance::Text,
+            Authentication::Sasl { .. } => Entrance::Sasl,
+        }
     }
 
     /// What the buffers of all connections may take together, in bytes.
@@ -145,13 +197,37 @@ pub struct Listen {
     pub host: Option<String>,
     /// The port; zero is any free one.
     pub port: u16,
+    /// Whether it is served under TLS; counts only where there is any.
+    pub protection: Protection,
+    /// What is spoken here, whatever `-B` says (`proto[...]`).
+    pub dialect: Option<Dialect>,
 }
 
 impl Listen {
+    /// `host`, or every address of this machine, at `port`, protected as is usual.
+    pub fn new(host: Option<String>, port: u16) -> Self {
+        Self { host, port, protection: Protection::Usual, dialect: None }
+    }
+
     /// Reachable from this machine alone.
     pub fn loopback(port: u16) -> Self {
-        Self { host: Some("127.0.0.1".to_owned()), port }
+        Self::new(Some("127.0.0.1".to_owned()), port)
     }
+}
+
+/// Whether clients have to say who they are, and who knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Everybody is served.
+    #[default]
+    None,
+    /// With a user and a password of this file (`-Y`), over the text protocol.
+    File(PathBuf),
+    /// Over SASL (`-S`), which the binary protocol has.
+    Sasl {
+        /// The users and their passwords (`MEMCACHED_SASL_PWDB`). Without it nobody is let in.
+        password_file: Option<PathBuf>,
+    },
 }
 
 /// A UNIX socket to serve at.
@@ -188,8 +264,15 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// The same while buffers are scarce: whoever holds memory and does not read goes first.
     pub write_timeout_scarce: Duration,
+    /// How long a client may take for its TLS handshake.
+    pub handshake_timeout: Duration,
     /// How long an orderly stop waits for clients to take their last answers.
     pub stop_timeout: Duration,
+    /// How long a client may be silent before it is closed (`-o idle_timeout`); for ever, if `None`.
+    pub idle_timeout: Option<Duration>,
+    /// Whether a client beyond `-c` is told so and closed, or waits until another one leaves
+    /// (`-o no_maxconns_fast`).
+    pub refuses_fast: bool,
 }
 
 impl Default for Limits {
@@ -201,7 +284,10 @@ impl Default for Limits {
             output_bytes_high: 256 << 10,
             write_timeout: Duration::from_secs(30),
             write_timeout_scarce: Duration::from_secs(1),
+            handshake_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+            refuses_fast: true,
         }
     }
 }

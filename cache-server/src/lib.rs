@@ -17,6 +17,8 @@
 //! ```
 
 pub mod admin;
+pub mod administration;
+pub mod authentication;
 pub mod backup;
 pub mod cli;
 pub mod clock;
@@ -25,14 +27,17 @@ pub mod cluster_node;
 pub mod commands;
 pub mod config;
 pub mod control_plane;
+mod dump;
 pub mod live_curve;
 pub mod local_cluster;
 pub mod logging;
 pub mod maintenance;
 pub mod memory_file;
 pub mod net;
+pub mod observe;
 pub mod peer;
 pub mod pid_file;
+pub mod port_file;
 pub mod process;
 mod replication;
 pub mod restoring;
@@ -43,6 +48,7 @@ pub mod service;
 pub mod shards;
 pub mod signal;
 pub mod stats;
+pub mod tls;
 
 pub use config::{Config, Listen};
 pub use server::{Server, StartError};

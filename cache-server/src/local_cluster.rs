@@ -360,14 +360,16 @@ impl LocalCluster<'_> {
     fn check_pool(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.status_of(0) else { return Ok(()) };
         let (found, wanted) = (&status.pool, &self.plan.pool);
-        if (&found.name, found.copies) != (&wanted.name, wanted.copies) {
+        if (&found.name, found.copies, found.reads) != (&wanted.name, wanted.copies, wanted.reads) {
             bail!(
-                "{} holds a cluster of the preset {} with {} copies, and not {} with {}",
+                "{} holds a cluster of the preset {} with {} copies and reads = {}, and not {} with {} and {}",
                 self.plan.dir.display(),
                 found.name,
                 found.copies,
+                found.reads.name(),
                 wanted.name,
-                wanted.copies
+                wanted.copies,
+                wanted.reads.name()
             );
         }
         Ok(())

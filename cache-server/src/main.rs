@@ -16,6 +16,9 @@ fn main() -> ExitCode {
 
 fn serve(config: &Config) -> ExitCode {
     logging::start(config.verbosity);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     match process::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

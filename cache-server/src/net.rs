@@ -14,25 +14,33 @@
 //! - An answer that is not ready is held: `ticket.rs` names it, `waiting_room.rs` knows who waits, and
 //!   `outgoing.rs` keeps what comes behind it in order. `detached.rs` is the same without a client.
 //! - Other threads reach a worker through its `mailbox.rs`.
+//! - What comes in datagrams is served as a connection that lasts for one of them (`udp.rs`).
+//! - Under TLS `tls.rs` stands between the socket and the connection, which knows nothing of it.
 //! - What all connections hold is counted in one [`buffers::Gauge`] and bounded.
 
 pub mod buffers;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+pub mod gate;
 #[cfg(test)]
 mod holding;
 pub mod listener;
 pub mod mailbox;
 mod outgoing;
 pub mod registry;
+mod room;
+pub mod side_stream;
 mod sync;
 pub mod ticket;
+mod tls;
 mod tokio;
+mod udp;
 pub mod waiting_room;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -40,17 +48,21 @@ use std::time::Duration;
 
 use ::tokio::time::Instant;
 use crossbeam_utils::CachePadded;
-use protocol::Request;
 use protocol::meta::request::MetaKey;
+use protocol::{Credentials, Refusal, Request};
 
 pub use self::tokio::{WeakWorker, WorkerHandle};
 pub(crate) use self::tokio::{WorkerParts, run_worker};
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::counters::{Counters, CountersSnapshot};
-use crate::net::registry::{ConnectionRecord, Registry};
+use crate::net::registry::{ConnectionRecord, Endpoint, Registry};
+use crate::net::room::Room;
+pub use crate::net::room::RoomReport;
+use crate::net::side_stream::SideStream;
 use crate::net::ticket::{Hold, HolderId, Ticket};
 use crate::net::waiting_room::WaitingRoom;
+use crate::tls::Certificates;
 
 /// What answers requests. Each worker owns one and calls it from its own thread.
 ///
@@ -85,6 +97,23 @@ pub trait Service {
     /// fetched from memory all at once. Changes nothing.
     fn prefetch(&self, _requests: &[Ahead<'_>]) {}
 
+    /// A turn of the client with this descriptor begins.
+    fn turn_begins(&mut self, _client: RawFd) {}
+
+    /// A client came.
+    fn client_came(&mut self, _client: &ConnectionRecord, _now: Now) {}
+
+    /// A client left, or was made to.
+    fn client_left(&mut self, _client: &ConnectionRecord, _reason: CloseReason, _now: Now) {}
+
+    /// A request was refused before it came here; it is answered already.
+    fn refused(&mut self, _refusal: &Refusal<'_>, _now: Now) {}
+
+    /// What the client is sent whose request was answered with [`Flow::Listen`]; asked once, at once.
+    fn take_side_stream(&mut self) -> Option<Arc<dyn SideStream>> {
+        None
+    }
+
     /// A connection's turn is over: its requests are carried out, their answers not sent. Also
     /// after a batch of messages and after a tick.
     fn turn_ended(&mut self) {}
@@ -95,9 +124,15 @@ pub trait Service {
         true
     }
 
-    /// Removes an item whose replacement was refused, so that no stale value stays behind. Nothing
-    /// of the refusal is held.
-    fn invalidate(&mut self, key: &MetaKey<'_>, now: Now);
+    /// Whether a client is let in with these; `None` is one that sent something else. Asked where
+    /// clients have to authenticate.
+    fn authenticate(&mut self, _credentials: Option<Credentials<'_>>) -> bool {
+        false
+    }
+
+    /// Answers a write that was refused with `line`, and removes the item that it was to replace, so
+    /// that no stale value stays behind. Like [`Service::handle`] otherwise; `call.raw` is empty.
+    fn invalidate(&mut self, key: &MetaKey<'_>, line: &[u8], call: Call<'_>, out: &mut Vec<u8>);
 
     /// Another thread sent this; see [`mailbox`].
     fn post(&mut self, _message: Self::Message, _now: Now) {}
@@ -114,6 +149,14 @@ pub trait Service {
     fn is_watched(&self) -> bool {
         false
     }
+}
+
+/// Answers a request that was refused before it could be handled; an item that it was to replace goes with it.
+fn refuse<S: Service>(service: &mut S, refusal: &Refusal<'_>, call: Call<'_>, out: &mut Vec<u8>) {
+    let Some(key) = &refusal.invalidates else { return refusal.encode(out) };
+    let mut answer = Vec::new();
+    refusal.encode(&mut answer);
+    service.invalidate(key, &answer, call, out);
 }
 
 /// How often a service is called that wants to be.
@@ -171,6 +214,22 @@ pub enum Flow {
     },
     /// The connection closes once everything before is sent.
     Close,
+    /// No request follows: once everything before is sent, the client gets what
+    /// [`Service::take_side_stream`] has for it, until either of them ends that.
+    Listen,
+}
+
+/// Why a connection ended, in memcached's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client sent what cannot be made sense of, did not take its answers, or met a bug.
+    Error,
+    /// The client closed it, or asked for that.
+    Normal,
+    /// The client was silent for too long.
+    IdleTimeout,
+    /// The server stops.
+    Shutdown,
 }
 
 /// What the workers share, and what `stats` reads: counters, open connections, buffers.
@@ -178,9 +237,11 @@ pub enum Flow {
 pub struct Network {
     connections: CachePadded<AtomicU32>,
     connections_max: u32,
+    room: Room,
     buffers: Arc<Gauge>,
     workers: Box<[WorkerRecord]>,
     listening: Vec<ListeningAddress>,
+    certificates: Option<Arc<Certificates>>,
     began: Instant,
 }
 
@@ -198,6 +259,8 @@ pub(crate) struct WorkerRecord {
 pub enum ListeningAddress {
     /// A TCP address, its port resolved.
     Tcp(SocketAddr),
+    /// A UDP address, its port resolved.
+    Udp(SocketAddr),
     /// The path of a UNIX socket.
     Unix(PathBuf),
 }
@@ -206,6 +269,7 @@ impl fmt::Display for ListeningAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Udp(address) => write!(f, "{address} (UDP)"),
             Self::Unix(path) => path.display().fmt(f),
         }
     }
@@ -228,11 +292,24 @@ impl Network {
         Self {
             connections: CachePadded::new(AtomicU32::new(0)),
             connections_max,
+            room: Room::default(),
             buffers: Arc::new(Gauge::new(buffer_bytes_max)),
             workers: (0..workers).map(|_| WorkerRecord::default()).collect(),
             listening,
+            certificates: None,
             began: Instant::now(),
         }
+    }
+
+    /// Serves under TLS with `certificates`, where addresses are not plain.
+    #[must_use]
+    pub(crate) fn under_tls(self, certificates: Option<Arc<Certificates>>) -> Self {
+        Self { certificates, ..self }
+    }
+
+    /// What is shown to clients; `None` where there is no TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
     }
 
     /// How many workers there are.
@@ -267,6 +344,14 @@ impl Network {
     pub fn reset_counters(&self) {
         for worker in &self.workers {
             worker.counters.reset();
+        }
+        self.room.reset();
+    }
+
+    /// Calls `visit` with every listening socket of the first worker: one for each address.
+    pub fn for_each_listener(&self, visit: impl FnMut(RawFd, &Endpoint)) {
+        if let Some(worker) = self.workers.first() {
+            worker.registry.for_each_listener(visit);
         }
     }
 
@@ -315,8 +400,25 @@ impl Network {
             .is_ok()
     }
 
+    /// Waits until one more client may be connected. Meanwhile clients queue up before the listening socket
+    /// that asks.
+    pub(crate) async fn wait_for_room(&self) {
+        let is_there = || self.connections.load(Ordering::SeqCst) < self.connections_max;
+        if !is_there() {
+            self.room.wait(is_there).await;
+        }
+    }
+
+    /// How listening sockets have waited for room.
+    pub fn room(&self) -> RoomReport {
+        self.room.report()
+    }
+
     pub(crate) fn close(&self) {
-        let before = self.connections.fetch_sub(1, Ordering::Relaxed);
+        let before = self.connections.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "a connection closes once");
+        if before >= self.connections_max {
+            self.room.made();
+        }
     }
 }

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 /// A pid file; removed when this is dropped.
 #[derive(Debug)]
 pub struct PidFile(PathBuf);
@@ -21,6 +24,12 @@ impl PidFile {
         fs::write(&aside, format!("{}\n", std::process::id()))?;
         fs::rename(&aside, path)?;
         Ok(Self(path.to_owned()))
+    }
+
+    /// The process whose id `path` holds, if it runs.
+    pub fn running(path: &Path) -> Option<Pid> {
+        let id = fs::read_to_string(path).ok()?.trim().parse().ok().filter(|&id| id > 0)?;
+        kill(Pid::from_raw(id), None).ok().map(|()| Pid::from_raw(id))
     }
 }
 
@@ -42,7 +51,9 @@ mod tests {
         let path = folder.path().join("cache.pid");
         let file = PidFile::write(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(PidFile::running(&path), Some(Pid::this()));
         drop(file);
+        assert_eq!(PidFile::running(&path), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

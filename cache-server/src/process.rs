@@ -14,6 +14,7 @@
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,12 +25,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::{User, daemon, geteuid, getppid, initgroups, setgid, setuid};
 use tokio::runtime;
 
-use crate::cluster_node;
+use crate::authentication::Guard;
 use crate::config::{Config, ProcessConfig, UnixSocket};
 use crate::net::listener::{ListenError, Listeners};
 use crate::pid_file::PidFile;
-use crate::server::{Server, StartError, Storage};
+use crate::server::{Server, StartError, Storage, load_certificates};
 use crate::signal::{Orders, Signals, StopReason, block_file_size_signal};
+use crate::{cluster_node, port_file};
 
 /// Descriptors that are not clients: listening sockets, runtimes, logs.
 const SPARE_FILES: rlim_t = 64;
@@ -61,21 +63,15 @@ pub enum RunError {
         #[source]
         source: Errno,
     },
+    /// Core files are not to be had, and `-r` asks for them.
+    #[error("there can be no core files, as -r asks")]
+    CoreFiles(#[source] Errno),
     /// An address cannot be served, or a thread not started.
     #[error(transparent)]
     Start(#[from] StartError),
     /// The process cannot go into the background.
     #[error("cannot run in the background")]
     Background(#[source] io::Error),
-    /// The pid file cannot be written.
-    #[error("cannot write the pid file {}", path.display())]
-    PidFile {
-        /// Its path.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
     /// The end of the parent process cannot be noticed.
     #[error("cannot stop with the process that started this one")]
     Parent(#[source] Errno),
@@ -89,9 +85,14 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Root => EX_USAGE,
-            Self::NoSuchUser(_) => 67,
-            Self::Identity { .. } | Self::OpenFiles { .. } | Self::Start(_) => 71,
-            Self::Background(_) | Self::PidFile { .. } | Self::Parent(_) | Self::Signals(_) => 1,
+            Self::Start(StartError::Tls(_)) => EX_USAGE,
+            Self::NoSuchUser(_) => EX_NOUSER,
+            Self::Start(StartError::AuthFile(_)) => 1,
+            Self::Identity { .. }
+            | Self::OpenFiles { .. }
+            | Self::CoreFiles(_)
+            | Self::Start(_) => EX_OSERR,
+            Self::Background(_) | Self::Parent(_) | Self::Signals(_) => 1,
         }
     }
 }
@@ -105,6 +106,12 @@ impl From<ListenError> for RunError {
 /// The exit code for a command line that cannot be obeyed.
 pub const EX_USAGE: u8 = 64;
 
+/// The exit code for a user that does not exist.
+pub const EX_NOUSER: u8 = 67;
+
+/// The exit code for what the operating system refuses, addresses above all.
+pub const EX_OSERR: u8 = 71;
+
 /// Serves as `config` says until a signal asks for an orderly stop, and stops in order.
 ///
 /// # Errors
@@ -114,7 +121,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let process = &config.process;
     let user = user_to_become(process)?;
     raise_limits(config)?;
-    let mut listeners = Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?;
+    // While the key can still be read that only root may read, and before anybody is promised anything.
+    let certificates = load_certificates(config).map_err(StartError::Tls)?;
+    let mut listeners = Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?
+        .under_tls(certificates);
+    listeners.bind_udp(&config.udp)?;
+    if config.unix_socket.is_none() {
+        port_file::write(listeners.addresses());
+    }
     if let Some(user) = &user {
         become_user(user)?;
     }
@@ -131,6 +145,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     block_file_size_signal().map_err(RunError::Signals)?;
     // A stop that is asked for from here on is an orderly one.
     let signals = Signals::block().map_err(RunError::Signals)?;
+    let guard = Arc::new(Guard::open(&config.authentication).map_err(StartError::from)?);
     let storage = Storage::open(config)?;
     if process.daemon {
         go_into_background(config)?;
@@ -138,14 +153,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     if process.lock_memory {
         lock_memory();
     }
-    let pid_file = pid_path
-        .map(|path| PidFile::write(&path).map_err(|source| RunError::PidFile { path, source }))
-        .transpose()?;
+    let pid_file = pid_path.and_then(|path| write_pid_file(&path));
     let orders = Orders::default();
     signals.pass_on(orders.clone()).map_err(StartError::Thread)?;
-    match Server::start_on(listeners, storage, config, &orders) {
+    match Server::start_on(listeners, storage, Arc::clone(&guard), config, &orders) {
         Ok(server) => {
-            let reason = wait_for_stop(&orders)?;
+            let reason = wait_for_stop(&orders, &guard)?;
             tracing::info!("{reason}: stopping");
             server.stop();
         }
@@ -159,9 +172,34 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
-fn wait_for_stop(orders: &Orders) -> Result<StopReason, StartError> {
+/// Without a pid file the server serves all the same, as memcached does.
+fn write_pid_file(path: &Path) -> Option<PidFile> {
+    if let Some(other) = PidFile::running(path) {
+        tracing::warn!("the pid file {} names a process that runs: {other}", path.display());
+    }
+    PidFile::write(path)
+        .inspect_err(|error| {
+            tracing::warn!("cannot write the pid file {}: {error}", path.display());
+        })
+        .ok()
+}
+
+/// Waits for an order to stop; has the authentication file read again when that is asked for.
+fn wait_for_stop(orders: &Orders, guard: &Guard) -> Result<StopReason, StartError> {
     let runtime = runtime::Builder::new_current_thread().build().map_err(StartError::Thread)?;
-    Ok(runtime.block_on(orders.stopped()))
+    Ok(runtime.block_on(async {
+        if !guard.has_file() {
+            return orders.stopped().await;
+        }
+        let mut reloads = orders.reloads();
+        loop {
+            tokio::select! {
+                reason = orders.stopped() => return reason,
+                // The sender lives as long as the orders.
+                _ = reloads.changed() => guard.reload(),
+            }
+        }
+    }))
 }
 
 /// `path` from the root: the background changes the working directory.
@@ -191,7 +229,7 @@ fn become_user(user: &User) -> Result<(), RunError> {
 }
 
 fn raise_limits(config: &Config) -> Result<(), RunError> {
-    let sockets = config.threads.get() * (config.listen.len() + 1);
+    let sockets = config.threads.get() * (config.listen.len() + config.udp.len() + 1);
     let wanted = rlim_t::from(config.connections_max.get()) + SPARE_FILES + sockets as rlim_t;
     raise_limit(Resource::RLIMIT_NOFILE, wanted)
         .map_err(|source| RunError::OpenFiles { wanted, source })?;
@@ -199,12 +237,21 @@ fn raise_limits(config: &Config) -> Result<(), RunError> {
         // Refused to whoever is not root; whether the limit suffices is looked at when locking.
         let _ = raise_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY);
     }
-    if config.process.core_dumps
-        && let Err(error) = raise_limit(Resource::RLIMIT_CORE, RLIM_INFINITY)
-    {
-        tracing::warn!("core files stay limited: {error}");
+    if config.process.core_dumps {
+        raise_core_limit().map_err(RunError::CoreFiles)?;
     }
     Ok(())
+}
+
+/// As high as may be; an error only if there could be no core file at all.
+fn raise_core_limit() -> Result<(), Errno> {
+    let raised = raise_limit(Resource::RLIMIT_CORE, RLIM_INFINITY);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    match raised {
+        Err(error) if soft == 0 && hard == 0 => Err(error),
+        Err(_) => setrlimit(Resource::RLIMIT_CORE, hard, hard),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Raises a limit to at least `wanted`; the hard limit too, if need be and allowed.

@@ -12,6 +12,7 @@
 pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod op;
+pub(crate) mod pauses;
 pub(crate) mod replicas;
 mod sync;
 pub(crate) mod wire;
@@ -32,6 +33,7 @@ use crate::peer::connection::PeerConnection;
 use crate::replication::lanes::{Lane, Lanes};
 use crate::replication::leases::Leases;
 use crate::replication::op::Ops;
+use crate::replication::pauses::Pauses;
 use crate::replication::wire::LaneMessage;
 
 /// Who is to be told what became of a write.
@@ -168,6 +170,7 @@ pub(crate) struct Replication {
     has_left: AtomicBool,
     positions: Option<Positions>,
     pub(crate) counters: ReplicationCounters,
+    pub(crate) pauses: Pauses,
 }
 
 /// What happened, for `stats`.
@@ -215,6 +218,7 @@ impl Replication {
             has_left: AtomicBool::new(false),
             positions,
             counters: ReplicationCounters::default(),
+            pauses: Pauses::default(),
         };
         this.set_pool(pool);
         this
@@ -236,16 +240,32 @@ impl Replication {
         usize::from(self.in_sync_min.load(Ordering::Relaxed))
     }
 
-    /// Whether reads are answered under a lease.
+    /// Whether requests are taken under a lease alone: whoever has none would have answers wait without end.
     #[inline]
     pub(crate) fn reads_need_lease(&self) -> bool {
         self.reads.load(Ordering::Relaxed) != READS_ANY
     }
 
+    /// Whether an answer that tells of no write waits until the shard's copies have said that they still follow.
+    #[inline]
+    pub(crate) fn reads_are_confirmed(&self) -> bool {
+        self.reads.load(Ordering::Relaxed) == READS_CONFIRM
+    }
+
+    /// Whether any copy that is in sync answers reads.
+    #[inline]
+    pub(crate) fn copies_answer(&self) -> bool {
+        self.reads.load(Ordering::Relaxed) == READS_ANY
+    }
+
     /// Takes over what the pool promises.
     pub(crate) fn set_pool(&self, pool: &Pool) {
         self.in_sync_min.store(pool.in_sync_min, Ordering::Relaxed);
-        let reads = if pool.reads == Reads::Any { READS_ANY } else { READS_LEASE };
+        let reads = match pool.reads {
+            Reads::Lease => READS_LEASE,
+            Reads::Any => READS_ANY,
+            Reads::Confirm => READS_CONFIRM,
+        };
         self.reads.store(reads, Ordering::Relaxed);
     }
 
@@ -311,9 +331,9 @@ impl Replication {
                 .is_ok()
     }
 
-    /// Who takes what joiners say they have.
-    pub(crate) fn set_joiners(&self, to: mpsc::Sender<(Member, LaneMessage)>) {
-        *self.joiners.lock() = Some(to);
+    /// Who takes what joiners say they have, if anybody.
+    pub(crate) fn set_joiners(&self, to: Option<mpsc::Sender<(Member, LaneMessage)>>) {
+        *self.joiners.lock() = to;
     }
 
     /// A joiner says what it has.
@@ -419,3 +439,4 @@ impl Replication {
 
 const READS_LEASE: u8 = 0;
 const READS_ANY: u8 = 1;
+const READS_CONFIRM: u8 = 2;

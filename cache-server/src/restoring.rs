@@ -171,21 +171,23 @@ impl Progress {
 
     /// What `stats` tells.
     pub fn report(&self) -> RestoreReport {
+        // First, so that a report of the end holds what the last shard brought.
+        let is_restoring = self.is_restoring();
         let from_snapshot = self.from_snapshot.load(Ordering::Relaxed);
         let walked = self.walked.load(Ordering::Relaxed);
         let kind = match (self.reason, from_snapshot, walked) {
             (None, ..) => "none",
             _ if self.was_converted => "converted",
             // Nothing is back yet: what is expected.
-            (Some(Reason::CleanStop), 0, 0) if self.is_restoring() => "snapshot",
-            (Some(_), 0, 0) if self.is_restoring() => "walk",
+            (Some(Reason::CleanStop), 0, 0) if is_restoring => "snapshot",
+            (Some(_), 0, 0) if is_restoring => "walk",
             (_, 0, 0) => "cold",
             (_, _, 0) => "snapshot",
             (_, 0, _) => "walk",
             _ => "mixed",
         };
         RestoreReport {
-            is_restoring: self.is_restoring(),
+            is_restoring,
             kind,
             reason: self.reason,
             duration_ms: self.restored_ms.load(Ordering::Acquire),
@@ -391,8 +393,13 @@ pub fn convert(
         opened.lock().push(shard);
     });
     let sequence = opened.lock().iter().map(Shard::sequence).max().unwrap_or(0);
+    // A flush still to come is every shard's; one that has come was carried out when they were opened.
+    let flush_at = opened.lock().iter().filter_map(Shard::flush_to_come).max();
     for mut shard in shards.each() {
         shard.count_on_after(sequence);
+        if let Some(at) = flush_at {
+            shard.flush_all(at, now);
+        }
     }
     // In step: the first to leave of each come before the last to leave of any.
     let opened: Vec<Mutex<Shard>> = opened.into_inner().into_iter().map(Mutex::new).collect();

@@ -11,14 +11,18 @@
 //!   parked, those behind it park as well.
 //! - What was carried out, or may have been, is never carried out a second time: when a primary is lost with
 //!   a request on its way, a read is asked again elsewhere, and a write is answered with an unknown outcome.
-//! - A get of many keys is split by who leads them. What has not come in time is left out of the answer.
+//! - A get of many keys is split by who leads them, and answered in the order of the keys (assembly.rs). What has
+//!   not come in time is left out of the answer.
 
+mod assembly;
 pub(crate) mod discovery;
 mod links;
+mod under_way;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -26,16 +30,27 @@ use cluster::map::ClusterMap;
 use cluster::shard::Grants as _;
 use cluster::{NodeId, ShardId};
 use eviction::KeyHash;
-use protocol::meta::request::{KeyScratch, MetaKey};
+use protocol::binary::request::{BinaryRequest, Command};
+use protocol::binary::response::{
+    BinaryResponse, BinaryResponseStep, Status, encode_success, encode_worded_error,
+};
+use protocol::binary::{Head, Opcode, REQUEST_MAGIC, key_in_request};
+use protocol::meta::flags::Returns;
+use protocol::meta::request::{KeyScratch, MetaDelete, MetaKey};
 use protocol::request::{FlushAll, Get};
 use protocol::{Decoder, Exptime, Request, Response, Step};
-use store::Key;
+use smallvec::SmallVec;
+use store::{Key, Look};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
+use self::assembly::Assembly;
 pub(crate) use self::links::{Answer, Links};
+use self::under_way::UnderWay;
 use crate::clock::{Now, boot_ns};
 use crate::net::ticket::{Hold, Resolution, Ticket};
 use crate::net::waiting_room::WaitingRoom;
-use crate::net::{Call, Flow, WorkerHandle};
+use crate::net::{Call, Flow, WeakWorker, WorkerHandle};
 use crate::peer::dial::Dialler;
 use crate::replication::replicas::{Access, Context};
 use crate::replication::{Agenda, Replication, ReplicationCounters, Token, Waiter, WorkerMessage};
@@ -47,6 +62,10 @@ const PARKED_MS_MAX: u64 = 1_000;
 const FORWARDED_MS_MAX: u64 = 5_000;
 /// How long the answer to a write is awaited from a node that leads the shard no more.
 const IN_DOUBT_MS_MAX: u64 = 100;
+/// How long a request waits that another node has turned away which leads its shard as far as this one knows: one
+/// of the two is about to hear otherwise. Asked at once, over and over, both would do nothing else, and be late to
+/// hear it.
+const TURNED_AWAY: Duration = Duration::from_millis(2);
 /// Requests that one worker keeps parked, in bytes.
 const PARKED_BYTES_MAX: usize = 16 << 20;
 
@@ -60,6 +79,8 @@ const TOO_FEW_COPIES: &[u8] = b"SERVER_ERROR too few copies are in sync\r\n";
 const BUSY: &[u8] = b"SERVER_ERROR busy\r\n";
 const NOT_IN_A_CLUSTER: &[u8] = b"SERVER_ERROR not available on a node of a cluster\r\n";
 const END: &[u8] = b"END\r\n";
+const REMOVED: &[u8] = b"HD\r\n";
+const NOT_THERE: &[u8] = b"NF\r\n";
 
 /// One worker's part in the cluster.
 pub(crate) struct Routing {
@@ -72,13 +93,17 @@ pub(crate) struct Routing {
     /// What decisions of other threads are about, by token.
     awaited: AHashMap<u64, Awaited>,
     /// What was passed on, by the number it has on its link.
-    passed_on: AHashMap<u64, PassedOn>,
-    /// Parts of answers to gets that come together again.
-    parts: AHashMap<u64, Parts>,
+    passed_on: UnderWay<PassedOn>,
+    /// Answers to gets that other nodes have parts of.
+    assemblies: AHashMap<u64, Assembly>,
     next_token: u64,
     /// By cluster shard, in the order of their arrival.
     parked: BTreeMap<u16, VecDeque<Parked>>,
     parked_bytes: usize,
+    /// Told when a request was turned away by a node that is to be asked again.
+    turned_away: Rc<Notify>,
+    /// Whether one was turned away that another node leads by now.
+    is_led_elsewhere: bool,
     /// The clock of grants, as this turn read it; 0 before it did.
     boot_ns: u64,
     /// Whether the request at hand was passed on by another node: it goes no further.
@@ -96,12 +121,14 @@ pub(crate) struct Seat {
 
 /// What a write is awaited for.
 enum Awaited {
+    /// What is held for a client of the binary protocol, and what names it.
+    Framed { ticket: Ticket, head: Head },
     /// The answer to a job that was parked, until when it was.
     Kept { job: Job, answer: Bytes, until_ms: u64 },
     /// One of several that an answer waits for.
     Gathered(u64),
     /// All of several.
-    Gathering { ticket: Ticket, left: u32, failed: bool },
+    Gathering { ticket: Ticket, head: Option<Head>, left: u32, failed: bool },
 }
 
 /// A request on its way to another node.
@@ -111,10 +138,13 @@ struct PassedOn {
     until_ms: u64,
 }
 
-/// Values of some keys of a get.
-struct Parts {
-    left: usize,
-    bytes: Vec<u8>,
+/// What one of the other nodes is asked of a get.
+struct Errand {
+    line: Vec<u8>,
+    part: usize,
+    /// Of the first key.
+    ticket: Ticket,
+    hash: KeyHash,
 }
 
 /// A request that waits until somebody leads its shard.
@@ -126,9 +156,22 @@ struct Parked {
 /// A request whose answer is held under a ticket.
 struct Job {
     ticket: Ticket,
-    raw: Box<[u8]>,
+    raw: Raw,
     shard: ShardId,
     kind: JobKind,
+    /// Of the binary request that is answered, if it is one.
+    head: Option<Head>,
+    /// When it was parked first, by the clock of grants, if it was.
+    parked_ns: Option<u64>,
+}
+
+/// A request as it was sent: that of nearly every get, in place.
+type Raw = SmallVec<[u8; 64]>;
+
+impl Job {
+    fn new(ticket: Ticket, raw: Raw, shard: ShardId, kind: JobKind, head: Option<Head>) -> Self {
+        Self { ticket, raw, shard, kind, head, parked_ns: None }
+    }
 }
 
 /// What is special about a job.
@@ -138,18 +181,21 @@ enum JobKind {
     Write,
     /// A whole request that changes nothing.
     Read,
-    /// Some keys of a get: the answer's end is not the client's.
+    /// One key of a get, which has a hold of its own: the answer's end is not the client's.
     Part,
-    /// One of the keys of a part.
-    PartOf(u64),
+    /// Some keys of a get.
+    PartOf { assembly: u64, part: usize },
     /// A flush on one of the nodes: it counts for this gathering.
     Flush(u64),
+    /// A delete in the wake of a write that was refused: what is held is the refusal, and stays unless the
+    /// item may be there still.
+    Removal,
 }
 
 impl JobKind {
     /// Whether it may be carried out any number of times.
     fn is_read(self) -> bool {
-        matches!(self, Self::Read | Self::Part | Self::PartOf(_))
+        matches!(self, Self::Read | Self::Part | Self::PartOf { .. })
     }
 }
 
@@ -165,11 +211,13 @@ impl Routing {
             agenda: Agenda::default(),
             holds: Vec::new(),
             awaited: AHashMap::new(),
-            passed_on: AHashMap::new(),
-            parts: AHashMap::new(),
+            passed_on: UnderWay::default(),
+            assemblies: AHashMap::new(),
             next_token: 0,
             parked: BTreeMap::new(),
             parked_bytes: 0,
+            turned_away: Rc::default(),
+            is_led_elsewhere: false,
             boot_ns: 0,
             is_passed_on: false,
             was_elsewhere: false,
@@ -179,6 +227,7 @@ impl Routing {
     pub(crate) fn started(&mut self, worker: &WorkerHandle<CacheService>) {
         self.room = Some(Rc::clone(worker.waiting_room()));
         self.links.started(worker);
+        worker.spawn(ask_again(Rc::clone(&self.turned_away), worker.downgrade()));
     }
 
     /// The map as this node has applied it.
@@ -214,6 +263,14 @@ impl Routing {
         }
     }
 
+    /// The clock of grants, read once a turn, by the first of its requests that has to know.
+    ///
+    /// A read may be answered by the grants as they stood then, though a grant runs out meanwhile: the bytes of
+    /// all requests of a turn were received before, and their answers leave after, so that moment is one between
+    /// request and answer. Nobody else had been appointed by then; what this node has of the key since is its own
+    /// writes, and an answer that sees one which is not committed waits for it. So what the read finds is what was
+    /// the newest at that moment, or newer.
+    #[inline]
     fn boot_ns(&mut self) -> u64 {
         if self.boot_ns == 0 {
             self.boot_ns = boot_ns();
@@ -221,26 +278,55 @@ impl Routing {
         self.boot_ns
     }
 
+    /// What is told whether what is held under `ticket`, which is noted there, may leave.
+    fn held(&mut self, ticket: Ticket, head: Option<Head>, noted: &mut Option<Ticket>) -> Token {
+        *noted = Some(ticket);
+        let Some(head) = head else { return Token::Held(ticket) };
+        let token = self.token();
+        self.awaited.insert(token, Awaited::Framed { ticket, head });
+        Token::Noted(token)
+    }
+
+    /// Has a job that is not for this node, or not now, done by whoever may.
+    fn entrust(&mut self, access: Access, job: Job, now: Now) {
+        match access {
+            Access::Elsewhere(node) if !self.is_parked(job.shard) => self.pass_on(node, job, now),
+            Access::TooFewCopies => self.refuse_job(&job, TOO_FEW_COPIES),
+            _ => self.park(job, now.unix_ms + PARKED_MS_MAX),
+        }
+    }
+
     /// Sends a job to the node that leads its shard, if that is another.
     fn pass_on(&mut self, node: NodeId, job: Job, now: Now) {
-        let token = self.token();
-        if self.links.send(node, token, &job.raw) {
-            ReplicationCounters::add(&self.replication.counters.forwarded, 1);
-            let until_ms = now.unix_ms + FORWARDED_MS_MAX;
-            self.passed_on.insert(token, PassedOn { node, job, until_ms });
-        } else {
-            self.park(job, now.unix_ms + PARKED_MS_MAX);
+        let until_ms = now.unix_ms + FORWARDED_MS_MAX;
+        match self.send(PassedOn { node, job, until_ms }) {
+            None => ReplicationCounters::add(&self.replication.counters.forwarded, 1),
+            Some(job) => self.park(job, now.unix_ms + PARKED_MS_MAX),
         }
+    }
+
+    /// Sends a job on its way; gives it back where there is no connection.
+    fn send(&mut self, passed_on: PassedOn) -> Option<Job> {
+        let number = self.passed_on.insert(passed_on);
+        let PassedOn { node, job, .. } = self.passed_on.get_mut(number)?;
+        if self.links.send(*node, number, &job.raw) {
+            return None;
+        }
+        self.passed_on.remove(number).map(|passed_on| passed_on.job)
     }
 
     /// Keeps a job until somebody leads its shard; the keys of a get each for itself, as each may have another
     /// primary by then.
-    fn park(&mut self, job: Job, until_ms: u64) {
-        if job.kind == JobKind::Part && count_keys(&job.raw) > 1 {
-            return self.split(&job, until_ms);
+    fn park(&mut self, mut job: Job, until_ms: u64) {
+        // Not the turn's time: that it began to wait for something long ago would be news to nobody.
+        job.parked_ns.get_or_insert_with(boot_ns);
+        if let JobKind::PartOf { assembly, part } = job.kind
+            && keys_in(&job.raw).nth(1).is_some()
+        {
+            return self.split(&job, assembly, part, until_ms);
         }
         if self.parked_bytes + job.raw.len() > PARKED_BYTES_MAX {
-            return self.answer_job(&job, Bytes::from_static(BUSY));
+            return self.refuse_job(&job, BUSY);
         }
         ReplicationCounters::add(&self.replication.counters.parked, 1);
         self.parked_bytes += job.raw.len();
@@ -250,26 +336,25 @@ impl Routing {
         queue.insert(at, Parked { job, until_ms });
     }
 
-    /// Parks some keys of a get as jobs of one key each, whose answers come together again.
-    fn split(&mut self, job: &Job, until_ms: u64) {
+    /// Parks some keys of a get as jobs of one key each.
+    fn split(&mut self, job: &Job, assembly: u64, part: usize, until_ms: u64) {
         let Step::Request { request: Request::Get(get), .. } =
             Decoder::new(protocol::Limits::default()).decode(&job.raw)
         else {
             return self.answer_job(job, Bytes::new());
         };
-        let lines: Vec<(KeyHash, Vec<u8>)> = get
-            .keys
-            .clone()
-            .map(|key| {
-                let line = get_of_one(&get, &job.raw, key.as_bytes());
-                (Key::new(key.as_bytes()).hash(), line)
-            })
-            .collect();
-        let parts = self.token();
-        self.parts.insert(parts, Parts { left: lines.len(), bytes: Vec::new() });
-        for (hash, raw) in lines {
-            let (shard, kind) = (self.shard_of(hash), JobKind::PartOf(parts));
-            self.park(Job { ticket: job.ticket, raw: raw.into(), shard, kind }, until_ms);
+        let Some(parts) = self.assemblies.get_mut(&assembly).map(|whole| whole.split(part)) else {
+            return;
+        };
+        for (asked, part) in get.keys.clone().zip(parts) {
+            let raw = get_of_one(&get, &job.raw, asked.as_bytes()).into();
+            let shard = self.shard_of(Key::new(asked.as_bytes()).hash());
+            let kind = JobKind::PartOf { assembly, part };
+            let parked_ns = job.parked_ns;
+            self.park(
+                Job { parked_ns, ..Job::new(job.ticket, raw, shard, kind, job.head) },
+                until_ms,
+            );
         }
     }
 
@@ -282,8 +367,16 @@ impl Routing {
         !self.parked.is_empty() && self.parked.contains_key(&shard.0)
     }
 
+    /// Answers a job with an error.
+    fn refuse_job(&mut self, job: &Job, error: &'static [u8]) {
+        self.answer_job(job, worded(job.head, error));
+    }
+
     /// Answers a job with what another node answered, or with an error.
     fn answer_job(&mut self, job: &Job, answer: Bytes) {
+        if let Some(since_ns) = job.parked_ns {
+            self.replication.pauses.parked.add_ns(boot_ns().saturating_sub(since_ns));
+        }
         match job.kind {
             JobKind::Write | JobKind::Read => {
                 self.resolve(job.ticket, Resolution::Replace(answer));
@@ -291,32 +384,41 @@ impl Routing {
             JobKind::Part => {
                 self.resolve(job.ticket, Resolution::Replace(without_end(&answer)));
             }
-            JobKind::PartOf(parts) => {
-                let Some(gathered) = self.parts.get_mut(&parts) else { return };
-                gathered.bytes.extend_from_slice(&without_end(&answer));
-                gathered.left -= 1;
-                if gathered.left == 0
-                    && let Some(gathered) = self.parts.remove(&parts)
-                {
-                    self.resolve(job.ticket, Resolution::Replace(gathered.bytes.into()));
+            JobKind::PartOf { assembly, part } => {
+                let Some(parts) = self.assemblies.get_mut(&assembly) else { return };
+                let whole = parts.answer(part, keys_in(&job.raw), &answer);
+                if parts.is_whole() {
+                    self.assemblies.remove(&assembly);
+                }
+                for (ticket, values) in whole {
+                    self.resolve(ticket, Resolution::Replace(values));
                 }
             }
             JobKind::Flush(gathering) => self.gathered(gathering, answer.starts_with(b"OK")),
+            JobKind::Removal => {
+                let resolution = match is_removed(&answer) {
+                    true => Resolution::Keep,
+                    // In words that the client of the write that was refused can read.
+                    false if job.head.is_some() => Resolution::Replace(worded(job.head, UNKNOWN)),
+                    false => Resolution::Replace(answer),
+                };
+                self.resolve(job.ticket, resolution);
+            }
         }
     }
 
     /// One of several that an answer waits for is decided.
     fn gathered(&mut self, gathering: u64, is_done: bool) {
         let awaited = self.awaited.get_mut(&gathering);
-        let Some(Awaited::Gathering { ticket, left, failed }) = awaited else { return };
+        let Some(Awaited::Gathering { ticket, head, left, failed }) = awaited else { return };
         *left -= 1;
         *failed |= !is_done;
         if *left > 0 {
             return;
         }
-        let (ticket, failed) = (*ticket, *failed);
+        let (ticket, head, failed) = (*ticket, *head, *failed);
         self.awaited.remove(&gathering);
-        let resolution = if failed { unknown() } else { Resolution::Keep };
+        let resolution = if failed { unknown(head) } else { Resolution::Keep };
         self.resolve(ticket, resolution);
     }
 
@@ -327,7 +429,7 @@ impl Routing {
         }
         let token = match token {
             Token::Held(ticket) => {
-                let resolution = if is_committed { Resolution::Keep } else { unknown() };
+                let resolution = if is_committed { Resolution::Keep } else { unknown(None) };
                 return self.resolve(ticket, resolution);
             }
             Token::Noted(token) => token,
@@ -337,9 +439,13 @@ impl Routing {
             Some(Awaited::Kept { job, until_ms, .. }) if !is_committed && job.kind.is_read() => {
                 self.park(job, until_ms);
             }
-            Some(Awaited::Kept { job, answer, .. }) => {
-                let unknown = Bytes::from_static(UNKNOWN);
-                self.answer_job(&job, if is_committed { answer } else { unknown });
+            Some(Awaited::Kept { job, answer, .. }) if is_committed => {
+                self.answer_job(&job, answer);
+            }
+            Some(Awaited::Kept { job, .. }) => self.refuse_job(&job, UNKNOWN),
+            Some(Awaited::Framed { ticket, head }) => {
+                let resolution = if is_committed { Resolution::Keep } else { unknown(Some(head)) };
+                self.resolve(ticket, resolution);
             }
             Some(Awaited::Gathered(gathering)) => self.gathered(gathering, is_committed),
             Some(gathering @ Awaited::Gathering { .. }) => {
@@ -351,13 +457,40 @@ impl Routing {
     }
 }
 
+/// Has requests tried again that were turned away, a while after the first of them was, as long as the worker runs.
+async fn ask_again(turned_away: Rc<Notify>, worker: WeakWorker<CacheService>) {
+    loop {
+        turned_away.notified().await;
+        sleep(TURNED_AWAY).await;
+        let Some(worker) = worker.upgrade() else { return };
+        let now = worker.now();
+        worker.with_service(|service| service.retry_parked(now));
+        // What was read for others leaves with its own turn, if at all.
+        let _ = worker.end_turn();
+    }
+}
+
 /// The values of a get's answer. Of an answer that is an error nothing: what has not come is left out.
 fn without_end(answer: &Bytes) -> Bytes {
     answer.strip_suffix(END).map_or_else(Bytes::new, |values| answer.slice(..values.len()))
 }
 
-fn unknown() -> Resolution {
-    Resolution::Replace(Bytes::from_static(UNKNOWN))
+fn unknown(head: Option<Head>) -> Resolution {
+    Resolution::Replace(worded(head, UNKNOWN))
+}
+
+/// An error of this file as the client reads it: a line, or a frame that answers the request of `head`.
+fn worded(head: Option<Head>, error: &'static [u8]) -> Bytes {
+    let Some(head) = head else { return Bytes::from_static(error) };
+    let status = match error {
+        UNKNOWN => Status::InternalError,
+        BUSY => Status::Busy,
+        _ => Status::TemporaryFailure,
+    };
+    let words = error.strip_prefix(b"SERVER_ERROR ").unwrap_or(error).trim_ascii_end();
+    let mut frame = Vec::new();
+    encode_worded_error(&mut frame, head, status, words);
+    frame.into()
 }
 
 /// What carrying out a request on the spot came to.
@@ -385,10 +518,22 @@ impl CacheService {
         if let Request::Get(get) = request {
             return self.get_in_cluster(get, call, out);
         }
+        let head = match request {
+            Request::Binary(binary) => Some(binary.head),
+            _ => None,
+        };
         let mut scratch = KeyScratch::default();
         let Some(key) = key_of(request, &mut scratch) else {
             return match request {
-                Request::FlushAll(flush) => self.flush_all_in_cluster(flush, &call, out),
+                Request::FlushAll(flush) if self.allows_flush => {
+                    self.flush_all_in_cluster(flush, None, &call, out)
+                }
+                Request::Binary(BinaryRequest { command: Command::Flush { delay }, .. })
+                    if self.allows_flush =>
+                {
+                    let flush = FlushAll { delay: *delay, noreply: false };
+                    self.flush_all_in_cluster(&flush, head, &call, out)
+                }
                 Request::Restore(_) => {
                     out.extend_from_slice(NOT_IN_A_CLUSTER);
                     Flow::Continue
@@ -397,12 +542,13 @@ impl CacheService {
             };
         };
         let from = out.len();
-        let held = |_: &mut Routing| Token::Held(call.issue_ticket());
+        let mut ticket = None;
+        let held = |routing: &mut Routing| routing.held(call.issue_ticket(), head, &mut ticket);
         match self.try_here(request, &key, call.now, out, held) {
             Here::Done => {}
             // Nobody waits for what is not answered.
             Here::Awaits(_) if out.len() == from && is_noreply(request) => {}
-            Here::Awaits(token) => self.hold(token, from, out),
+            Here::Awaits(_) => self.hold(ticket, from, out),
             Here::Not(access) => {
                 let kind = if may_write(request) { JobKind::Write } else { JobKind::Read };
                 let no_answer = is_noreply(request);
@@ -412,9 +558,9 @@ impl CacheService {
         Flow::Continue
     }
 
-    /// Holds back the answer from `from` on.
-    fn hold(&mut self, token: Token, from: usize, out: &[u8]) {
-        let Token::Held(ticket) = token else { return };
+    /// Holds back the answer from `from` on, if there is a ticket for it.
+    fn hold(&mut self, ticket: Option<Ticket>, from: usize, out: &[u8]) {
+        let Some(ticket) = ticket else { return };
         self.routing().holds.push(Hold { ticket, from, to: out.len() });
     }
 
@@ -441,14 +587,8 @@ impl CacheService {
         if !no_answer {
             routing.holds.push(Hold { ticket, from: at, to: at });
         }
-        let job = Job { ticket, raw: raw.into(), shard, kind };
-        match access {
-            Access::Elsewhere(node) if !routing.is_parked(shard) => {
-                routing.pass_on(node, job, call.now);
-            }
-            Access::TooFewCopies => routing.answer_job(&job, Bytes::from_static(TOO_FEW_COPIES)),
-            _ => routing.park(job, call.now.unix_ms + PARKED_MS_MAX),
-        }
+        let head = Head::of_request(raw);
+        routing.entrust(access, Job::new(ticket, raw.into(), shard, kind, head), call.now);
     }
 
     /// Carries a request out if this node leads the shard of its key.
@@ -513,6 +653,8 @@ impl CacheService {
             replicas.pass_departures_on(shard, &mut context);
             let awaited = if changed {
                 replicas.changed(shard, key, value_stays, &mut context)
+            } else if context.replication.reads_are_confirmed() {
+                replicas.confirm(shard, hash, &mut context)
             } else {
                 replicas.awaited(hash)
             };
@@ -528,14 +670,19 @@ impl CacheService {
     fn get_in_cluster(&mut self, get: &Get<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let writes = get.touch.is_some();
         let is_one = get.keys.len() == 1;
-        let mut elsewhere: BTreeMap<NodeId, Vec<u8>> = BTreeMap::new();
-        let mut first_hash: BTreeMap<NodeId, KeyHash> = BTreeMap::new();
+        if is_one && !writes && self.get_at_once(get, call.now, out) {
+            return Flow::Continue;
+        }
+        let mut errands: BTreeMap<NodeId, Errand> = BTreeMap::new();
+        let mut assembly = Assembly::default();
+        // Of the keys just before, if those are elsewhere.
+        let mut run = None;
         let mut holds = 0;
         let mut flow = Flow::Continue;
         let mut to_prefetch = get.keys.clone().skip(call.done);
         let mut prefetched = call.done;
         for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
-            let is_full = out.len() > call.output_bytes_high || holds + 8 > call.holds_max;
+            let is_full = out.len() > call.output_bytes_high || holds >= call.holds_max;
             if index > call.done && is_full {
                 flow = Flow::Pause { done: index };
                 break;
@@ -546,8 +693,15 @@ impl CacheService {
             }
             let key = Key::new(asked.as_bytes());
             let from = out.len();
+            if !writes && self.get_from_copy(get, asked, &key, call.now, out) {
+                if out.len() > from {
+                    run = None;
+                }
+                continue;
+            }
+            let mut ticket = None;
             let awaits = |routing: &mut Routing| match is_one {
-                true => Token::Held(call.issue_ticket()),
+                true => routing.held(call.issue_ticket(), None, &mut ticket),
                 false => Token::Noted(routing.token()),
             };
             let here =
@@ -555,24 +709,28 @@ impl CacheService {
                     service.get_one(get, asked, on.shard, &on.key, on.now, out);
                 });
             match here {
-                Here::Done => {}
-                Here::Awaits(token @ Token::Held(_)) => {
+                // A miss has no place in the answer.
+                Here::Done if out.len() == from => {}
+                Here::Done => run = None,
+                Here::Awaits(Token::Held(_)) => {
                     // The end too: should the write not be known of, an error stands for all of it.
                     Response::End.encode(out);
-                    self.hold(token, from, out);
+                    self.hold(ticket, from, out);
                     return Flow::Continue;
                 }
                 Here::Awaits(Token::Noted(token)) => {
                     // An error cannot stand among values, and a miss would be a lie: it is asked again then.
                     holds += 1;
+                    run = None;
                     let mut answer = out.split_off(from);
                     answer.extend_from_slice(END);
                     let raw = get_of_one(get, call.raw, asked.as_bytes());
                     let ticket = call.issue_ticket();
-                    self.hold(Token::Held(ticket), from, out);
+                    self.hold(Some(ticket), from, out);
                     let routing = self.routing();
                     let shard = routing.shard_of(key.hash());
-                    let job = Job { ticket, raw: raw.into(), shard, kind: JobKind::Part };
+                    let kind = JobKind::Part;
+                    let job = Job::new(ticket, raw.into(), shard, kind, None);
                     let until_ms = call.now.unix_ms + PARKED_MS_MAX;
                     let kept = Awaited::Kept { job, answer: answer.into(), until_ms };
                     routing.awaited.insert(token, kept);
@@ -583,22 +741,33 @@ impl CacheService {
                     return Flow::Continue;
                 }
                 Here::Not(Access::Elsewhere(node)) if self.routing().may_overtake(key.hash()) => {
-                    let line = elsewhere.entry(node).or_insert_with(|| get_head(get, call.raw));
-                    first_hash.entry(node).or_insert_with(|| key.hash());
-                    line.push(b' ');
-                    line.extend_from_slice(asked.as_bytes());
+                    let ticket = *run.get_or_insert_with(|| {
+                        holds += 1;
+                        let ticket = call.issue_ticket();
+                        assembly.begin_run(ticket);
+                        self.hold(Some(ticket), out.len(), out);
+                        ticket
+                    });
+                    let errand = errands.entry(node).or_insert_with(|| Errand {
+                        line: get_head(get, call.raw),
+                        part: assembly.begin_part(),
+                        ticket,
+                        hash: key.hash(),
+                    });
+                    errand.line.push(b' ');
+                    errand.line.extend_from_slice(asked.as_bytes());
+                    assembly.push(errand.part);
                 }
                 Here::Not(access) => {
                     holds += 1;
+                    run = None;
                     let line = get_of_one(get, call.raw, asked.as_bytes());
                     self.send_away(access, key.hash(), JobKind::Part, false, &call, &line, out);
                 }
             }
         }
-        for (node, mut line) in elsewhere {
-            line.extend_from_slice(b"\r\n");
-            let access = Access::Elsewhere(node);
-            self.send_away(access, first_hash[&node], JobKind::Part, false, &call, &line, out);
+        if !errands.is_empty() {
+            self.run_errands(errands, assembly, call.now);
         }
         if flow == Flow::Continue {
             Response::End.encode(out);
@@ -606,16 +775,98 @@ impl CacheService {
         flow
     }
 
+    /// Answers a get of one key where nothing stands in the way, as nearly always: this node serves the shard
+    /// under a lease that was found before, and nothing of the shard waits to be committed. False when there is
+    /// more to it; nothing was done then.
+    ///
+    /// What it asks is what [`Replicas::access`](crate::replication::replicas::Replicas::access) and
+    /// [`Replicas::awaited`](crate::replication::replicas::Replicas::awaited) ask, under the same lock, of the one
+    /// line that has it all.
+    #[inline]
+    fn get_at_once(&mut self, get: &Get<'_>, now: Now, out: &mut Vec<u8>) -> bool {
+        let (Some(routing), Some(asked)) = (&mut self.routing, get.keys.clone().next()) else {
+            return false;
+        };
+        let key = Key::new(asked.as_bytes());
+        if !routing.parked.is_empty() || !routing.leads(key.hash()) {
+            return false;
+        }
+        let boot_ns = routing.boot_ns();
+        let mut locked = self.shards.lock(&key);
+        let (shard, Some(replicas)) = locked.parts() else { return false };
+        if !replicas.answers_at_once(key.hash(), &routing.replication, boot_ns) {
+            return false;
+        }
+        let at = timestamp(now);
+        self.get_one(get, asked, shard, &key, at, out);
+        if shard.has_departures()
+            && let Some(routing) = &mut self.routing
+        {
+            // It had expired: that goes into the stream.
+            let (replication, agenda) = (&*routing.replication, &mut routing.agenda);
+            let mut context = Context { replication, agenda, now: at, boot_ns };
+            replicas.pass_departures_on(shard, &mut context);
+        }
+        Response::End.encode(out);
+        true
+    }
+
+    /// Answers from a copy of a shard that another node leads, where any copy may answer; false where it may not, or
+    /// this node has none in sync.
+    fn get_from_copy(
+        &mut self,
+        get: &Get<'_>,
+        asked: protocol::Key<'_>,
+        key: &Key<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(routing) = &self.routing else { return false };
+        if !routing.replication.copies_answer() || routing.leads(key.hash()) {
+            return false;
+        }
+        let mut locked = self.shards.lock(key);
+        let (shard, Some(replicas)) = locked.parts() else { return false };
+        if !replicas.is_in_sync(key.hash()) {
+            return false;
+        }
+        let now = timestamp(now);
+        match shard.look(key, now) {
+            Look::Nothing | Look::Item { .. } => self.get_one(get, asked, shard, key, now, out),
+            // A touch may be on its way that the primary carried out in time: the item must be there for it.
+            Look::Expired => self.count_get(false),
+        }
+        true
+    }
+
+    /// Asks the other nodes for their parts of a get.
+    fn run_errands(&mut self, errands: BTreeMap<NodeId, Errand>, parts: Assembly, now: Now) {
+        let routing = self.routing();
+        let assembly = routing.token();
+        routing.assemblies.insert(assembly, parts);
+        for (node, Errand { mut line, part, ticket, hash }) in errands {
+            line.extend_from_slice(b"\r\n");
+            let shard = routing.shard_of(hash);
+            let kind = JobKind::PartOf { assembly, part };
+            let job = Job::new(ticket, line.into(), shard, kind, None);
+            routing.entrust(Access::Elsewhere(node), job, now);
+        }
+    }
+
     /// Flushes what this node leads, and has the others do the same.
     fn flush_all_in_cluster(
         &mut self,
         flush: &FlushAll,
+        head: Option<Head>,
         call: &Call<'_>,
         out: &mut Vec<u8>,
     ) -> Flow {
         let from = out.len();
-        if !flush.noreply {
-            Response::Ok.encode(out);
+        match head {
+            Some(head) if head.is_quiet() => {}
+            Some(head) => encode_success(out, head, 0, b""),
+            None if flush.noreply => {}
+            None => Response::Ok.encode(out),
         }
         self.counters.cmd_flush.add(1);
         let ticket = call.issue_ticket();
@@ -659,18 +910,17 @@ impl CacheService {
             for node in routing.links.nodes() {
                 left += 1;
                 let kind = JobKind::Flush(gathering);
-                let job = Job { ticket, raw: raw.clone().into(), shard: ShardId(0), kind };
-                let token = routing.token();
-                if routing.links.send(node, token, &job.raw) {
-                    let until_ms = call.now.unix_ms + FORWARDED_MS_MAX;
-                    routing.passed_on.insert(token, PassedOn { node, job, until_ms });
-                } else {
+                let shard = ShardId(0);
+                let job = Job::new(ticket, raw.as_slice().into(), shard, kind, None);
+                let until_ms = call.now.unix_ms + FORWARDED_MS_MAX;
+                if routing.send(PassedOn { node, job, until_ms }).is_some() {
                     // A node that is not there leads nothing, or its shards have no primary just now.
                     left -= 1;
                 }
             }
         }
-        routing.awaited.insert(gathering, Awaited::Gathering { ticket, left, failed: false });
+        let awaited = Awaited::Gathering { ticket, head, left, failed: false };
+        routing.awaited.insert(gathering, awaited);
         if !flush.noreply {
             routing.holds.push(Hold { ticket, from, to: out.len() });
         }
@@ -679,22 +929,44 @@ impl CacheService {
         Flow::Continue
     }
 
-    /// Removes an item whose replacement was refused, wherever it is.
-    pub(crate) fn invalidate_in_cluster(&mut self, key: &MetaKey<'_>, now: Now) {
+    /// Removes an item whose replacement was refused with `line`, wherever it is. The line is held until then:
+    /// what the client writes once it has read it must not be removed.
+    pub(crate) fn invalidate_in_cluster(
+        &mut self,
+        written: &MetaKey<'_>,
+        line: &[u8],
+        call: &Call<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let mut scratch = KeyScratch::default();
-        let key = Key::new(key.key(&mut scratch).as_bytes());
-        let nobody = |routing: &mut Routing| Token::Noted(routing.token());
-        let here = self.on_shard(&key, true, false, now, &mut Vec::new(), nobody, |_, on, _| {
+        let key = Key::new(written.key(&mut scratch).as_bytes());
+        let head = Head::of_response(line);
+        let mut ticket = None;
+        let held = |routing: &mut Routing| routing.held(call.issue_ticket(), head, &mut ticket);
+        let here = self.on_shard(&key, true, false, call.now, out, held, |_, on, _| {
             on.shard.delete(&on.key, None, on.now);
         });
-        let Here::Not(access) = here else { return };
-        let routing = self.routing();
-        if let Access::Elsewhere(node) = access
-            && !routing.is_passed_on
-        {
-            let raw = [b"delete ", key.bytes(), b" noreply\r\n"].concat();
-            let token = routing.token();
-            routing.links.send(node, token, &raw);
+        let from = out.len();
+        out.extend_from_slice(line);
+        let awaited = match here {
+            Here::Done => return,
+            Here::Awaits(_) => ticket,
+            Here::Not(access) => {
+                let routing = self.routing();
+                if routing.is_passed_on {
+                    routing.was_elsewhere = true;
+                    return;
+                }
+                let ticket = call.issue_ticket();
+                let (raw, shard) = (removal_of(*written).into(), routing.shard_of(key.hash()));
+                let job = Job::new(ticket, raw, shard, JobKind::Removal, head);
+                routing.entrust(access, job, call.now);
+                Some(ticket)
+            }
+        };
+        // Nobody waits for what is not answered.
+        if !line.is_empty() {
+            self.hold(awaited, from, out);
         }
     }
 
@@ -732,21 +1004,34 @@ impl CacheService {
 
     /// The answer of another node, to what was passed on to it.
     pub(crate) fn hear_answer(&mut self, token: u64, answer: Answer, now: Now) {
-        let passed_on = self.routing().passed_on.remove(&token);
-        let Some(PassedOn { job, until_ms, .. }) = passed_on else { return };
+        let passed_on = self.routing().passed_on.remove(token);
+        let Some(PassedOn { node, job, until_ms }) = passed_on else { return };
         match answer {
             // What it found there may never have been, and it changes nothing: once more.
-            Answer::Done(bytes) if bytes == UNKNOWN && job.kind.is_read() => {
-                self.routing().park(job, until_ms);
-            }
+            Answer::Done(bytes) if is_unknown(job.head, &bytes) => match job.kind.is_read() {
+                true => {
+                    self.routing().turned_away.notify_one();
+                    self.routing().park(job, until_ms);
+                }
+                false => self.routing().refuse_job(&job, UNKNOWN),
+            },
             Answer::Done(bytes) => self.routing().answer_job(&job, bytes),
-            Answer::Elsewhere => self.routing().park(job, now.unix_ms + PARKED_MS_MAX),
+            Answer::Elsewhere => {
+                let routing = self.routing();
+                match routing.replication.leader_of_shard(job.shard) == Some(node) {
+                    true => routing.turned_away.notify_one(),
+                    false => routing.is_led_elsewhere = true,
+                }
+                routing.park(job, now.unix_ms + PARKED_MS_MAX);
+            }
         }
     }
 
     /// All that arrived at once of another node's answers is heard.
     pub(crate) fn heard_answers(&mut self, now: Now) {
-        self.retry_parked(now);
+        if std::mem::take(&mut self.routing().is_led_elsewhere) {
+            self.retry_parked(now);
+        }
     }
 
     /// The link to a node is gone, and with it what was on its way.
@@ -756,7 +1041,7 @@ impl CacheService {
             .passed_on
             .iter()
             .filter(|(_, passed_on)| passed_on.node == node)
-            .map(|(&token, _)| token)
+            .map(|(number, _)| number)
             .collect();
         self.give_up(lost, now);
     }
@@ -772,16 +1057,18 @@ impl CacheService {
         // One that ends in order has no life any more, as far as the map goes, and still answers.
         let may_answer = |node| map.current(node).is_none_or(|member| grants.holds_from(member));
         let (mut lost, mut in_doubt) = (Vec::new(), Vec::new());
-        for (&token, passed_on) in &routing.passed_on {
+        for (token, passed_on) in routing.passed_on.iter() {
             match passed_on.job.kind {
                 _ if leads(passed_on) => {}
-                JobKind::Write if may_answer(passed_on.node) => in_doubt.push(token),
+                JobKind::Write | JobKind::Removal if may_answer(passed_on.node) => {
+                    in_doubt.push(token);
+                }
                 _ => lost.push(token),
             }
         }
         // Where the node lives and has handed the shard over its answer is about to come.
         for token in in_doubt {
-            if let Some(passed_on) = routing.passed_on.get_mut(&token) {
+            if let Some(passed_on) = routing.passed_on.get_mut(token) {
                 passed_on.until_ms = passed_on.until_ms.min(now.unix_ms + IN_DOUBT_MS_MAX);
             }
         }
@@ -791,7 +1078,7 @@ impl CacheService {
     fn give_up(&mut self, mut lost: Vec<u64>, now: Now) {
         lost.sort_unstable();
         for token in lost {
-            let Some(PassedOn { job, .. }) = self.routing().passed_on.remove(&token) else {
+            let Some(PassedOn { job, .. }) = self.routing().passed_on.remove(token) else {
                 continue;
             };
             match job.kind {
@@ -799,7 +1086,7 @@ impl CacheService {
                 _ => {
                     let routing = self.routing();
                     ReplicationCounters::add(&routing.replication.counters.unknown_outcomes, 1);
-                    routing.answer_job(&job, Bytes::from_static(UNKNOWN));
+                    routing.refuse_job(&job, UNKNOWN);
                 }
             }
         }
@@ -815,14 +1102,13 @@ impl CacheService {
             .passed_on
             .iter()
             .filter(|(_, passed_on)| passed_on.until_ms <= now.unix_ms)
-            .map(|(&token, _)| token)
+            .map(|(number, _)| number)
             .collect();
         for token in overdue {
             let routing = self.routing();
-            if let Some(passed_on) = routing.passed_on.remove(&token) {
-                let answer =
-                    if passed_on.job.kind == JobKind::Write { UNKNOWN } else { NO_PRIMARY };
-                routing.answer_job(&passed_on.job, Bytes::from_static(answer));
+            if let Some(passed_on) = routing.passed_on.remove(token) {
+                let answer = if passed_on.job.kind.is_read() { NO_PRIMARY } else { UNKNOWN };
+                routing.refuse_job(&passed_on.job, answer);
             }
         }
         self.retry_parked(now);
@@ -850,7 +1136,7 @@ impl CacheService {
             for parked in overdue {
                 routing.parked_bytes -= parked.job.raw.len();
                 ReplicationCounters::add(&routing.replication.counters.parked_too_long, 1);
-                routing.answer_job(&parked.job, Bytes::from_static(NO_PRIMARY));
+                routing.refuse_job(&parked.job, NO_PRIMARY);
             }
             if !rest.is_empty() {
                 let queue = routing.parked.entry(shard).or_default();
@@ -865,7 +1151,7 @@ impl CacheService {
         let Parked { job, until_ms } = parked;
         let mut decoder = Decoder::new(self.protocol_limits);
         let Step::Request { request, .. } = decoder.decode(&job.raw) else {
-            self.routing().answer_job(&job, Bytes::from_static(NO_PRIMARY));
+            self.routing().refuse_job(&job, NO_PRIMARY);
             return None;
         };
         let mut scratch = KeyScratch::default();
@@ -901,7 +1187,7 @@ impl CacheService {
                 routing.pass_on(node, job, now);
             }
             Here::Not(Access::TooFewCopies) => {
-                routing.answer_job(&job, Bytes::from_static(TOO_FEW_COPIES));
+                routing.refuse_job(&job, TOO_FEW_COPIES);
             }
             Here::Not(_) => return Some(Parked { job, until_ms }),
         }
@@ -919,14 +1205,17 @@ impl CacheService {
     /// Has the items fetched from memory that requests of other nodes are about to read.
     pub(crate) fn prefetch_ahead<'a>(&self, requests: impl Iterator<Item = &'a [u8]>) {
         // The second word is the key of nearly every command. To be wrong costs a prefetch, nothing else.
-        let words = requests
-            .filter_map(|request| request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1));
+        let words = requests.filter_map(|request| match request.first() {
+            Some(&REQUEST_MAGIC) => key_in_request(request),
+            _ => request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1),
+        });
         let keys = words.filter_map(protocol::Key::new).map(|key| Key::new(key.as_bytes()));
         self.shards.prefetch(&keys.take(PREFETCHED_KEYS_MAX).collect::<Keys<'_>>());
     }
 
     /// The next request comes from another node, which has passed it on.
     pub(crate) fn set_passed_on(&mut self) {
+        self.observer.begin_turn_of_other_node();
         let routing = self.routing();
         routing.is_passed_on = true;
         routing.was_elsewhere = false;
@@ -962,6 +1251,7 @@ fn may_write(request: &Request<'_>) -> bool {
             get.touch.is_some() || get.vivify.is_some() || get.recache.is_some()
         }
         Request::MetaDebug(_) => false,
+        Request::Binary(BinaryRequest { command: Command::Get(get), .. }) => get.touch.is_some(),
         _ => true,
     }
 }
@@ -971,11 +1261,14 @@ fn leaves_value(request: &Request<'_>) -> bool {
     match request {
         Request::Touch(_) => true,
         Request::MetaGet(get) => get.vivify.is_none(),
+        Request::Binary(binary) => {
+            matches!(binary.command, Command::Get(_) | Command::Touch { .. })
+        }
         _ => false,
     }
 }
 
-/// Whether the client waits for no answer.
+/// Whether the client waits for no answer. A quiet binary request has one when it fails.
 fn is_noreply(request: &Request<'_>) -> bool {
     match request {
         Request::Store(store) => store.noreply,
@@ -1017,8 +1310,48 @@ fn get_of_one(get: &Get<'_>, raw: &[u8], key: &[u8]) -> Vec<u8> {
     line
 }
 
-/// How many keys a get that this file wrote has.
-fn count_keys(raw: &[u8]) -> usize {
-    let words = raw.split(|&byte| byte == b' ').count();
-    words - if raw.starts_with(b"gat") { 2 } else { 1 }
+/// Removes an item, and says so as [`is_removed`] reads it.
+fn removal_of(key: MetaKey<'_>) -> Vec<u8> {
+    let mut raw = Vec::new();
+    if let Some(key) = protocol::Key::new(key.written()).filter(|key| !key.is_token()) {
+        // Only a frame had it.
+        let head = Head { opcode: Opcode::Delete as u8, opaque: 0 };
+        let command = Command::Delete { key, compare_cas: None };
+        BinaryRequest { head, command }.encode(&mut raw);
+        return raw;
+    }
+    let delete = MetaDelete {
+        key,
+        returns: Returns::new(b""),
+        compare_cas: None,
+        new_cas: None,
+        invalidate: false,
+        remove_value: false,
+        touch: None,
+        quiet: false,
+    };
+    Request::MetaDelete(delete).encode(&mut raw);
+    raw
+}
+
+/// Whether an item is gone that [`removal_of`] was to remove.
+fn is_removed(answer: &[u8]) -> bool {
+    match BinaryResponse::decode(answer, answer.len()) {
+        BinaryResponseStep::Response { response, .. } => {
+            let gone = [Status::Success as u16, Status::NotFound as u16];
+            gone.contains(&response.status)
+        }
+        _ => answer == REMOVED || answer == NOT_THERE,
+    }
+}
+
+/// Whether this is what another node says whose outcome is not known.
+fn is_unknown(head: Option<Head>, answer: &[u8]) -> bool {
+    answer == UNKNOWN || head.is_some() && answer == worded(head, UNKNOWN)
+}
+
+/// The keys of a get that this file wrote.
+fn keys_in(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = raw.trim_ascii_end().split(|&byte| byte == b' ');
+    words.skip(if raw.starts_with(b"gat") { 2 } else { 1 })
 }

@@ -14,6 +14,8 @@ use store::arena::CacheFile;
 use store::arena::bus_error::{self, bus_errors};
 use tokio::sync::watch;
 
+use crate::administration::Administration;
+use crate::authentication::{AuthFileError, Guard};
 use crate::backup::{Backups, fresh_cache_id};
 use crate::clock::{Clock, Now};
 use crate::cluster_node::{self, ClusterNode, NodeParts};
@@ -22,15 +24,17 @@ use crate::config::Config;
 use crate::live_curve::LiveCurve;
 use crate::maintenance::Maintenance;
 use crate::memory_file::{MemoryFile, MemoryFileError, Reason};
-use crate::net::listener::{ListenError, Listeners};
+use crate::net::listener::{ListenError, ListenerParts, Listeners};
 use crate::net::mailbox::mailbox;
 use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
+use crate::observe::Observation;
 use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
 use crate::service::{CacheService, ServiceParts};
 use crate::shards::Shards;
 use crate::signal::Orders;
 use crate::stats::Statistics;
+use crate::tls::{self, Certificates, TlsError};
 
 /// How often the memory file is told what time it is.
 const SEEN_INTERVAL_MS: u64 = 1_000;
@@ -41,6 +45,12 @@ pub enum StartError {
     /// An address cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Clients have to be known, and nobody can be.
+    #[error(transparent)]
+    AuthFile(#[from] AuthFileError),
+    /// There is to be TLS, and it cannot be.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The memory file cannot be used.
     #[error(transparent)]
     MemoryFile(#[from] MemoryFileError),
@@ -64,6 +74,8 @@ pub struct Server {
     commands: Box<[Arc<CachePadded<CommandCounters>>]>,
     maintenance: Option<Maintenance>,
     sync: Option<Maintenance>,
+    /// Looks after the certificates.
+    watch: Option<Maintenance>,
     restorers: Option<Restorers>,
     backup: Option<ScheduledBackup>,
     unix_path: Option<PathBuf>,
@@ -79,15 +91,20 @@ impl Server {
     ///
     /// When an address cannot be bound or a thread not started; nothing is served then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        let guard = Arc::new(Guard::open(&config.authentication)?);
+        let certificates = load_certificates(config)?;
         let mut listeners =
-            Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?;
+            Listeners::bind_tcp(&config.listen, config.threads.get(), config.backlog)?
+                .under_tls(certificates);
+        listeners.bind_udp(&config.udp)?;
         if let Some(socket) = &config.unix_socket {
             listeners.bind_unix(socket, config.backlog)?;
         }
-        Self::start_on(listeners, Storage::open(config)?, config, &Orders::default())
+        Self::start_on(listeners, Storage::open(config)?, guard, config, &Orders::default())
     }
 
-    /// Serves on sockets that are bound already, one set per worker, what `storage` holds. An order to stop
+    /// Serves on sockets that are bound already, one set per worker, what `storage` holds, to clients that
+    /// `guard` lets in. An order to stop
     /// ends the start of a node that waits for its cluster; later it is the caller's to obey.
     ///
     /// # Errors
@@ -96,17 +113,19 @@ impl Server {
     pub fn start_on(
         listeners: Listeners,
         storage: Storage,
+        guard: Arc<Guard>,
         config: &Config,
         orders: &Orders,
     ) -> Result<Self, StartError> {
-        let addresses = listeners.addresses().to_vec();
-        let (listeners, unix_path) = listeners.into_parts();
-        let network = Arc::new(Network::new(
+        let ListenerParts { workers: listeners, addresses, certificates, unix_path } =
+            listeners.into_parts();
+        let network = Network::new(
             listeners.len(),
             config.connections_max.get(),
             config.buffer_bytes_max(),
             addresses,
-        ));
+        );
+        let network = Arc::new(network.under_tls(certificates.clone()));
         let Storage { shards, cache_id, clock } = storage;
         shards.take_into_use(clock.now())?;
         let commands: Box<[_]> = listeners
@@ -117,20 +136,16 @@ impl Server {
         let backups = Arc::new(Backups::new(Arc::clone(&shards), cache_id));
         let backup_record = Arc::new(BackupRecord::default());
         let live_curve = Arc::new(LiveCurve::new(Arc::clone(&shards), config, clock.now()));
-        let statistics = Statistics::new(
-            Arc::clone(&shards),
-            Arc::clone(&network),
-            commands.clone(),
-            Arc::clone(&backups),
-            Arc::clone(&backup_record),
-            Arc::clone(&live_curve),
-            config.clone(),
-            clock.now(),
-        );
-        let maintain = maintain(&shards, &live_curve, clock.now());
+        let buffers = network.share_buffers();
+        let observation = Observation::new(Arc::clone(&shards), buffers, &config.inspection);
+        let observation = Arc::new(observation);
+        let administration = Arc::new(Administration::new(config, &clock));
+        let started_at = clock.now();
+        let maintain = maintain(&shards, &live_curve, &administration, clock.now());
         let maintenance =
             Maintenance::start(clock.clone(), maintain).map_err(StartError::Thread)?;
         let sync = start_sync(&shards, config.sync_interval, &clock).map_err(StartError::Thread)?;
+        let watch = watch_certificates(certificates, orders, &clock).map_err(StartError::Thread)?;
         let restorers = Restorers::start(&shards, config.threads).map_err(StartError::Thread)?;
         let (stop, stopped) = watch::channel(false);
         // Before it is a node: one that gets no further leaves its memory file in order as well.
@@ -144,15 +159,25 @@ impl Server {
             commands: commands.clone(),
             maintenance: Some(maintenance),
             sync,
+            watch,
             restorers: Some(restorers),
             backup: None,
             unix_path,
             cluster: None,
         };
         let cluster = server.become_node(config, cache_id, listeners.len(), orders)?;
-        let statistics = Arc::new(match &cluster {
-            Some(cluster) => statistics.of_node(Arc::clone(cluster.replication())),
-            None => statistics,
+        let statistics = Arc::new(Statistics {
+            shards: Arc::clone(&shards),
+            network: Arc::clone(&network),
+            commands,
+            backups: Arc::clone(&backups),
+            backup_record: Arc::clone(&backup_record),
+            live_curve: Arc::clone(&server.live_curve),
+            observation: Arc::clone(&observation),
+            administration: Arc::clone(&administration),
+            replication: cluster.as_ref().map(|cluster| Arc::clone(cluster.replication())),
+            config: config.clone(),
+            started: started_at,
         });
         let (started, starts) = mpsc::channel();
         let mut postboxes = Vec::with_capacity(listeners.len());
@@ -165,14 +190,21 @@ impl Server {
             };
             let parts = ServiceParts {
                 shards: Arc::clone(&shards),
-                counters: Arc::clone(&commands[index]),
+                counters: Arc::clone(&server.commands[index]),
                 statistics: Arc::clone(&statistics),
                 backups: Arc::clone(&backups),
+                administration: Arc::clone(&administration),
+                observation: Arc::clone(&observation),
                 protocol_limits: limits,
+                guard: Arc::clone(&guard),
+                allows_flush: config.allows_flush,
+                allows_shutdown: config.allows_shutdown,
+                orders: orders.clone(),
                 seat: cluster.as_ref().map(|cluster| cluster.seat(index)),
             };
             let (network, clock, stop) = (Arc::clone(&network), clock.clone(), stopped.clone());
             let requests_per_turn = config.requests_per_turn.get();
+            let entrance = config.entrance();
             let connection_limits = config.limits.clone();
             let started = started.clone();
             let worker = thread::Builder::new()
@@ -187,6 +219,7 @@ impl Server {
                         network,
                         clock,
                         protocol_limits: limits,
+                        entrance,
                         limits: connection_limits,
                         requests_per_turn,
                         stop,
@@ -227,7 +260,7 @@ impl Server {
     pub fn address(&self) -> Option<SocketAddr> {
         self.listening().iter().find_map(|address| match address {
             ListeningAddress::Tcp(address) => Some(*address),
-            ListeningAddress::Unix(_) => None,
+            ListeningAddress::Udp(_) | ListeningAddress::Unix(_) => None,
         })
     }
 
@@ -323,6 +356,29 @@ impl Storage {
     }
 }
 
+/// Loads what is shown to clients, where there is to be TLS, and says what of it is not as asked for.
+///
+/// # Errors
+///
+/// When a certificate cannot be used.
+pub(crate) fn load_certificates(config: &Config) -> Result<Option<Arc<Certificates>>, TlsError> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let certificates = Certificates::load(tls.clone(), Clock::system().now())?;
+    certificates.announce();
+    Ok(Some(Arc::new(certificates)))
+}
+
+/// Starts the thread that loads certificates again, if there are any.
+fn watch_certificates(
+    certificates: Option<Arc<Certificates>>,
+    orders: &Orders,
+    clock: &Clock,
+) -> io::Result<Option<Maintenance>> {
+    let Some(certificates) = certificates else { return Ok(None) };
+    let mut watch = tls::Watch::new(certificates, orders.reloads());
+    Maintenance::start(clock.clone(), move |now| watch.round(now)).map(Some)
+}
+
 /// Goes on from what the server before counted: a name and a number in every line.
 fn go_on_counting(saved: &str, commands: &CommandCounters, network: &Network) {
     for line in saved.lines() {
@@ -337,9 +393,11 @@ fn go_on_counting(saved: &str, commands: &CommandCounters, network: &Network) {
 fn maintain(
     shards: &Arc<Shards>,
     live_curve: &Arc<LiveCurve>,
+    administration: &Arc<Administration>,
     start: Now,
 ) -> impl FnMut(Now) + Send + 'static {
     let (shards, live_curve) = (Arc::clone(shards), Arc::clone(live_curve));
+    let administration = Arc::clone(administration);
     let bus_errors_before = bus_errors();
     let mut seen = start;
     move |now| {
@@ -348,7 +406,12 @@ fn maintain(
         }
         // Before the sweep, which takes its time: what waits for it is bounded.
         live_curve.round(now);
-        shards.sweep(Timestamp(now.unix_ms));
+        if administration.is_crawling() {
+            shards.sweep_whole(Timestamp(now.unix_ms));
+            administration.note_crawled();
+        } else {
+            shards.sweep(Timestamp(now.unix_ms));
+        }
         if now.unix_ms.abs_diff(seen.unix_ms) >= SEEN_INTERVAL_MS {
             seen = now;
             shards.note_time(now);
@@ -394,6 +457,7 @@ impl Drop for Server {
         self.cluster = None;
         self.maintenance = None;
         self.sync = None;
+        self.watch = None;
         self.restorers = None;
         if let Err(error) = self.shards.save(&self.counters(), self.clock.now()) {
             tracing::error!(

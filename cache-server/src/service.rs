@@ -2,8 +2,11 @@
 //!
 //! Each worker has a [`CacheService`] of its own: the shards are shared, the counters are not. One
 //! method per command, in the order of [`Request`]; what `noreply` and quiet mode leave out is left
-//! out at the end of each.
+//! out at the end of each. The binary ones, in `service/binary.rs`, do the same with other words.
 
+mod binary;
+
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -13,24 +16,34 @@ use protocol::meta::request::{
     KeyScratch, MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet,
 };
 use protocol::meta::response::{ItemFacts, MetaCommand, MetaStatus, encode_line};
-use protocol::request::{Arithmetic, Delete, Direction, FlushAll, Get, StoreMode, Touch};
+use protocol::request::{
+    AdminCommand, Arithmetic, Delete, Direction, FlushAll, Get, ShutdownMode, StoreMode, Touch,
+};
 use protocol::text::response::encode_value_line;
-use protocol::{Exptime, ProtocolError, Request, Response};
+use protocol::token::Tokens;
+use protocol::{Credentials, Exptime, ProtocolError, Refusal, Request, Response};
 use store::arena::bus_error::bus_errors;
 use store::{
     Deadline, DeleteOutcome, Delta, DeltaOutcome, End, Invalidation, Item, Key, NewItem,
     Precondition, PutOutcome, Shard, Timestamp,
 };
 
+use crate::administration::{Administration, Outcome};
+use crate::authentication::Guard;
 use crate::backup::Backups;
 use crate::clock::Now;
 use crate::commands::CommandCounters;
 use crate::config::PROTOCOL_VERSION;
+use crate::dump::{self, DumpKind};
+use crate::net::registry::ConnectionRecord;
+use crate::net::side_stream::SideStream;
 use crate::net::ticket::Hold;
-use crate::net::{Ahead, Call, Flow, Service, WorkerHandle};
+use crate::net::{Ahead, Call, CloseReason, Flow, Service, WorkerHandle};
+use crate::observe::{Observation, Observer};
 use crate::replication::WorkerMessage;
 use crate::routing::{Routing, Seat, discovery};
 use crate::shards::Shards;
+use crate::signal::{Orders, StopReason};
 use crate::stats::Statistics;
 
 /// Keys whose items are fetched from memory at once: as many misses as a core keeps under way.
@@ -40,27 +53,58 @@ pub(crate) type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
 const LINE_END: &[u8] = b"\r\n";
 
+/// Spelled as memcached spells it: an error of no kind that another one has.
+const SHUTDOWN_NOT_ENABLED: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+
 /// Answers requests from the shards.
 pub struct CacheService {
     pub(crate) shards: Arc<Shards>,
     pub(crate) counters: Arc<CachePadded<CommandCounters>>,
     statistics: Arc<Statistics>,
     backups: Arc<Backups>,
+    guard: Arc<Guard>,
+    administration: Arc<Administration>,
+    /// Who looks on.
+    pub(crate) observer: Observer,
+    /// What the client is to be sent that asked for it just now.
+    side_stream: Option<Arc<dyn SideStream>>,
     /// Pages of the memory file that failed so far.
     bus_errors: u64,
     /// On a node of a cluster: where keys belong, and what waits.
     pub(crate) routing: Option<Box<Routing>>,
     /// What requests may be like.
     pub(crate) protocol_limits: protocol::Limits,
+    /// Whether `flush_all` is obeyed.
+    pub(crate) allows_flush: bool,
+    /// Whether `shutdown` is.
+    allows_shutdown: bool,
+    /// Who hears that the server is to stop.
+    orders: Orders,
 }
 
 impl CacheService {
     /// The service of one worker, on its thread.
     pub fn new(parts: ServiceParts) -> Self {
-        let ServiceParts { shards, counters, statistics, backups, protocol_limits, seat } = parts;
+        let ServiceParts { shards, counters, statistics, backups, guard, .. } = parts;
+        let ServiceParts { protocol_limits, allows_flush, allows_shutdown, orders, seat, .. } =
+            parts;
         let routing = seat.map(|seat| Box::new(Routing::new(seat)));
-        let bus_errors = bus_errors();
-        Self { shards, counters, statistics, backups, bus_errors, routing, protocol_limits }
+        Self {
+            shards,
+            counters,
+            statistics,
+            backups,
+            guard,
+            administration: parts.administration,
+            observer: Observer::new(parts.observation),
+            side_stream: None,
+            bus_errors: bus_errors(),
+            routing,
+            protocol_limits,
+            allows_flush,
+            allows_shutdown,
+            orders,
+        }
     }
 }
 
@@ -74,8 +118,20 @@ pub struct ServiceParts {
     pub statistics: Arc<Statistics>,
     /// What `backup` and `restore` answer from.
     pub backups: Arc<Backups>,
+    /// Who lets clients in.
+    pub guard: Arc<Guard>,
+    /// What clients administer.
+    pub administration: Arc<Administration>,
+    /// Where it is told what happens.
+    pub observation: Arc<Observation>,
     /// What requests may be like.
     pub protocol_limits: protocol::Limits,
+    /// Whether `flush_all` is obeyed (`-F` forbids it).
+    pub allows_flush: bool,
+    /// Whether `shutdown` is (`-A`).
+    pub allows_shutdown: bool,
+    /// Who hears that the server is to stop.
+    pub orders: Orders,
     /// The worker's place in a cluster, on a node of one.
     pub(crate) seat: Option<Seat>,
 }
@@ -112,11 +168,39 @@ impl Service for CacheService {
         self.routing.as_mut().map(|routing| routing.holds())
     }
 
+    #[inline]
+    fn turn_begins(&mut self, client: RawFd) {
+        self.observer.begin_turn(client);
+    }
+
     fn turn_ended(&mut self) {
         self.end_turn_in_cluster();
+        self.observer.end_turn();
+    }
+
+    fn client_came(&mut self, client: &ConnectionRecord, now: Now) {
+        self.observer.connection(client, None, now);
+    }
+
+    fn client_left(&mut self, client: &ConnectionRecord, reason: CloseReason, now: Now) {
+        self.observer.connection(client, Some(reason), now);
+    }
+
+    fn refused(&mut self, refusal: &Refusal<'_>, now: Now) {
+        if refusal.error == ProtocolError::TooLarge {
+            self.counters.store_too_large.add(1);
+        }
+        if self.observer.is_on() {
+            self.observer.refuses(refusal, now);
+        }
+    }
+
+    fn take_side_stream(&mut self) -> Option<Arc<dyn SideStream>> {
+        self.side_stream.take()
     }
 
     fn post(&mut self, message: WorkerMessage, now: Now) {
+        self.observer.begin_turn_of_other_node();
         self.hear(message, now);
     }
 
@@ -142,8 +226,18 @@ impl Service for CacheService {
             Request::Delete(delete) => Some(delete.key),
             Request::MetaGet(get) if !get.key.is_base64() => protocol::Key::new(get.key.written()),
             Request::MetaSet(set) if !set.key.is_base64() => protocol::Key::new(set.key.written()),
+            Request::Binary(binary) => binary.command.key(),
             _ => None,
         }));
+    }
+
+    fn authenticate(&mut self, credentials: Option<Credentials<'_>>) -> bool {
+        let is_known = credentials.is_some_and(|credentials| self.guard.knows(credentials));
+        self.counters.auth_cmds.add(1);
+        if !is_known {
+            self.counters.auth_errors.add(1);
+        }
+        is_known
     }
 
     fn is_sound(&mut self) -> bool {
@@ -153,17 +247,19 @@ impl Service for CacheService {
         }
         // What was read from the memory file may be zeros that nobody wrote.
         self.bus_errors = bus_errors;
+        self.side_stream = None;
         self.shards.abandon_file();
         false
     }
 
-    fn invalidate(&mut self, key: &MetaKey<'_>, now: Now) {
+    fn invalidate(&mut self, key: &MetaKey<'_>, line: &[u8], call: Call<'_>, out: &mut Vec<u8>) {
         if self.routing.is_some() {
-            return self.invalidate_in_cluster(key, now);
+            return self.invalidate_in_cluster(key, line, &call, out);
         }
+        out.extend_from_slice(line);
         let mut scratch = KeyScratch::default();
         let key = Key::new(key.key(&mut scratch).as_bytes());
-        self.shards.lock(&key).delete(&key, None, timestamp(now));
+        self.shards.lock(&key).delete(&key, None, timestamp(call.now));
     }
 }
 
@@ -178,7 +274,10 @@ impl CacheService {
         let now = timestamp(call.now);
         match request {
             Request::FlushAll(flush) => self.flush_all(flush, now, out),
-            Request::Verbosity(verbosity) => answer(out, verbosity.noreply, &Response::Ok),
+            Request::Verbosity(verbosity) => {
+                self.administration.set_verbosity(verbosity.level);
+                answer(out, verbosity.noreply, &Response::Ok);
+            }
             Request::MemoryLimit(limit) => {
                 match self.shards.set_memory(u64::from(limit.mebibytes) << 20, now) {
                     Ok(()) => answer(out, limit.noreply, &Response::Ok),
@@ -188,12 +287,17 @@ impl CacheService {
                     }
                 }
             }
+            Request::Shutdown { mode } => return self.shutdown(*mode, out),
             Request::Stats { arguments } => {
                 self.statistics.answer(arguments.clone(), call.now, out);
+            }
+            Request::Administer { command, arguments } => {
+                return self.administer(*command, arguments.clone(), call, out);
             }
             Request::Version => {
                 Response::Version { version: PROTOCOL_VERSION.as_bytes() }.encode(out);
             }
+            Request::RefreshCerts => self.statistics.refresh_certificates(call.now, out),
             Request::ConfigGetCluster => match &self.routing {
                 Some(routing) => discovery::encode(&routing.map(), out),
                 None => refuse(out, false, ProtocolError::UnknownCommand),
@@ -204,13 +308,79 @@ impl CacheService {
             }
             Request::Quit => return Flow::Close,
             Request::MetaNoop => Response::MetaNoop.encode(out),
+            Request::Binary(binary) => return self.binary_without_key(binary, call, out),
             _ => debug_assert!(false, "a request with a key"),
         }
         Flow::Continue
     }
 
+    fn administer(
+        &mut self,
+        command: AdminCommand,
+        arguments: Tokens<'_>,
+        call: &Call<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let administration = &self.administration;
+        let line = match command {
+            AdminCommand::Watch if is_behind(out) => {
+                "ERROR cannot pipeline other commands before watch\r\n"
+            }
+            AdminCommand::Watch => match self.observer.shared().watch(arguments) {
+                Ok(side_stream) => {
+                    self.side_stream = Some(side_stream);
+                    return Flow::Listen;
+                }
+                Err(refused) => refused.line(),
+            },
+            // While it goes on there is nothing before it but what it said itself.
+            AdminCommand::LruCrawler => {
+                match administration.lru_crawler(arguments, call.done == 0 && is_behind(out)) {
+                    Outcome::Line(line) => line,
+                    Outcome::Dump { kind, has_items } => {
+                        return self.dump(kind, has_items, call, out);
+                    }
+                }
+            }
+            AdminCommand::Lru => administration.lru(arguments),
+            AdminCommand::Slabs => administration.slabs(arguments),
+            AdminCommand::DebugTime => administration.debug_time(arguments),
+        };
+        out.extend_from_slice(line.as_bytes());
+        Flow::Continue
+    }
+
+    fn dump(&self, kind: DumpKind, has_items: bool, call: &Call<'_>, out: &mut Vec<u8>) -> Flow {
+        if call.done == 0 {
+            self.administration.note_dump();
+        }
+        let done = if has_items { call.done } else { dump::NO_ITEMS };
+        let high = call.output_bytes_high;
+        match dump::go_on(&self.shards, kind, done, high, timestamp(call.now), out) {
+            Some(done) => Flow::Pause { done },
+            None => Flow::Continue,
+        }
+    }
+
     /// Carries out a request on the item of its key.
+    #[inline]
     pub(crate) fn on_key(&self, request: &Request<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        if self.observer.is_on() {
+            return self.on_key_observed(request, on, out);
+        }
+        self.carry_out(request, on, out);
+    }
+
+    /// The same, and tells who looks on.
+    #[cold]
+    fn on_key_observed(&self, request: &Request<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
+        let look = on.shard.look(&on.key, on.now);
+        self.observer.begins(request, &on.key, look, on.now);
+        self.carry_out(request, on, out);
+        self.observer.ended(request, &on.key, look, on.shard, on.now);
+    }
+
+    fn carry_out(&self, request: &Request<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
         match request {
             Request::Store(store) => self.store(store, on, out),
             Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, on, out),
@@ -221,6 +391,7 @@ impl CacheService {
             Request::MetaDelete(delete) => self.meta_delete(delete, on, out),
             Request::MetaArithmetic(arithmetic) => self.meta_arithmetic(arithmetic, on, out),
             Request::MetaDebug(debug) => self.meta_debug(debug, on, out),
+            Request::Binary(binary) => self.binary_on_key(binary, on, out),
             _ => debug_assert!(false, "a request without a key"),
         }
     }
@@ -258,7 +429,29 @@ impl CacheService {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
-        let touched = get.touch.map(|exptime| deadline(exptime, now));
+        self.fetch(get.touch, shard, key, now, |item| {
+            let Some(item) = item else { return };
+            let cas = get.with_cas.then_some(item.cas);
+            encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
+            item.value.append_to(out);
+            out.extend_from_slice(LINE_END);
+        });
+    }
+
+    /// Reads an item, and gives it the expiry `touch` if there is one.
+    #[inline]
+    fn fetch(
+        &self,
+        touch: Option<Exptime>,
+        shard: &mut Shard,
+        key: &Key<'_>,
+        now: Timestamp,
+        answer: impl FnOnce(Option<&Item<'_>>),
+    ) {
+        if self.observer.is_on() {
+            self.observer.fetches(key, shard.look(key, now), now);
+        }
+        let touched = touch.map(|exptime| deadline(exptime, now));
         if let Some(deadline) = touched.filter(|deadline| !deadline.is_due(now)) {
             shard.touch(key, deadline, now);
         }
@@ -268,31 +461,16 @@ impl CacheService {
             (Some(_), found) => self.count_touch(found.is_some()),
             (None, found) => self.count_get(found.is_some()),
         }
-        let Some(item) = found else { return };
-        let cas = get.with_cas.then_some(item.cas);
-        encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
-        item.value.append_to(out);
-        out.extend_from_slice(LINE_END);
+        let is_found = found.is_some();
+        answer(found.as_ref());
         // An expiry in the past comes after the value: the last read of it.
-        if let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
+        if is_found && let Some(deadline) = touched.filter(|deadline| deadline.is_due(now)) {
             shard.touch(key, deadline, now);
         }
     }
 
     fn store(&self, store: &protocol::request::Store<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
-        let new = NewItem {
-            client_flags: store.client_flags,
-            deadline: deadline(store.exptime, now),
-            value: &[store.data],
-            own_cas,
-        };
-        let outcome = match precondition(store.mode, store.compare_cas, false) {
-            Write::Put(precondition) => shard.put(&key, &new, precondition, now),
-            Write::Concat(end) => shard.concat(&key, end, store.data, None, own_cas, now),
-        };
-        self.count_store(outcome, store.compare_cas.is_some());
-        let response = match outcome {
+        let response = match self.write(store, on) {
             PutOutcome::Stored { .. } => Response::Stored,
             PutOutcome::NotStored => Response::NotStored,
             PutOutcome::Exists => Response::Exists,
@@ -303,6 +481,26 @@ impl CacheService {
             }
         };
         answer(out, store.noreply, &response);
+    }
+
+    /// Writes a value.
+    #[inline]
+    fn write(&self, store: &protocol::request::Store<'_>, on: &mut On<'_, '_>) -> PutOutcome {
+        let On { shard, key, own_cas, now } = on.parts();
+        let new = NewItem {
+            client_flags: store.client_flags,
+            deadline: deadline(store.exptime, now),
+            value: &[store.data],
+            own_cas,
+        };
+        let outcome = match precondition(store.mode, store.compare_cas, false) {
+            Write::Put(precondition) => shard.put(&key, &new, precondition, now),
+            Write::Concat(end) => {
+                shard.concat(&key, end, store.data, store.compare_cas, own_cas, now)
+            }
+        };
+        self.count_store(outcome, store.compare_cas.is_some());
+        outcome
     }
 
     fn arithmetic(&self, arithmetic: &Arithmetic<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
@@ -340,7 +538,27 @@ impl CacheService {
         answer(out, delete.noreply, &response);
     }
 
+    /// Has the process stop, and closes the connection without an answer, as memcached does. Either way
+    /// to ask for it is an orderly stop here.
+    fn shutdown(&self, mode: Option<ShutdownMode>, out: &mut Vec<u8>) -> Flow {
+        if !self.allows_shutdown {
+            out.extend_from_slice(SHUTDOWN_NOT_ENABLED);
+            return Flow::Continue;
+        }
+        if mode.is_none() {
+            refuse(out, false, ProtocolError::InvalidShutdownMode);
+            return Flow::Continue;
+        }
+        self.orders.stop(StopReason::Command);
+        Flow::Close
+    }
+
     fn flush_all(&self, flush: &FlushAll, now: Timestamp, out: &mut Vec<u8>) {
+        if !self.allows_flush {
+            // Counted all the same, as in memcached.
+            self.counters.cmd_flush.add(1);
+            return refuse(out, flush.noreply, ProtocolError::FlushNotAllowed);
+        }
         let at = match flush.delay {
             Exptime::Never | Exptime::Immediate => now,
             delay => deadline(delay, now).timestamp().unwrap_or(now),
@@ -382,10 +600,13 @@ impl CacheService {
             return encode_hit(get, &facts, &item, out);
         }
         let touched = get.touch.map(|exptime| deadline(exptime, now));
-        if let Some(deadline) = touched {
-            facts.ttl_s = ttl_s(deadline, now);
-        }
-        let recache = get.recache.is_some_and(|within| needs_recache(&facts, within, now));
+        // How much time is left is asked by `R` and by `t`, each before or behind `T`.
+        let ttl_at = |flag| match touched {
+            Some(deadline) if !get.returns.stands_before(flag, b'T') => ttl_s(deadline, now),
+            _ => facts.ttl_s,
+        };
+        let recache = get.recache.is_some_and(|within| needs_recache(ttl_at(b'R'), within, now));
+        facts.ttl_s = ttl_at(b't');
         facts.won = (recache || facts.stale) && !facts.win_sent && shard.win(&key, now);
         if let Some(item) = shard.peek(&key, now) {
             encode_hit(get, &facts, &item, out);
@@ -408,7 +629,8 @@ impl CacheService {
         match created {
             Some((deadline, PutOutcome::Stored { cas })) => {
                 shard.win(&key, now);
-                let ttl_s = ttl_s(deadline, now);
+                let is_told_before = get.returns.stands_before(b't', b'N');
+                let ttl_s = if is_told_before { None } else { ttl_s(deadline, now) };
                 let facts = ItemFacts { cas, ttl_s, won: true, ..ItemFacts::default() };
                 let status =
                     if get.value { MetaStatus::Value { bytes: 0 } } else { MetaStatus::Done };
@@ -494,7 +716,12 @@ impl CacheService {
         } else {
             shard.delete(&key, delete.compare_cas, now)
         };
-        self.count_delete(outcome);
+        match outcome {
+            // As in memcached: what is marked stale is not deleted, and another cas is a miss.
+            DeleteOutcome::Deleted if delete.invalidate => {}
+            DeleteOutcome::Exists => self.counters.delete_misses.add(1),
+            _ => self.count_delete(outcome),
+        }
         let status = match outcome {
             DeleteOutcome::Deleted => MetaStatus::Done,
             DeleteOutcome::NotFound => MetaStatus::NotFound,
@@ -511,13 +738,26 @@ impl CacheService {
         let change = delta(wanted.direction, wanted.delta);
         let touch = wanted.touch.map(|exptime| deadline(exptime, now));
         let (cas, own_cas) = (wanted.compare_cas, wanted.new_cas.or(own_cas));
-        let mut outcome = shard.add_delta(&key, change, touch, cas, own_cas, now);
-        self.count_arithmetic(outcome, wanted.direction);
-        if let (DeltaOutcome::NotFound, Some(exptime)) = (outcome, wanted.vivify) {
-            outcome = create_counter(shard, wanted, &key, exptime, own_cas, now);
-            self.counters.cmd_set.add(1);
+        // Where `t` stands before the flag that sets the lifetime, it tells what was left, or that a number
+        // which is made has none yet.
+        let mut told_before = None;
+        if wanted.touch.is_some() || wanted.vivify.is_some() {
+            told_before = match shard.peek(&key, now).map(|item| item.deadline) {
+                Some(deadline) if wanted.returns.stands_before(b't', b'T') => Some(deadline),
+                None if wanted.returns.stands_before(b't', b'N') => Some(Deadline::NEVER),
+                _ => None,
+            };
         }
-        let deadline = shard.peek(&key, now).map_or(Deadline::NEVER, |item| item.deadline);
+        let mut outcome = shard.add_delta(&key, change, touch, cas, own_cas, now);
+        match (outcome, wanted.vivify) {
+            // As in memcached, a number that is created counts as nothing.
+            (DeltaOutcome::NotFound, Some(exptime)) => {
+                outcome = create_counter(shard, wanted.initial, &key, exptime, own_cas, now);
+            }
+            _ => self.count_arithmetic(outcome, wanted.direction),
+        }
+        let deadline = told_before
+            .unwrap_or_else(|| shard.peek(&key, now).map_or(Deadline::NEVER, |item| item.deadline));
 
         let mut digits = Vec::new();
         let (status, facts) = match outcome {
@@ -563,6 +803,7 @@ impl CacheService {
     }
 
     fn count_store(&self, outcome: PutOutcome, compared: bool) {
+        self.observer.puts(outcome);
         let counters = &self.counters;
         counters.cmd_set.add(1);
         match outcome {
@@ -575,7 +816,7 @@ impl CacheService {
         }
     }
 
-    fn count_get(&self, found: bool) {
+    pub(crate) fn count_get(&self, found: bool) {
         self.counters.cmd_get.add(1);
         if found { &self.counters.get_hits } else { &self.counters.get_misses }.add(1);
     }
@@ -632,6 +873,7 @@ pub(crate) fn key_of<'a>(request: &Request<'a>, scratch: &'a mut KeyScratch) -> 
         Request::MetaDelete(delete) => delete.key.key(scratch),
         Request::MetaArithmetic(arithmetic) => arithmetic.key.key(scratch),
         Request::MetaDebug(debug) => debug.key.key(scratch),
+        Request::Binary(binary) => binary.command.key()?,
         _ => return None,
     };
     Some(Key::new(key.as_bytes()))
@@ -640,9 +882,10 @@ pub(crate) fn key_of<'a>(request: &Request<'a>, scratch: &'a mut KeyScratch) -> 
 /// Answers a hit of `mg`.
 fn encode_hit(get: &MetaGet<'_>, facts: &ItemFacts, item: &Item<'_>, out: &mut Vec<u8>) {
     let bytes = item.value.len();
-    let status = if get.value { MetaStatus::Value { bytes } } else { MetaStatus::Done };
+    let wants_value = get.value && get.known_cas != Some(item.cas);
+    let status = if wants_value { MetaStatus::Value { bytes } } else { MetaStatus::Done };
     encode_line(out, status, &get.key, get.returns.clone(), Some(facts));
-    if get.value {
+    if wants_value {
         item.value.append_to(out);
         out.extend_from_slice(LINE_END);
     }
@@ -679,13 +922,13 @@ fn delta(direction: Direction, by: u64) -> Delta {
 
 fn create_counter(
     shard: &mut Shard,
-    wanted: &MetaArithmetic<'_>,
+    initial: u64,
     key: &Key<'_>,
     exptime: Exptime,
     own_cas: Option<u64>,
     now: Timestamp,
 ) -> DeltaOutcome {
-    let digits = wanted.initial.to_string();
+    let digits = initial.to_string();
     let new = NewItem {
         client_flags: 0,
         deadline: deadline(exptime, now),
@@ -693,7 +936,7 @@ fn create_counter(
         own_cas,
     };
     match shard.put(key, &new, Precondition::Absent, now) {
-        PutOutcome::Stored { cas } => DeltaOutcome::Changed { value: wanted.initial, cas },
+        PutOutcome::Stored { cas } => DeltaOutcome::Changed { value: initial, cas },
         _ => DeltaOutcome::OutOfMemory,
     }
 }
@@ -714,13 +957,13 @@ fn facts(item: &Item<'_>, now: Timestamp) -> ItemFacts {
 }
 
 /// Whether an item that expires has less time left than `within`.
-fn needs_recache(facts: &ItemFacts, within: Exptime, now: Timestamp) -> bool {
+fn needs_recache(ttl_s: Option<u32>, within: Exptime, now: Timestamp) -> bool {
     let limit_s = match within {
         Exptime::Never | Exptime::Immediate => 0,
         Exptime::After { seconds } => seconds,
         Exptime::At { unix_s } => unix_s.saturating_sub(now.as_secs()),
     };
-    facts.ttl_s.is_some_and(|left_s| left_s < limit_s)
+    ttl_s.is_some_and(|left_s| left_s < limit_s)
 }
 
 /// When an item with this expiry, written now, expires.
@@ -741,6 +984,12 @@ fn ttl_s(deadline: Deadline, now: Timestamp) -> Option<u32> {
 
 pub(crate) fn timestamp(now: Now) -> Timestamp {
     Timestamp(now.unix_ms)
+}
+
+/// Whether there are answers before this one that memcached would not have sent: those of all commands but gets
+/// and `mn` wait there for what is pipelined behind them.
+fn is_behind(out: &[u8]) -> bool {
+    !out.is_empty() && !out.ends_with(b"END\r\n") && !out.ends_with(b"MN\r\n")
 }
 
 fn answer(out: &mut Vec<u8>, noreply: bool, response: &Response<'_>) {

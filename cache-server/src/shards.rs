@@ -8,7 +8,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::{fmt, io, thread};
 
@@ -64,6 +64,8 @@ struct Slot {
     is_back: AtomicBool,
     /// Requests that wait for the shard to come back.
     waiting: AtomicU32,
+    /// Whether the shard is to note its victims, once it is back.
+    notes_victims: AtomicBool,
     progress: Arc<Progress>,
     held: Mutex<Held>,
 }
@@ -74,9 +76,19 @@ struct Held {
     pending: Option<Box<Pending>>,
     /// The cluster shards that lie in it, on a node of a cluster.
     replicas: Option<Box<Replicas>>,
+    /// Whether the shard is to count its items by their size.
+    counts_sizes: bool,
 }
 
 impl Held {
+    /// Has a shard that has just come here count and note what is wanted of it.
+    fn prepare(&mut self) {
+        if self.counts_sizes {
+            self.shard.count_sizes();
+        }
+        self.prepare_for_replication();
+    }
+
     /// Has the shard tell what the other copies need to hear of.
     fn prepare_for_replication(&mut self) {
         if self.replicas.is_some() {
@@ -87,19 +99,27 @@ impl Held {
 }
 
 impl Slot {
-    fn of(shard: Shard, progress: &Arc<Progress>) -> CachePadded<Self> {
-        Self::holding(Held { shard, pending: None, replicas: None }, progress)
+    fn of(shard: Shard, counts_sizes: bool, progress: &Arc<Progress>) -> CachePadded<Self> {
+        let mut held = Held { shard, pending: None, replicas: None, counts_sizes };
+        held.prepare();
+        Self::holding(held, progress)
     }
 
-    fn pending(pending: Pending, progress: &Arc<Progress>) -> CachePadded<Self> {
+    fn pending(
+        pending: Pending,
+        counts_sizes: bool,
+        progress: &Arc<Progress>,
+    ) -> CachePadded<Self> {
         let shard = pending.placeholder();
-        Self::holding(Held { shard, pending: Some(Box::new(pending)), replicas: None }, progress)
+        let pending = Some(Box::new(pending));
+        Self::holding(Held { shard, pending, replicas: None, counts_sizes }, progress)
     }
 
     fn holding(held: Held, progress: &Arc<Progress>) -> CachePadded<Self> {
         CachePadded::new(Self {
             is_back: AtomicBool::new(held.pending.is_none()),
             waiting: AtomicU32::new(0),
+            notes_victims: AtomicBool::new(false),
             progress: Arc::clone(progress),
             held: Mutex::new(held),
         })
@@ -130,9 +150,20 @@ impl Slot {
         let Some(pending) = held.pending.take() else { return };
         let (shard, back) = pending.restore(&self.waiting);
         held.shard = shard;
-        held.prepare_for_replication();
+        held.prepare();
         self.is_back.store(true, Ordering::Release);
+        // Whoever changes it meanwhile sees that the shard is back, or is seen here.
+        fence(Ordering::SeqCst);
+        held.shard.set_noting_victims(self.notes_victims.load(Ordering::Relaxed));
         back.tell();
+    }
+
+    fn set_noting_victims(&self, notes: bool) {
+        self.notes_victims.store(notes, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if let Some(mut shard) = self.lock_if_back() {
+            shard.set_noting_victims(notes);
+        }
     }
 
     /// Locks the shard if it is there.
@@ -148,9 +179,10 @@ impl Shards {
         let arena = || HeapArena::new(geometry.segment_bytes, geometry.segment_count());
         let shard_config = shard_config(config, geometry);
         let progress = Arc::new(Progress::none());
+        let counts_sizes = config.inspection.tracks_sizes;
         let shard = |shard| {
             let config = store::Config { shard, ..shard_config };
-            Slot::of(Shard::with_arena(config, Box::new(arena())), &progress)
+            Slot::of(Shard::with_arena(config, Box::new(arena())), counts_sizes, &progress)
         };
         Self {
             slots: (0..geometry.shard_count).map(shard).collect(),
@@ -184,14 +216,16 @@ impl Shards {
         let pending = if is_warm { file.written.geometry.shard_count } else { 0 };
         let progress = Arc::new(Progress::of(&file, pending));
         let shard_config = shard_config(config, geometry);
+        let counts_sizes = config.inspection.tracks_sizes;
         let target = file.successor.as_ref().unwrap_or(&file.file);
         let slot = |shard| -> io::Result<_> {
             let config = store::Config { shard, ..shard_config };
             let arena: Box<dyn Arena> = Box::new(target.arena(shard)?);
             if !is_warm || file.successor.is_some() {
-                return Ok(Slot::of(Shard::with_arena(config, arena), &progress));
+                return Ok(Slot::of(Shard::with_arena(config, arena), counts_sizes, &progress));
             }
-            Ok(Slot::pending(Pending::new(&file, arena, config, &progress, clock), &progress))
+            let pending = Pending::new(&file, arena, config, &progress, clock);
+            Ok(Slot::pending(pending, counts_sizes, &progress))
         };
         let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
         let shards = Self {
@@ -328,7 +362,11 @@ impl Shards {
             let config = store::Config { shard: index, geometry, ..self.config };
             let mut held = slot.held.lock();
             let pending = held.pending.take();
+            // What clients know a cas of is gone, and no other item gets the same.
+            let sequence = held.shard.sequence();
             held.shard = Shard::new(config);
+            held.shard.count_on_after(sequence);
+            held.prepare();
             slot.is_back.store(true, Ordering::Release);
             if let Some(pending) = pending {
                 pending.give_up().tell();
@@ -416,6 +454,11 @@ impl Shards {
     /// Locks the shard of this number, if it is there.
     pub fn lock_nth_if_back(&self, index: u32) -> Option<Locked<'_>> {
         self.slots[index as usize].lock_if_back()
+    }
+
+    /// Has every shard note who is evicted from now on, or not any more.
+    pub(crate) fn set_noting_victims(&self, notes: bool) {
+        self.slots.iter().for_each(|slot| slot.set_noting_victims(notes));
     }
 
     /// Makes the shards a node's of a cluster. To be called once, before anybody is served.
@@ -569,6 +612,7 @@ impl Drop for Locked<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use store::{Deadline, NewItem, Precondition};
@@ -596,6 +640,20 @@ mod tests {
         assert!(shards.lock(&key).get(&key, NOW).is_none());
         put(&shards, b"a", Deadline::NEVER);
         assert!(shards.lock(&key).get(&key, NOW).is_some());
+    }
+
+    #[test]
+    fn no_two_items_of_a_server_have_the_same_cas() {
+        let shards = Shards::new(&Config::default());
+        assert!(shards.geometry().shard_count > 1);
+        let keys: Vec<_> = (0..1_000).map(|n| format!("key-{n}")).collect();
+        keys.iter().for_each(|key| put(&shards, key.as_bytes(), Deadline::NEVER));
+        let cas_of = |key: &String| {
+            let key = Key::new(key.as_bytes());
+            shards.lock(&key).get(&key, NOW).map(|item| item.cas)
+        };
+        let cas_numbers: BTreeSet<u64> = keys.iter().filter_map(cas_of).collect();
+        assert_eq!(cas_numbers.len(), keys.len());
     }
 
     #[test]

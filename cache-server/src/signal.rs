@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! signals ──> Signals, a thread ──┐
+//! `shutdown` of a client ─────────┤
 //!                                 ├──> Orders ──> process.rs: stops in order
 //! a node that was removed ────────┘          └──> cluster_node: ends its start, reloads certificates
 //! ```
@@ -72,6 +73,8 @@ impl Signals {
 pub enum StopReason {
     /// It was told to.
     Signal(Signal),
+    /// A client told it to, and may (`-A`).
+    Command,
     /// It is a node that its cluster has removed, and this is who said so, or how it shows.
     Removed(String),
 }
@@ -80,6 +83,7 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal(signal) => write!(f, "{signal}"),
+            Self::Command => f.write_str("a client said shutdown"),
             Self::Removed(how) => write!(f, "this node was removed from its cluster ({how})"),
         }
     }

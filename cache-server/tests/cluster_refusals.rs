@@ -128,7 +128,7 @@ impl Drop for Running {
 }
 
 fn eventually<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         if let Some(value) = get() {
             return value;
         }

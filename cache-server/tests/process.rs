@@ -85,11 +85,13 @@ fn exit_codes_tell_usage_from_the_system() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (arguments, code, reason) in [
-        (&["--no-such-flag"][..], 64, "--no-such-flag"),
+        (&["--no-such-flag"][..], 1, "--no-such-flag"),
+        (&["-c", "0"], 1, "greater than 0"),
+        (&["-B", "http"], 64, "auto, binary, or ascii"),
+        (&["-u", "root", "-l", "nowhere.invalid"], 71, "nowhere.invalid"),
         (&["-I", "40m"], 64, "1/2 of memory"),
         (&["-u", "root", "-p", &port], 71, "in use"),
         (&["-u", "root", "-s", "/nonexistent/sock"], 71, "/nonexistent/sock"),
-        (&["-u", "root", "-p0", "-P", "/nonexistent/pid"], 1, "/nonexistent/pid"),
     ] {
         let output = output(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -101,8 +103,8 @@ fn exit_codes_tell_usage_from_the_system() {
 #[test]
 fn root_must_say_who_to_run_as() {
     if geteuid().is_root() {
-        assert_eq!(output(&["-p0"]).status.code(), Some(64));
-        assert_eq!(output(&["-p0", "-u", "no such user"]).status.code(), Some(67));
+        assert_eq!(output(&["-p-1"]).status.code(), Some(64));
+        assert_eq!(output(&["-p-1", "-u", "no such user"]).status.code(), Some(67));
     } else {
         // Anybody else stays who they are, and -u is not looked at.
         let folder = tempfile::tempdir().unwrap();
@@ -117,7 +119,7 @@ fn root_must_say_who_to_run_as() {
 fn help_and_version_go_to_standard_output() {
     let version = output(&["-V"]);
     assert_eq!(version.status.code(), Some(0));
-    let expected = concat!("cache-server ", env!("CARGO_PKG_VERSION"), "\n");
+    let expected = concat!("memcached 1.6.45\ncache-server ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(String::from_utf8(version.stdout).unwrap(), expected);
     let help = output(&["-h"]);
     assert_eq!(help.status.code(), Some(0));

@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use cache_server::config::UnixSocket;
+use cache_server::config::{Dialect, UnixSocket};
+use cache_server::net::ListeningAddress;
 use cache_server::net::registry::ConnectionState;
 use cache_server::{Config, Listen, Server, StartError};
 
@@ -85,6 +86,47 @@ fn client_beyond_the_limit_is_told_and_closed() {
     eventually("room for another", || server.network().connections() == 1);
     assert_eq!(ask(&mut connect(&server)), VERSION);
     assert_eq!(ask(&mut first), VERSION);
+}
+
+#[test]
+fn what_is_spoken_may_differ_by_address() {
+    let place = |dialect| Listen { dialect, ..Listen::loopback(0) };
+    let listen = vec![place(Some(Dialect::Binary)), place(Some(Dialect::Text)), place(None)];
+    let server = Server::start(&Config { listen, dialect: Dialect::Text, ..config() }).unwrap();
+    let clients = server.listening().iter().map(|address| match address {
+        ListeningAddress::Tcp(address) => TcpStream::connect(address).unwrap(),
+        other => panic!("only TCP was asked for, not {other:?}"),
+    });
+    let mut clients: Vec<TcpStream> = clients.collect();
+    let noop = [&[0x80, 0x0a][..], &[0; 22]].concat();
+    clients[0].write_all(&noop).unwrap();
+    let mut answer = [0; 24];
+    clients[0].read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..2], [0x81, 0x0a], "an answer to noop");
+    assert_eq!(ask(&mut clients[1]), VERSION);
+    assert_eq!(ask(&mut clients[2]), VERSION, "where nothing else is said it is as usual");
+    let mut wrong = TcpStream::connect(server.address().unwrap()).unwrap();
+    wrong.write_all(b"version\r\n").unwrap();
+    assert_eq!(wrong.read(&mut answer).unwrap_or(0), 0, "text is not spoken there");
+}
+
+#[test]
+fn datagrams_that_hold_no_request_are_counted() {
+    let config = Config { udp: vec![Listen::loopback(0)], ..config() };
+    let server = Server::start(&config).unwrap();
+    let udp = server.listening().iter().find_map(|address| match address {
+        ListeningAddress::Udp(address) => Some(*address),
+        _ => None,
+    });
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"no frame", udp.unwrap()).unwrap();
+    eventually("one is dropped", || server.network().counters().datagrams_dropped == 1);
+    let mut asks = connect(&server);
+    asks.write_all(b"stats server\r\nquit\r\n").unwrap();
+    let mut told = String::new();
+    asks.read_to_string(&mut told).unwrap();
+    assert!(told.contains("STAT datagrams_dropped 1\r\n"), "{told}");
+    assert!(told.contains("STAT datagram_answers_refused 0\r\n"), "{told}");
 }
 
 #[test]

@@ -18,8 +18,25 @@ pub enum Ack {
 pub enum Reads {
     /// That a write quorum still holds its grant: linearizable as long as clocks run at about one rate.
     Lease,
-    /// Nothing: whatever the node has.
+    /// Nothing: any copy that is in sync answers with what it has.
     Any,
+    /// The same, and that a write quorum has followed the primary since it was asked: each read waits for a round
+    /// trip, and is right whatever clocks do.
+    Confirm,
+}
+
+impl Reads {
+    /// Every way, in the order in which they promise less.
+    pub const ALL: [Self; 3] = [Self::Confirm, Self::Lease, Self::Any];
+
+    /// Its name, as flags and reports say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confirm => "confirm",
+            Self::Lease => "lease",
+            Self::Any => "any",
+        }
+    }
 }
 
 /// What a pool promises.

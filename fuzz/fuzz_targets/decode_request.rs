@@ -5,9 +5,14 @@
 
 #![no_main]
 
+#[path = "../pieces.rs"]
+mod pieces;
+
 use libfuzzer_sys::fuzz_target;
 use protocol::meta::request::{KeyScratch, MetaKey};
-use protocol::{Decoder, Limits, Request, Step};
+use protocol::{Decoder, Limits, Refusal, Request, Step};
+
+use self::pieces::Expected;
 
 const LIMITS: Limits =
     Limits { value_bytes_max: 256, line_bytes_max: 512, get_line_bytes_max: 1024 };
@@ -21,34 +26,12 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// Requests and refusals, in order.
 fn hear(stream: &[u8], piece_bytes: usize) -> Vec<String> {
-    let mut decoder = Decoder::new(LIMITS);
-    let (mut heard, mut start, mut end) = (Vec::new(), 0, 0);
-    loop {
-        let input = &stream[start..end];
-        let (consumed, line) = match decoder.decode(input) {
-            Step::More { consumed, wanted } => {
-                assert!(consumed <= input.len() && wanted > input.len() - consumed);
-                start += consumed;
-                if end == stream.len() {
-                    return heard;
-                }
-                end = (end + piece_bytes).min(stream.len());
-                continue;
-            }
-            Step::Request { consumed, request } => {
-                check(&request);
-                (consumed, format!("{request:?}"))
-            }
-            Step::Refused { consumed, refusal } => {
-                let line = refusal.line();
-                assert!(line.is_empty() || line.ends_with("\r\n"));
-                (consumed, format!("{refusal:?}"))
-            }
-        };
-        assert!(0 < consumed && consumed <= input.len(), "a step takes up what is there");
-        start += consumed;
-        heard.push(line);
-    }
+    let check_refusal = |refusal: &Refusal<'_>| {
+        let line = refusal.line();
+        assert!(line.is_empty() || line.ends_with("\r\n"));
+    };
+    let expected = Expected { wanted_bytes_max: usize::MAX, check, check_refusal };
+    pieces::hear(Decoder::new(LIMITS), stream, piece_bytes, &expected)
 }
 
 /// What is handed out is valid, and reads the same when it is written and read again.

@@ -38,6 +38,7 @@ fuzz_target!(|input: &[u8]| {
         let (number, end) = match place {
             Place::Line(line) => (line, lines),
             Place::Byte(offset) => (offset, log.len() as u64),
+            Place::Row(row) => panic!("row {row} of what is no table"),
         };
         assert!(number >= last, "{}: {error} behind {last}", format.name());
         assert!(is_packed || number <= end, "{}: {error}, but it ends at {end}", format.name());

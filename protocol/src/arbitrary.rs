@@ -5,13 +5,15 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use crate::backup::{Backup, CacheId, Cursor, Item, ItemHead, Items, Restore};
+use crate::binary::request::{BinaryRequest, Command, SaslMessage};
+use crate::binary::{self, Head, Opcode};
 use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::meta::flags::Returns;
 use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet};
 use crate::request::{
-    Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, Store, StoreMode, Touch,
-    Verbosity,
+    AdminCommand, Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, ShutdownMode,
+    Store, StoreMode, Touch, Verbosity,
 };
 use crate::text::request::Keys;
 use crate::token::Tokens;
@@ -214,8 +216,21 @@ impl Parts {
             }),
             6 => Request::Verbosity(Verbosity { level: self.client_flags, noreply }),
             7 => Request::Stats { arguments: Tokens::new(&self.words) },
+            8 if self.yes[0] && self.yes[1] => Request::RefreshCerts,
             8 if self.yes[0] => Request::ConfigGetCluster,
+            8 if self.yes[1] => Request::Shutdown {
+                mode: match self.client_flags % 3 {
+                    0 => Some(ShutdownMode::Now),
+                    1 => Some(ShutdownMode::Graceful),
+                    _ => None,
+                },
+            },
             8 => Request::Version,
+            9 if self.yes[0] => {
+                let commands = AdminCommand::ALL;
+                let command = commands[self.words.len() % commands.len()];
+                Request::Administer { command, arguments: Tokens::new(&self.words) }
+            }
             9 => Request::Quit,
             14 => Request::MetaDebug(MetaDebug { key: self.meta_key() }),
             15 => Request::MetaNoop,
@@ -247,6 +262,7 @@ impl Parts {
                 touch,
                 vivify,
                 recache,
+                known_cas: self.cas,
                 new_cas: self.new_cas,
                 no_bump,
                 quiet,
@@ -290,6 +306,74 @@ impl Parts {
         }
     }
 
+    /// A request of the binary protocol. An expiry is any but a negative one.
+    pub(crate) fn binary_request(&self) -> BinaryRequest<'_> {
+        let opcode = Opcode::ALL[self.client_flags as usize % Opcode::ALL.len()];
+        let key = Key::new(&self.key).expect("1 to 250 bytes");
+        let [exptime, touch, create] = self.exptimes.map(|exptime| match exptime {
+            Some(Exptime::Immediate) => None,
+            exptime => exptime,
+        });
+        let compare_cas = self.cas.filter(|&cas| cas != 0);
+        let store = |mode: StoreMode, keeps_facts: bool| {
+            let is_set = matches!(mode, StoreMode::Set | StoreMode::Add | StoreMode::Replace);
+            Command::Store(Store {
+                mode: if is_set && compare_cas.is_some() { StoreMode::Set } else { mode },
+                key,
+                client_flags: if keeps_facts { self.client_flags } else { 0 },
+                exptime: exptime.filter(|_| keeps_facts).unwrap_or_default(),
+                compare_cas,
+                data: &self.data,
+                noreply: opcode.is_quiet(),
+            })
+        };
+        let get = |with_key, touch| Command::Get(binary::request::Get { key, with_key, touch });
+        let arithmetic = |direction| {
+            // All ones are how no creation is written.
+            let create = create.filter(|&create| create != Exptime::At { unix_s: u32::MAX });
+            let (delta, initial) = (self.number, self.new_cas.unwrap_or_default());
+            Command::Arithmetic(binary::request::Arithmetic {
+                direction,
+                key,
+                delta,
+                initial,
+                create,
+                compare_cas,
+            })
+        };
+        let sasl = |begins| {
+            let mechanism = &self.key;
+            Command::Sasl(SaslMessage { begins, mechanism, message: &self.data })
+        };
+        let command = match opcode {
+            Opcode::Get | Opcode::GetQ => get(false, None),
+            Opcode::GetK | Opcode::GetKQ => get(true, None),
+            Opcode::Gat | Opcode::GatQ => get(false, Some(touch.unwrap_or_default())),
+            Opcode::GatK | Opcode::GatKQ => get(true, Some(touch.unwrap_or_default())),
+            Opcode::Set | Opcode::SetQ => store(StoreMode::Set, true),
+            Opcode::Add | Opcode::AddQ => store(StoreMode::Add, true),
+            Opcode::Replace | Opcode::ReplaceQ => store(StoreMode::Replace, true),
+            Opcode::Append | Opcode::AppendQ => store(StoreMode::Append, false),
+            Opcode::Prepend | Opcode::PrependQ => store(StoreMode::Prepend, false),
+            Opcode::Delete | Opcode::DeleteQ => Command::Delete { key, compare_cas },
+            Opcode::Increment | Opcode::IncrementQ => arithmetic(Direction::Increment),
+            Opcode::Decrement | Opcode::DecrementQ => arithmetic(Direction::Decrement),
+            Opcode::Quit | Opcode::QuitQ => Command::Quit,
+            Opcode::Flush | Opcode::FlushQ => Command::Flush { delay: exptime.unwrap_or_default() },
+            Opcode::Noop => Command::Noop,
+            Opcode::Version => Command::Version,
+            Opcode::Stat if self.yes[0] => Command::Stat { group: b"" },
+            Opcode::Stat => Command::Stat { group: &self.key },
+            Opcode::Verbosity => Command::Verbosity { level: self.client_flags },
+            Opcode::Touch => Command::Touch { key, exptime: exptime.unwrap_or_default() },
+            Opcode::SaslList => Command::SaslList,
+            Opcode::SaslAuth => sasl(true),
+            Opcode::SaslStep => sasl(false),
+        };
+        let head = Head { opcode: opcode as u8, opaque: self.client_flags };
+        BinaryRequest { head, command }
+    }
+
     fn meta_key(&self) -> MetaKey<'_> {
         match &self.key_base64 {
             Some(written) => MetaKey::base64(written).expect("encoded above"),
@@ -300,6 +384,26 @@ impl Parts {
     fn exptime(&self) -> Exptime {
         self.exptimes[0].unwrap_or_default()
     }
+}
+
+/// What a client of the binary protocol might send: requests, frames that are nearly requests, and
+/// noise.
+pub(crate) fn binary_stream() -> impl Strategy<Value = Vec<u8>> {
+    let frame = |parts: &Parts| {
+        let mut out = Vec::new();
+        parts.binary_request().encode(&mut out);
+        out
+    };
+    let request = Parts::any().prop_map(move |parts| frame(&parts));
+    // Mostly a length, a command, or the magic.
+    let broken = (Parts::any(), 0usize..30, any::<u8>()).prop_map(move |(parts, place, byte)| {
+        let mut out = frame(&parts);
+        let place = place % out.len();
+        out[place] = byte;
+        out
+    });
+    let noise = vec(any::<u8>(), 0..40);
+    vec(prop_oneof![8 => request, 3 => broken, 1 => noise], 0..8).prop_map(|pieces| pieces.concat())
 }
 
 /// What a client might send: requests, lines that are nearly requests, and noise.

@@ -9,12 +9,11 @@ use std::fmt;
 /// Why a request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProtocolError {
-    /// No such command, or one with too few or too many arguments; also the empty line.
+    /// No such command.
     UnknownCommand,
-    /// An argument is malformed: a key over 250 bytes, a number that is none, a negative length.
+    /// A command has too few arguments or a malformed one: a key over 250 bytes, a number that is none, a
+    /// negative length. Also a line of less than two bytes.
     BadCommandLine,
-    /// `delete` with arguments it does not take.
-    DeleteUsage,
     /// The data block does not end in `\r\n` where the announced length says.
     BadDataChunk,
     /// The expiry of `touch`, `gat`, `gats` or the delay of `flush_all` is no number.
@@ -23,22 +22,18 @@ pub enum ProtocolError {
     InvalidDelta,
     /// The item holds something other than a decimal number: `incr`, `decr` and `ma` leave it be.
     NonNumericValue,
-    /// A meta command carries the same flag twice, or a flag that is no ASCII.
+    /// A meta command carries the same flag twice.
     DuplicateFlag,
     /// A meta command carries a flag that no meta command has.
     InvalidFlag,
-    /// `md` or `ma` carries flags that cannot be read; memcached has one line for all its reasons.
+    /// The key or a flag of `ma` cannot be read: memcached has one line for all its reasons.
     InvalidOrDuplicateFlag,
     /// The number of a meta flag (`T N R C E F`) is none.
     BadToken,
-    /// More flags than a meta command may carry (`mg`).
-    TooManyFlagsGet,
-    /// More flags than a meta command may carry (`ms`, `md`, `ma`).
+    /// More flags than a meta command may carry.
     TooManyFlags,
     /// The opaque of a meta command is longer than 32 bytes, its `O` included.
     OpaqueTooLong,
-    /// Flag `M` of a meta command is not followed by one character.
-    InvalidModeLength,
     /// Flag `M` of `ms` names no mode.
     InvalidModeSet,
     /// Flag `M` of `ma` names no mode.
@@ -59,18 +54,33 @@ pub enum ProtocolError {
     MemoryLimitTooSmall,
     /// `cache_memlimit` with a number that must have been meant as bytes.
     MemoryLimitTooLarge,
+    /// `flush_all` on a server whose operator has forbidden it (`-F`).
+    FlushNotAllowed,
+    /// `shutdown` with a word that is no way to stop.
+    InvalidShutdownMode,
     /// The server sheds load; the request may be tried again.
     Busy,
     /// The line has no end within its limit. Nothing is answered; the connection closes.
     LineTooLong,
+    /// What should be a binary request does not begin as one. Nothing is answered; the connection
+    /// closes.
+    BadMagic,
+    /// The extras and the key of a binary request are longer than its body. The connection closes.
+    BadFrameLengths,
+    /// A binary request has parts that its command does not take, or lacks one, or its key is over
+    /// 250 bytes. The connection closes.
+    BadFrame,
+    /// The client of a binary connection must authenticate first. The connection closes.
+    NotAuthenticated,
+    /// The first line of an HTTP request. Nothing is answered; the connection closes.
+    NotOurProtocol,
 }
 
 impl ProtocolError {
     /// Every error, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownCommand,
         Self::BadCommandLine,
-        Self::DeleteUsage,
         Self::BadDataChunk,
         Self::InvalidExptime,
         Self::InvalidDelta,
@@ -79,10 +89,8 @@ impl ProtocolError {
         Self::InvalidFlag,
         Self::InvalidOrDuplicateFlag,
         Self::BadToken,
-        Self::TooManyFlagsGet,
         Self::TooManyFlags,
         Self::OpaqueTooLong,
-        Self::InvalidModeLength,
         Self::InvalidModeSet,
         Self::InvalidModeArithmetic,
         Self::KeyNotBase64,
@@ -93,18 +101,23 @@ impl ProtocolError {
         Self::OutOfMemory,
         Self::MemoryLimitTooSmall,
         Self::MemoryLimitTooLarge,
+        Self::FlushNotAllowed,
+        Self::InvalidShutdownMode,
         Self::Busy,
         Self::LineTooLong,
+        Self::BadMagic,
+        Self::BadFrameLengths,
+        Self::BadFrame,
+        Self::NotAuthenticated,
+        Self::NotOurProtocol,
     ];
 
-    /// The line to answer, its `\r\n` included; empty when nothing is answered.
+    /// The line to answer, its `\r\n` included; empty when nothing is answered, or no line: a binary
+    /// request is answered with a [`Status`](crate::binary::response::Status).
     pub const fn line(self) -> &'static str {
         match self {
             Self::UnknownCommand => "ERROR\r\n",
             Self::BadCommandLine => "CLIENT_ERROR bad command line format\r\n",
-            Self::DeleteUsage => {
-                "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
-            }
             Self::BadDataChunk => "CLIENT_ERROR bad data chunk\r\n",
             Self::InvalidExptime => "CLIENT_ERROR invalid exptime argument\r\n",
             Self::InvalidDelta => "CLIENT_ERROR invalid numeric delta argument\r\n",
@@ -115,10 +128,8 @@ impl ProtocolError {
             Self::InvalidFlag => "CLIENT_ERROR invalid flag\r\n",
             Self::InvalidOrDuplicateFlag => "CLIENT_ERROR invalid or duplicate flag\r\n",
             Self::BadToken => "CLIENT_ERROR bad token in command line format\r\n",
-            Self::TooManyFlagsGet => "CLIENT_ERROR options flags are too long\r\n",
-            Self::TooManyFlags => "CLIENT_ERROR options flags too long\r\n",
+            Self::TooManyFlags => "CLIENT_ERROR options flags are too long\r\n",
             Self::OpaqueTooLong => "CLIENT_ERROR opaque token too long\r\n",
-            Self::InvalidModeLength => "CLIENT_ERROR incorrect length for M token\r\n",
             Self::InvalidModeSet => "CLIENT_ERROR invalid mode for ms M token\r\n",
             Self::InvalidModeArithmetic => "CLIENT_ERROR invalid mode for ma M token\r\n",
             Self::KeyNotBase64 => "CLIENT_ERROR error decoding key\r\n",
@@ -133,14 +144,29 @@ impl ProtocolError {
             Self::MemoryLimitTooLarge => {
                 "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
             }
+            Self::FlushNotAllowed => "CLIENT_ERROR flush_all not allowed\r\n",
+            Self::InvalidShutdownMode => "CLIENT_ERROR invalid shutdown mode\r\n",
             Self::Busy => "SERVER_ERROR busy\r\n",
-            Self::LineTooLong => "",
+            Self::LineTooLong
+            | Self::NotOurProtocol
+            | Self::BadMagic
+            | Self::BadFrameLengths
+            | Self::BadFrame
+            | Self::NotAuthenticated => "",
         }
     }
 
     /// Whether the connection closes once the line, if any, is sent.
     pub const fn closes(self) -> bool {
-        matches!(self, Self::LineTooLong)
+        matches!(
+            self,
+            Self::LineTooLong
+                | Self::NotOurProtocol
+                | Self::BadMagic
+                | Self::BadFrameLengths
+                | Self::BadFrame
+                | Self::NotAuthenticated
+        )
     }
 }
 
@@ -148,6 +174,11 @@ impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LineTooLong => f.write_str("the line has no end within its limit"),
+            Self::BadMagic => f.write_str("no binary request begins like this"),
+            Self::BadFrameLengths => f.write_str("extras and key are longer than the body"),
+            Self::BadFrame => f.write_str("the command does not take these parts"),
+            Self::NotAuthenticated => f.write_str("the client must authenticate first"),
+            Self::NotOurProtocol => f.write_str("the line is one of HTTP"),
             error => f.write_str(error.line().trim_end()),
         }
     }

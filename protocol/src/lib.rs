@@ -26,16 +26,21 @@
 //! let Step::Refused { refusal, .. } = decoder.decode(&input[consumed..]) else {
 //!     unreachable!("one is no number")
 //! };
-//! output.extend_from_slice(refusal.line().as_bytes());
+//! refusal.encode(&mut output);
 //! assert_eq!(output, b"STORED\r\nCLIENT_ERROR invalid numeric delta argument\r\n");
 //! ```
 //!
-//! The words are those of memcached's `doc/protocol.txt`; where it is silent, what memcached 1.6.18
+//! A connection whose first byte is [`binary::REQUEST_MAGIC`] speaks the [`binary`] protocol
+//! from then on: the same decoder, and [`Request::Binary`].
+//!
+//! The words are those of memcached's `doc/protocol.txt`; where it is silent, what memcached 1.6.45
 //! does was tried out and stands in the table of `conformance.rs`, deliberate differences included.
 
 #![forbid(unsafe_code)]
 
 pub mod backup;
+pub mod binary;
+pub mod credentials;
 pub mod error;
 pub mod exptime;
 pub mod key;
@@ -50,10 +55,11 @@ mod arbitrary;
 #[cfg(test)]
 mod conformance;
 
+pub use credentials::Credentials;
 pub use error::ProtocolError;
 pub use exptime::Exptime;
 pub use key::{KEY_BYTES_MAX, Key};
 pub use request::Request;
-pub use request::decoder::{Decoder, Limits, Refusal, Step};
+pub use request::decoder::{Decoder, Dialect, Limits, Refusal, Step};
 pub use response::Response;
 pub use response::decoder::{ResponseDecoder, ResponseLimits, ResponseStep};

@@ -7,13 +7,14 @@
 pub mod decoder;
 
 use crate::backup::{Backup, Items, Restore};
+use crate::binary::request::{BinaryRequest, Command};
 use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::meta::request::{MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaSet};
 use crate::text::request::Keys;
 use crate::token::{Tokens, push_token};
 
-/// One request. The classic commands first, then the meta commands.
+/// One request. The classic commands first, then the meta commands, then the binary ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// `get`, `gets`, `gat`, `gats`.
@@ -32,13 +33,28 @@ pub enum Request<'a> {
     Verbosity(Verbosity),
     /// `cache_memlimit`.
     MemoryLimit(MemoryLimit),
+    /// `shutdown`: the server stops, where that is allowed.
+    Shutdown {
+        /// How; `None` for a word that says no way to stop.
+        mode: Option<ShutdownMode>,
+    },
     /// `stats`, with the words after it.
     Stats {
         /// What is asked for; none for the general statistics.
         arguments: Tokens<'a>,
     },
+    /// `watch`, `lru_crawler`, `lru`, `slabs` and `debugtime`, with the words after them.
+    Administer {
+        /// Which.
+        command: AdminCommand,
+        /// What of it. What they come to depends on how the server was started, and so does which error
+        /// comes first: the server reads them.
+        arguments: Tokens<'a>,
+    },
     /// `version`.
     Version,
+    /// `refresh_certs`: TLS certificates are read again.
+    RefreshCerts,
     /// `config get cluster`: which nodes there are. What clients that discover nodes by themselves ask.
     ConfigGetCluster,
     /// `backup`: the next slice of one.
@@ -59,6 +75,8 @@ pub enum Request<'a> {
     MetaDebug(MetaDebug<'a>),
     /// `mn`: answered with `MN`, always.
     MetaNoop,
+    /// A request of the binary protocol.
+    Binary(BinaryRequest<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -73,12 +91,23 @@ impl<'a> Request<'a> {
             Self::FlushAll(flush_all) => flush_all.encode(out),
             Self::Verbosity(verbosity) => verbosity.encode(out),
             Self::MemoryLimit(limit) => limit.encode(out),
+            Self::Shutdown { mode } => out.extend_from_slice(match mode {
+                Some(ShutdownMode::Now) => b"shutdown\r\n",
+                Some(ShutdownMode::Graceful) => b"shutdown graceful\r\n",
+                None => b"shutdown otherwise\r\n",
+            }),
             Self::Stats { arguments } => {
                 out.extend_from_slice(b"stats");
                 arguments.clone().for_each(|word| push_token(out, word));
                 out.extend_from_slice(b"\r\n");
             }
+            Self::Administer { command, arguments } => {
+                out.extend_from_slice(command.name());
+                arguments.clone().for_each(|word| push_token(out, word));
+                out.extend_from_slice(b"\r\n");
+            }
             Self::Version => out.extend_from_slice(b"version\r\n"),
+            Self::RefreshCerts => out.extend_from_slice(b"refresh_certs\r\n"),
             Self::ConfigGetCluster => out.extend_from_slice(b"config get cluster\r\n"),
             Self::Backup(backup) => backup.encode(out),
             Self::Restore(restore) => restore.encode(out),
@@ -89,6 +118,7 @@ impl<'a> Request<'a> {
             Self::MetaArithmetic(arithmetic) => arithmetic.encode(out),
             Self::MetaDebug(debug) => debug.encode(out),
             Self::MetaNoop => out.extend_from_slice(b"mn\r\n"),
+            Self::Binary(binary) => binary.encode(out),
         }
     }
 
@@ -99,6 +129,12 @@ impl<'a> Request<'a> {
             Self::Store(store) => store.data = block,
             Self::MetaSet(set) => set.data = block,
             Self::Restore(restore) => restore.items = Items::new(block).ok()?,
+            Self::Binary(BinaryRequest { command: Command::Store(store), .. }) => {
+                store.data = block;
+            }
+            Self::Binary(BinaryRequest { command: Command::Sasl(sasl), .. }) => {
+                sasl.message = block;
+            }
             _ => debug_assert!(block.is_empty(), "only writes carry data"),
         }
         Some(self)
@@ -201,6 +237,47 @@ pub struct FlushAll {
     pub delay: Exptime,
     /// No answer is wanted.
     pub noreply: bool,
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// `shutdown`.
+    Now,
+    /// `shutdown graceful`: what is in memory is kept where a file is there to keep it.
+    Graceful,
+}
+
+/// What an administrator asks for, beside statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdminCommand {
+    /// `watch`: what happens, as it happens.
+    Watch,
+    /// `lru_crawler`: keys or items listed, expired ones removed.
+    LruCrawler,
+    /// `lru`: how memcached's segments of the LRU are sized.
+    Lru,
+    /// `slabs`: how memcached's pages are moved between classes.
+    Slabs,
+    /// `debugtime`: another time of day.
+    DebugTime,
+}
+
+impl AdminCommand {
+    /// Every one of them.
+    pub const ALL: [Self; 5] =
+        [Self::Watch, Self::LruCrawler, Self::Lru, Self::Slabs, Self::DebugTime];
+
+    /// Its name on the line.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Watch => b"watch",
+            Self::LruCrawler => b"lru_crawler",
+            Self::Lru => b"lru",
+            Self::Slabs => b"slabs",
+            Self::DebugTime => b"debugtime",
+        }
+    }
 }
 
 /// Sets how much the server logs.

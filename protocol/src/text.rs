@@ -1,4 +1,5 @@
 //! The classic commands.
 
+pub mod authentication;
 pub mod request;
 pub mod response;

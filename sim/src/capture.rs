@@ -125,10 +125,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// It cannot be watched.
-    #[error(
-        "{server} has no `watch`: it is no memcached, or one before 1.4.26; \
-             of a server of this project `cache-ctl mrc` shows the hit ratio at other sizes"
-    )]
+    #[error("{server} has no `watch`: it is no memcached, or one before 1.4.26")]
     NoWatch {
         /// The address.
         server: String,

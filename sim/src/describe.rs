@@ -143,6 +143,13 @@ pub fn describe(
         }
     }
     observer.end();
+    if census.requests == 0 {
+        let (path, format) = (path(), trace.format().name());
+        return Err(match malformed {
+            0 => RunError::NoReads { path },
+            malformed => RunError::NothingReadable { path, format, malformed },
+        });
+    }
     let mut figures = vec![Figure {
         section: "log",
         name: "format".into(),

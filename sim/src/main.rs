@@ -53,9 +53,7 @@ fn advise(args: &SizeArgs) -> Result<()> {
     let mut console = Console::new(plan.plan.source.to_string());
     let advice = sizing::run::run(&plan, &mut console)?;
     if let Some((path, form)) = args.plot() {
-        let mut picture = String::new();
-        sizing::page::draw(&advice, form, &command_line(), &mut picture)?;
-        write_picture(path, &picture)?;
+        write_picture(path, &sizing::page::draw(&advice, form, &command_line())?)?;
     }
     sizing::report::write(&advice, args.output(), &mut io::stdout().lock())?;
     Ok(console.summarise_advice(&advice, args.plot().map(|(path, _)| path))?)
@@ -138,12 +136,7 @@ fn draw(path: Option<&Path>, report: &CurveReport) -> Result<()> {
     let Some(path) = path else {
         return Ok(());
     };
-    let mut picture = String::new();
-    match Form::of(path)? {
-        Form::Html => html::page(report, &command_line(), &mut picture)?,
-        Form::Svg => plot::svg(report, true, &mut picture)?,
-    }
-    write_picture(path, &picture)
+    write_picture(path, &plot::draw_curve(report, Form::of(path)?, &command_line())?)
 }
 
 /// The command that runs, as a report names it: the program by its name, wherever it lies.
@@ -152,7 +145,7 @@ fn command_line() -> String {
     html::command_line(std::iter::once("cache-sim".to_owned()).chain(words))
 }
 
-fn write_picture(path: &Path, picture: &str) -> Result<()> {
+fn write_picture(path: &Path, picture: &[u8]) -> Result<()> {
     std::fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -229,7 +222,15 @@ fn capture_server(args: &CaptureArgs) -> Result<()> {
 
 /// `cache-sim generate zipf`.
 fn generate_zipf(args: &ZipfArgs) -> Result<()> {
-    let accesses: Vec<Access> = zipf::Generator::new(args.spec())?.collect();
+    let spec = args.spec();
+    let requests = spec.requests;
+    let generator = zipf::Generator::new(spec)?;
+    // Each record tells when its object is next asked for, so the last is known before the first is written.
+    let mut accesses: Vec<Access> = Vec::new();
+    let count = usize::try_from(requests).unwrap_or(usize::MAX);
+    let room = accesses.try_reserve_exact(count);
+    room.with_context(|| format!("{requests} requests do not fit into memory"))?;
+    accesses.extend(generator);
     let path = args.output();
     if path == Path::new("-") {
         return write_plain(io::stdout().lock(), &accesses).context("cannot write the trace");

@@ -176,6 +176,13 @@ pub struct Found {
     pub notes: Notes,
 }
 
+impl Found {
+    /// Whether there was no request at all, played or left out.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.requests + self.empty_dropped == 0
+    }
+}
+
 /// One replay's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -275,11 +282,23 @@ pub enum RunError {
         /// The stream.
         path: String,
     },
-    /// Nothing to draw a curve of.
+    /// Nothing to tell of.
     #[error("{path} has no reads")]
     NoReads {
         /// Its file, or `-`.
         path: String,
+    },
+    /// A log in another format than the one it was read in, most likely.
+    #[error(
+        "{path} has no request that can be read as {format}: {malformed} records are malformed"
+    )]
+    NothingReadable {
+        /// Its file, or `-`.
+        path: String,
+        /// The format's name.
+        format: &'static str,
+        /// How many records there are.
+        malformed: u64,
     },
     /// A share so small that nothing fits.
     #[error("{share} of {whole} {unit} is no room for anything")]
@@ -303,6 +322,14 @@ pub trait Observer {
     fn malformed(&mut self, error: &TraceError);
     /// No more work is to come.
     fn end(&mut self);
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn begin(&mut self, _: &'static str, _: Option<u64>) {}
+    fn advance(&mut self, _: u64) {}
+    fn malformed(&mut self, _: &TraceError) {}
+    fn end(&mut self) {}
 }
 
 /// Carries `plan` out.
@@ -337,6 +364,10 @@ fn carry_out(
 ) -> Result<Report, RunError> {
     let build = |format: &Format, whole| contestants(plan, dealing, format, whole);
     let Played { players, format, found, readings } = play_all(plan, observer, build)?;
+    // A part of a log may well be empty.
+    if dealing == Dealing::WHOLE && found.is_nothing() {
+        return Err(RunError::NoReads { path: plan.source.to_string() });
+    }
     let rows = players.into_iter().flat_map(|player| player.rows(plan.jobs)).collect();
     Ok(Report {
         trace: plan.source.to_string(),
@@ -358,7 +389,25 @@ pub(crate) struct Played<P> {
 
 /// Plays the trace of `plan` to the players that `build` makes of its format and, where the plan has
 /// shares, of what those are shares of.
+///
+/// # Errors
+///
+/// The trace cannot be read, or nothing of it.
 pub(crate) fn play_all<P: Player>(
+    plan: &Plan,
+    observer: &mut dyn Observer,
+    build: impl FnOnce(&Format, u64) -> Result<Vec<P>, RunError>,
+) -> Result<Played<P>, RunError> {
+    let played = play_log(plan, observer, build)?;
+    let Found { malformed, .. } = played.found;
+    if played.found.is_nothing() && malformed > 0 {
+        let (path, format) = (plan.source.to_string(), played.format.name());
+        return Err(RunError::NothingReadable { path, format, malformed });
+    }
+    Ok(played)
+}
+
+fn play_log<P: Player>(
     plan: &Plan,
     observer: &mut dyn Observer,
     build: impl FnOnce(&Format, u64) -> Result<Vec<P>, RunError>,
@@ -872,6 +921,7 @@ mod tests {
     use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::sampling::Part;
     use crate::trace::csv::Layout;
 
     /// Remembers what it heard.
@@ -1010,6 +1060,23 @@ mod tests {
         let report = report_of(&Plan { empty: Empty::Keep, ..dropping });
         assert_eq!(report.found, Found { requests: 3, reads: 3, ..Found::default() });
         assert_eq!(report.rows[0].tally.hits, 1);
+    }
+
+    #[test]
+    fn a_log_of_which_nothing_can_be_read_has_no_figures() {
+        let error = |text: &str| {
+            let log = file(text);
+            run(&plan(&log, &["5"]), &mut Listener::default()).unwrap_err()
+        };
+        assert!(matches!(error(""), RunError::NoReads { .. }));
+        let error = error("x\ny\n");
+        assert!(matches!(error, RunError::NothingReadable { malformed: 2, .. }), "{error}");
+        assert!(error.to_string().contains("no request that can be read as csv"), "{error}");
+        // A worker's part of a log may be empty.
+        let log = file("");
+        let dealing = Dealing { part: Part { index: 1, count: 3 }, is_dealt: true };
+        let report = run_part(&plan(&log, &["5"]), dealing, &mut Listener::default()).unwrap();
+        assert_eq!(report.rows[0].tally.requests, 0);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! What cannot be read as an access is an item of its own, [`TraceError::Malformed`], and the
 //! iteration goes on behind it; only a reader that fails ends it. A format is one file under
-//! `trace/`, one variant of [`Format`] and one arm of `Trace::over`.
+//! `trace/`, one variant of [`Format`] and one arm of `Trace::over`. Parquet alone is no stream: its file's end
+//! comes first.
 
 mod access;
 mod access_log;
@@ -25,6 +26,8 @@ mod meta_block;
 mod meta_cdn;
 mod meta_kvcache;
 mod oracle_general_op_ns;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod proxy_requests;
 mod records;
 mod redis_monitor;
@@ -43,7 +46,7 @@ pub mod oracle_general;
 pub mod zipf;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::path::Path;
 
 pub(crate) use access::with_decimal;
@@ -53,6 +56,9 @@ use lines::LineFormat;
 pub use source::Position;
 use source::{BUFFER_BYTES, Source};
 
+/// What every Parquet file begins with.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
+
 /// Where in a trace something stands, as a person would look it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -60,6 +66,8 @@ pub enum Place {
     Line(u64),
     /// The offset in a binary, unpacked, in bytes.
     Byte(u64),
+    /// The row of a table, the first being 1.
+    Row(u64),
 }
 
 impl std::fmt::Display for Place {
@@ -67,6 +75,7 @@ impl std::fmt::Display for Place {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
             Self::Byte(offset) => write!(f, "byte {offset}"),
+            Self::Row(number) => write!(f, "row {number}"),
         }
     }
 }
@@ -93,7 +102,7 @@ pub enum Fault {
         fields: usize,
     },
     /// A field that must be a number is none, or one out of range.
-    #[error("the {field} is `{text}`, not a number from 0 to {max}")]
+    #[error("the {field} is `{}`, not a number from 0 to {max}", printable(text))]
     BadNumber {
         /// What was to be read.
         field: &'static str,
@@ -109,7 +118,7 @@ pub enum Fault {
         field: &'static str,
     },
     /// A field that is not what it should be.
-    #[error("the {field} is `{text}`, not {expected}")]
+    #[error("the {field} is `{}`, not {expected}", printable(text))]
     Bad {
         /// What was to be read.
         field: &'static str,
@@ -155,7 +164,7 @@ pub enum OpenError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A column is given by a name that the header does not hold.
-    #[error("no column is named `{name}`, the header has: {header}")]
+    #[error("no column is named `{name}`, the header has: {}", printable(header))]
     NoSuchColumn {
         /// The name asked for.
         name: String,
@@ -174,6 +183,18 @@ pub enum OpenError {
     /// A format that this build does not read, or not from this source.
     #[error("{0}")]
     NotRead(String),
+}
+
+/// Characters of a header that are told at most.
+const PRINTED_MAX: usize = 300;
+
+/// A text of a log as a terminal can show it: nothing in it that a terminal would obey.
+fn printable(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().collect(),
+        false => letter.to_string(),
+    };
+    text.chars().take(PRINTED_MAX).map(shown).collect::<String>()
 }
 
 /// What of a log is neither an access nor malformed.
@@ -197,6 +218,8 @@ enum Records {
     OracleGeneral(oracle_general::Reader<Source>),
     Lines(lines::Reader<Source>),
     Binary(records::Reader<Source>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<parquet::Reader>),
 }
 
 impl Trace {
@@ -206,7 +229,25 @@ impl Trace {
     ///
     /// The file cannot be read, lacks a named column or a header, or nothing tells its format.
     pub fn open(path: &Path, format: &Format) -> Result<Self, OpenError> {
-        Self::over(File::open(path)?, format, Format::guess(path))
+        let (file, named) = (File::open(path)?, Format::guess(path));
+        if let Some(layout) = parquet_layout(&file, format, named.as_ref())? {
+            return Self::over_parquet(file, layout);
+        }
+        Self::over(file, format, named)
+    }
+
+    #[cfg(feature = "parquet")]
+    fn over_parquet(file: File, layout: csv::Layout) -> Result<Self, OpenError> {
+        let position = Position::default();
+        let reader = parquet::Reader::open(file, &layout, position.clone())?;
+        let format = Format::Parquet(reader.layout().clone());
+        Ok(Self { format, records: Records::Parquet(Box::new(reader)), position })
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    fn over_parquet(_: File, _: csv::Layout) -> Result<Self, OpenError> {
+        let why = "this build reads no Parquet: build it with the feature `parquet`";
+        Err(OpenError::NotRead(why.into()))
     }
 
     /// Reads from anything, packed with zstd, gzip or xz or not; standard input, say.
@@ -264,7 +305,8 @@ impl Trace {
             }
             Format::Guess | Format::OracleGeneral => return Err(OpenError::UnknownFormat),
             Format::Parquet(_) => {
-                return Err(OpenError::NotRead("this build reads no Parquet".into()));
+                let why = "a Parquet file says at its end where its columns are: give it as a file, unpacked";
+                return Err(OpenError::NotRead(why.into()));
             }
             Format::Ids => Box::new(ids::Ids::Plain),
             Format::Lirs => Box::new(ids::Ids::Lirs),
@@ -317,6 +359,8 @@ impl Trace {
             Records::OracleGeneral(_) => Notes::default(),
             Records::Lines(reader) => reader.notes(),
             Records::Binary(reader) => reader.notes(),
+            #[cfg(feature = "parquet")]
+            Records::Parquet(_) => Notes::default(),
         }
     }
 
@@ -335,8 +379,28 @@ impl Iterator for Trace {
             Records::OracleGeneral(reader) => reader.next(),
             Records::Lines(reader) => reader.next(),
             Records::Binary(reader) => reader.next(),
+            #[cfg(feature = "parquet")]
+            Records::Parquet(reader) => reader.next(),
         }
     }
+}
+
+/// How the columns of a file are to be read, if it is a Parquet file or is to be one.
+fn parquet_layout(
+    mut file: &File,
+    format: &Format,
+    named: Option<&Format>,
+) -> io::Result<Option<csv::Layout>> {
+    match (format, named) {
+        (Format::Parquet(layout), _) => return Ok(Some(layout.clone())),
+        (Format::Guess, Some(Format::Parquet(layout))) => return Ok(Some(layout.clone())),
+        (Format::Guess, _) if file.metadata()?.is_file() => {}
+        _ => return Ok(None),
+    }
+    let mut head = Vec::new();
+    file.take(PARQUET_MAGIC.len() as u64).read_to_end(&mut head)?;
+    file.rewind()?;
+    Ok((head == PARQUET_MAGIC).then(csv::Layout::default))
 }
 
 #[cfg(test)]

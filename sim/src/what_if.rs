@@ -210,6 +210,9 @@ fn carry_out(
         Ok(question.models(&plan, &blueprints, format, &census))
     };
     let Played { players, format, found, readings: played } = play_all(&plan, observer, build)?;
+    if found.is_nothing() {
+        return Err(RunError::NoReads { path: plan.source.to_string() });
+    }
     let mut summary = Table::new(question.columns());
     let mut course = Table::new(question.course_columns());
     players.iter().for_each(|Asked(model)| model.tell(&mut summary, &mut course));
@@ -338,17 +341,7 @@ mod tests {
     use super::*;
     use crate::replay::ServerShape;
     use crate::run::{self, Caches, Empty, KEPT_REQUESTS_MAX, Semantics, Source};
-    use crate::trace::TraceError;
     use crate::ttl::TtlRule;
-
-    struct Deaf;
-
-    impl Observer for Deaf {
-        fn begin(&mut self, _what: &'static str, _end: Option<u64>) {}
-        fn advance(&mut self, _at: u64) {}
-        fn malformed(&mut self, _error: &TraceError) {}
-        fn end(&mut self) {}
-    }
 
     /// Ids that come again, some sooner than others, with sizes and TTLs.
     fn log() -> NamedTempFile {
@@ -387,7 +380,7 @@ mod tests {
     fn a_setting_that_changes_nothing_is_the_server_to_the_last_hit() {
         let file = log();
         let plan = plan(&file);
-        let report = run::run(&plan, &mut Deaf).unwrap();
+        let report = run::run(&plan, &mut ()).unwrap();
         let want: Vec<Cell> =
             report.rows.iter().map(|row| Cell::share(row.tally.hits, row.tally.requests)).collect();
         assert!(want.iter().all(|hits| matches!(hits, Cell::Ratio(ratio) if *ratio > 0.1)));
@@ -398,7 +391,7 @@ mod tests {
             (Question::Growth(Growth { factors: vec![1] }), "hit_ratio_today"),
             (Question::Ttls(Ttls { rules: vec![TtlRule::Log] }), "hit_ratio"),
         ] {
-            let mut found = column(&run(&plan, &question, &mut Deaf).unwrap(), name);
+            let mut found = column(&run(&plan, &question, &mut ()).unwrap(), name);
             match question {
                 // Three rows a policy.
                 Question::Growth(_) => found = found.into_iter().step_by(3).collect(),
@@ -425,7 +418,7 @@ mod tests {
             (Question::Scan(Scan { rate: 1.0, at, lasts: "5s".parse().unwrap(), over_time }), 1),
             (Question::Growth(Growth { factors: vec![2, 10] }), 6),
         ] {
-            let answer = run(&plan(&file), &question, &mut Deaf).unwrap();
+            let answer = run(&plan(&file), &question, &mut ()).unwrap();
             assert_eq!(answer.summary.rows.len(), rows_each * Kind::ALL.len());
             for table in [Some(&answer.summary), answer.course.as_ref()].into_iter().flatten() {
                 assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
@@ -446,7 +439,7 @@ mod tests {
         let plan = Plan { source, ..plan(&file) };
         let at: Moment = "50%".parse().unwrap();
         let question = Question::Restart(Restart { at, down_s: 0, over_time: false });
-        let error = run(&plan, &question, &mut Deaf).unwrap_err();
+        let error = run(&plan, &question, &mut ()).unwrap_err();
         assert!(matches!(error, RunError::MomentOfStream { .. }), "{error}");
     }
 }

@@ -21,9 +21,9 @@ use crate::shard::{Item, Key, Shard};
 use crate::time::{Deadline, Timestamp};
 use crate::update::Invalidation;
 
-/// The shard counts its writes on from a restored cas below this. A greater one was chosen by a client;
-/// no shard writes so often, and counting on from it would use the numbers up.
-const CAS_COUNTED_MAX: u64 = 1 << 47;
+/// Writes are counted on from a restored cas below this. A greater one was chosen by a client; no server
+/// writes so often, and counting on from it would use the numbers up.
+pub const CAS_COUNTED_MAX: u64 = 1 << 55;
 
 /// Where a walk over a shard's items stands. It begins at the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,17 @@ impl Shard {
         now: Timestamp,
         mut visit: impl FnMut(&[u8], &Item<'_>) -> ControlFlow<()>,
     ) -> Option<WalkPlace> {
+        self.walk_weighed(from, entries_max, now, |key, item, _| visit(key, item))
+    }
+
+    /// [`Shard::walk`], with what each item costs of the shard's memory in bytes, overhead included.
+    pub fn walk_weighed(
+        &mut self,
+        from: WalkPlace,
+        entries_max: u32,
+        now: Timestamp,
+        mut visit: impl FnMut(&[u8], &Item<'_>, u64) -> ControlFlow<()>,
+    ) -> Option<WalkPlace> {
         self.flush_if_due(now);
         let generation = self.columns_generation();
         let first = if from.generation == generation { from.entry } else { 0 };
@@ -100,7 +111,8 @@ impl Shard {
             if item.deadline.is_due(now) {
                 continue;
             }
-            if visit(self.record(id).key(), &item).is_break() {
+            let footprint = self.footprint(self.record(id).shape());
+            if visit(self.record(id).key(), &item, footprint.bytes()).is_break() {
                 return Some(WalkPlace { generation, entry });
             }
         }

@@ -8,16 +8,19 @@
 //!   charged as idle.
 
 use crate::record::Footprint;
+use crate::size_counts::SizeCounts;
 use crate::snapshot::{Reader, Writer};
 
 /// What a shard's items may take, and what they take now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Budget {
     bytes_max: u64,
     used_bytes: u64,
     entries: u64,
     entries_high: u64,
     entry_bytes: u64,
+    /// Where somebody wants to know.
+    sizes: Option<Box<SizeCounts>>,
 }
 
 impl Budget {
@@ -30,6 +33,7 @@ impl Budget {
             entries: 0,
             entries_high: 0,
             entry_bytes: u64::from(entry_bytes),
+            sizes: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl Budget {
         self.used_bytes += footprint.bytes();
         self.entries += 1;
         self.entries_high = self.entries_high.max(self.entries);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.insert(footprint);
+        }
     }
 
     /// Counts an item that left.
@@ -99,12 +106,35 @@ impl Budget {
         debug_assert!(self.entries > 0 && self.used_bytes >= footprint.bytes());
         self.used_bytes -= footprint.bytes();
         self.entries -= 1;
+        if let Some(sizes) = &mut self.sizes {
+            sizes.remove(footprint);
+        }
     }
 
     /// Counts an item whose value was replaced.
     #[inline]
     pub fn replace(&mut self, old: Footprint, new: Footprint) {
         self.used_bytes = self.used_bytes - old.bytes() + new.bytes();
+        if let Some(sizes) = &mut self.sizes {
+            sizes.remove(old);
+            sizes.insert(new);
+        }
+    }
+
+    /// Goes on counting sizes from `counts`, which are those of the resident items.
+    pub(crate) fn set_size_counts(&mut self, counts: SizeCounts) {
+        self.sizes = Some(Box::new(counts));
+    }
+
+    pub(crate) fn size_counts(&self) -> Option<&SizeCounts> {
+        self.sizes.as_deref()
+    }
+
+    /// Forgets all items, for a budget of `bytes_max` and entries of `entry_bytes`.
+    pub(crate) fn begin_anew(&mut self, bytes_max: u64, entry_bytes: u32) {
+        self.clear();
+        self.bytes_max = bytes_max;
+        self.entry_bytes = u64::from(entry_bytes);
     }
 
     /// Writes what is used to a snapshot.
@@ -124,7 +154,10 @@ impl Budget {
 
     /// Forgets all items and the high-water mark, as when the columns are built anew.
     pub fn clear(&mut self) {
-        *self = Self { used_bytes: 0, entries: 0, entries_high: 0, ..*self };
+        (self.used_bytes, self.entries, self.entries_high) = (0, 0, 0);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.clear();
+        }
     }
 }
 

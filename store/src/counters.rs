@@ -25,6 +25,8 @@ pub struct Counters {
     pub expired: u64,
     /// Of these, items never read.
     pub expired_unfetched: u64,
+    /// Items removed by a flush.
+    pub flushed: u64,
     /// Reads that found an item expired.
     pub read_expired: u64,
     /// Entries the sweep looked at.
@@ -41,7 +43,7 @@ pub struct Counters {
 
 impl Counters {
     /// Every counter, in the order in which a snapshot has them.
-    fn each_mut(&mut self) -> [&mut u64; 15] {
+    fn each_mut(&mut self) -> [&mut u64; 16] {
         [
             &mut self.items_stored,
             &mut self.evicted,
@@ -52,6 +54,7 @@ impl Counters {
             &mut self.evicted_idle_secs,
             &mut self.expired,
             &mut self.expired_unfetched,
+            &mut self.flushed,
             &mut self.read_expired,
             &mut self.swept,
             &mut self.swept_expired,
@@ -90,6 +93,7 @@ impl AddAssign for Counters {
         self.evicted_idle_secs = self.evicted_idle_secs.max(other.evicted_idle_secs);
         self.expired += other.expired;
         self.expired_unfetched += other.expired_unfetched;
+        self.flushed += other.flushed;
         self.read_expired += other.read_expired;
         self.swept += other.swept;
         self.swept_expired += other.swept_expired;

@@ -33,8 +33,6 @@ use crate::time::Timestamp;
 const PREFETCHED_LINES: usize = 3;
 /// Sequence numbers of segments reserved at once.
 const SEGMENT_SEQUENCES_STEP: u64 = 64;
-/// Sequence numbers of writes reserved at once.
-const WRITE_SEQUENCES_STEP: u64 = 1 << 16;
 
 /// Where a record stands: in units of 4 bytes from the arena's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,13 +181,13 @@ impl Log {
         }
     }
 
-    /// Reserves sequence numbers of writes beyond `sequence`, and returns the first that is not.
-    /// `entries` is noted for the next start.
-    pub(crate) fn reserve_write_sequences(&mut self, sequence: u64, entries: u64) -> u64 {
+    /// Reserves sequence numbers of writes up to `end`, and returns the first that is not. `entries`
+    /// is noted for the next start.
+    pub(crate) fn reserve_write_sequences(&mut self, end: u64, entries: u64) -> u64 {
         if !self.is_durable {
             return u64::MAX;
         }
-        self.state.write_sequences = sequence.saturating_add(WRITE_SEQUENCES_STEP);
+        self.state.write_sequences = end;
         self.state.entries = entries;
         self.write_state();
         self.state.write_sequences

@@ -195,8 +195,9 @@ impl Shard {
     }
 
     fn end_reopening(&mut self, reopening: &mut Reopening, now: Timestamp) {
+        reopening.write_sequences += self.sequence_ref().skipped();
         self.log_mut().end_reopening(reopening);
-        self.go_on_after(reopening.write_sequences, reopening.flush_at);
+        self.go_on_after_walk(reopening.write_sequences, reopening.flush_at);
         self.evict_beyond_budget(now);
         self.limit_segments();
     }

@@ -31,8 +31,11 @@ use crate::record::{
     Shape, Standing, VALUE_BYTES_MAX, entry_bytes, footprint, padded,
 };
 use crate::samples::Samples;
+use crate::sequence::Sequence;
+use crate::size_counts::SizeCounts;
 use crate::snapshot::{Reader, Writer};
 use crate::time::{Deadline, Timestamp};
+use crate::victims::VictimNotes;
 
 /// Free segments that only the cleaner may open: it needs somewhere to move records to.
 const SEGMENTS_RESERVED: u32 = 1;
@@ -94,6 +97,20 @@ pub struct Item<'a> {
     pub value: Value<'a>,
 }
 
+/// What a lookup finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// No item of this key.
+    Nothing,
+    /// One whose time is over.
+    Expired,
+    /// An item.
+    Item {
+        /// The length of its value.
+        value_bytes: u64,
+    },
+}
+
 /// How far into the chain of what a read touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefetchDepth {
@@ -153,7 +170,7 @@ pub(crate) struct Fields {
     pub(crate) own_cas: Option<u64>,
     /// Whether a client marked the item stale.
     pub(crate) stale: bool,
-    /// The shard's count of writes at which the record is written; the item's cas if it has no own.
+    /// The number of the write that makes the record; the item's cas if it has no own.
     pub(crate) sequence: u64,
 }
 
@@ -183,8 +200,8 @@ pub struct Shard {
     cleaner: Cleaner,
     tagging: Tagging,
     counters: Counters,
-    /// The count of writes; the next item's cas.
-    sequence: u64,
+    /// The numbers of writes; the next item's cas.
+    sequence: Sequence,
     /// No number from here on has been handed out, whatever a kill leaves of the records.
     sequences_reserved: u64,
     columns_generation: u64,
@@ -194,6 +211,7 @@ pub struct Shard {
     pub(crate) sweep_at: u32,
     scratch: Vec<u8>,
     departures: DepartureNotes,
+    victims: VictimNotes,
     uses: Uses,
     samples: Samples,
     /// Whether an item was changed because a caller asked; see [`Shard::take_changed`].
@@ -231,7 +249,7 @@ impl Shard {
             cleaner: Cleaner::new(config.geometry.tagging()),
             tagging: config.geometry.tagging(),
             counters: Counters::default(),
-            sequence: 0,
+            sequence: Sequence::of_shard(config.shard, config.geometry.shard_count),
             sequences_reserved: 0,
             columns_generation: 0,
             flush_at: None,
@@ -239,6 +257,7 @@ impl Shard {
             scratch: Vec::new(),
             is_changed: false,
             departures: DepartureNotes::default(),
+            victims: VictimNotes::default(),
             uses: Uses::default(),
             samples: Samples::default(),
             config,
@@ -286,6 +305,18 @@ impl Shard {
         let id = self.find(key, now)?;
         let before = self.usage(id, now);
         Some(self.item(id, before))
+    }
+
+    /// What a lookup of `key` is about to find. Changes nothing.
+    pub fn look(&self, key: &Key<'_>, now: Timestamp) -> Look {
+        if self.flush_at.is_some_and(|at| at <= now) {
+            return Look::Nothing;
+        }
+        match self.find_there(key) {
+            None => Look::Nothing,
+            Some(id) if self.is_due(id, now) => Look::Expired,
+            Some(id) => Look::Item { value_bytes: self.record(id).item_value_bytes().into() },
+        }
     }
 
     /// What an item costs of the shard's memory in bytes, overhead included.
@@ -380,6 +411,11 @@ impl Shard {
         self.flush_if_due(now);
     }
 
+    /// When everything present is to go, if a flush was asked for that has not come yet.
+    pub fn flush_to_come(&self) -> Option<Timestamp> {
+        self.flush_at
+    }
+
     /// Whether a caller's request has changed an item since the last call: written, touched, marked or
     /// deleted it. What leaves by itself does not count.
     #[inline]
@@ -399,6 +435,10 @@ impl Shard {
     /// Footprints of the resident items, and the most they may come to, in bytes.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    pub(crate) fn budget_mut(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     /// What happened so far.
@@ -476,22 +516,24 @@ impl Shard {
         self.index.bytes() as u64
     }
 
-    /// Ids of entries handed out so far: the bound for [`Self::visit`].
+    /// The longest time in seconds since the last use among the items of the first `entries_max` entries.
+    pub fn longest_idle_secs(&self, entries_max: u32, now: Timestamp) -> u32 {
+        let ids = (0..entries_max.min(self.entries.high())).map(EntryId);
+        let items = ids.filter(|id| self.footprint_of_item(*id).is_some());
+        items.map(|id| self.usage(id, now).idle_secs).max().unwrap_or(0)
+    }
+
+    /// Ids of entries handed out so far.
     pub fn entries_high(&self) -> u32 {
         self.entries.high()
     }
 
-    /// Calls `visit` with the footprint in bytes and the idle time in seconds of every item whose
-    /// entry id is in `from..to`. A walk over the whole shard in slices meets each item that stays
-    /// for its whole length once.
-    pub fn visit(&self, from: u32, to: u32, now: Timestamp, mut visit: impl FnMut(u64, u32)) {
-        for id in (from..to.min(self.entries.high())).map(EntryId) {
-            if self.entries.location(id) == Location::NONE || self.record(id).is_part() {
-                continue;
-            }
-            let footprint = self.footprint(self.record(id).shape());
-            visit(footprint.bytes(), self.usage(id, now).idle_secs);
+    /// What the item of an entry costs; nothing where the entry is free or a part of another's item.
+    pub(crate) fn footprint_of_item(&self, id: EntryId) -> Option<Footprint> {
+        if self.entries.location(id) == Location::NONE || self.record(id).is_part() {
+            return None;
         }
+        Some(self.footprint(self.record(id).shape()))
     }
 
     /// Sets the counters to zero.
@@ -511,9 +553,23 @@ impl Shard {
         u64::from(self.entries.high()) * columns + index + SHARD_OVERHEAD_BYTES
     }
 
+    #[inline]
     pub(crate) fn next_sequence(&mut self) -> u64 {
-        self.set_sequence(self.sequence + 1);
-        self.sequence
+        if self.sequence.next() >= self.sequences_reserved {
+            self.reserve_sequences();
+        }
+        self.sequence.take()
+    }
+
+    #[cold]
+    fn reserve_sequences(&mut self) {
+        let (end, items) = (self.sequence.reservation_end(), self.budget.items());
+        self.sequences_reserved = self.log.reserve_write_sequences(end, items);
+    }
+
+    /// [`crate::WalkPlace::generation`] of a walk that begins now.
+    pub fn generation(&self) -> u64 {
+        self.columns_generation
     }
 
     /// How often ids were handed out anew: a walk over them that meets another number starts again.
@@ -544,16 +600,15 @@ impl Shard {
         self.log.patch(self.entries.location(id), at, bytes);
     }
 
-    pub(crate) fn sequence_now(&self) -> u64 {
-        self.sequence
+    pub(crate) fn sequence_ref(&self) -> &Sequence {
+        &self.sequence
     }
 
-    /// Counts from `sequence` on, after a kill as well.
-    pub(crate) fn set_sequence(&mut self, sequence: u64) {
-        self.sequence = sequence;
-        if sequence >= self.sequences_reserved {
-            let items = self.budget.items();
-            self.sequences_reserved = self.log.reserve_write_sequences(sequence, items);
+    /// Gives greater numbers than `sequence` from now on, after a kill as well.
+    pub(crate) fn go_on_after(&mut self, sequence: u64) {
+        self.sequence.go_on_after(sequence);
+        if self.sequence.next() >= self.sequences_reserved {
+            self.reserve_sequences();
         }
     }
 
@@ -595,7 +650,7 @@ impl Shard {
     /// Writes all that a snapshot holds of the shard.
     pub(crate) fn save_parts(&self, to: &mut Writer<'_>) {
         self.log.save(to);
-        to.u64(self.sequence);
+        to.u64(self.sequence.last());
         to.u64(self.flush_at.map_or(u64::MAX, |at| at.0));
         to.u32(self.sweep_at);
         self.counters().save(to);
@@ -613,7 +668,7 @@ impl Shard {
         from: &mut Reader<'_>,
         pace: &mut dyn FnMut(),
     ) -> Option<()> {
-        self.sequence = from.u64()?;
+        self.sequence.go_on_after(from.u64()?);
         self.flush_at = Some(from.u64()?).filter(|&at| at != u64::MAX).map(Timestamp);
         self.sweep_at = from.u32()?;
         self.counters = Counters::load(from)?;
@@ -646,6 +701,10 @@ impl Shard {
 
     pub(crate) fn departure_notes_ref(&self) -> &DepartureNotes {
         &self.departures
+    }
+
+    pub(crate) fn victim_notes(&mut self) -> &mut VictimNotes {
+        &mut self.victims
     }
 
     pub(crate) fn uses(&mut self) -> &mut Uses {
@@ -726,9 +785,10 @@ impl Shard {
         self.chains.insert(head, parts);
     }
 
-    /// Goes on with the write of sequence number `sequence`, and with a flush still to come.
-    pub(crate) fn go_on_after(&mut self, sequence: u64, flush_at: Option<Timestamp>) {
-        self.sequence = sequence;
+    /// Goes on after a walk of the segments: with numbers greater than `sequence`, and with a flush
+    /// still to come.
+    pub(crate) fn go_on_after_walk(&mut self, sequence: u64, flush_at: Option<Timestamp>) {
+        self.sequence.go_on_after(sequence);
         self.flush_at = flush_at;
         self.columns_generation += 1;
     }
@@ -783,6 +843,7 @@ impl Shard {
     #[inline]
     pub(crate) fn flush_if_due(&mut self, now: Timestamp) {
         if self.flush_at.is_some_and(|at| at <= now) {
+            self.counters.flushed += self.items();
             self.clear();
             // Last: a kill before this flushes what is left.
             self.flush_at = None;
@@ -855,6 +916,9 @@ impl Shard {
             && let Some(reason) = leaving.departure()
         {
             self.note_departure(id, reason);
+        }
+        if self.victims.is_on && leaving == Leaving::Evicted {
+            self.note_victim(id, now);
         }
         if leaving != Leaving::Evicted {
             self.policy.on_remove(id);
@@ -1191,8 +1255,8 @@ impl Shard {
         let mut chains = std::mem::take(&mut self.chains);
         let policy_bytes = self.config.policy.entry_bytes();
         self.index = Index::new();
-        self.budget =
-            Budget::new(self.config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
+        let items_bytes_max = self.config.geometry.items_bytes_max();
+        self.budget.begin_anew(items_bytes_max, entry_bytes(policy_bytes));
         self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max);
         self.sweep_at = 0;
         self.columns_generation += 1;
@@ -1254,6 +1318,7 @@ impl Shard {
     #[doc(hidden)]
     pub fn check(&self) {
         let mut footprints = 0;
+        let mut sizes = SizeCounts::default();
         let mut items = 0;
         let mut live_bytes = 0;
         for id in (0..self.entries.high()).map(EntryId) {
@@ -1275,10 +1340,15 @@ impl Shard {
             let value = self.item(id, Usage::default()).value;
             let value_bytes: usize = value.pieces().map(<[u8]>::len).sum();
             assert_eq!(value_bytes, value.len(), "{id:?} has all its parts");
-            footprints += self.footprint(record.shape()).bytes();
+            let footprint = self.footprint(record.shape());
+            footprints += footprint.bytes();
+            sizes.insert(footprint);
             items += 1;
         }
         assert_eq!(items, self.budget.items(), "the budget counts the resident entries");
+        if let Some(counts) = self.size_counts() {
+            assert_eq!(*counts, sizes, "and their sizes");
+        }
         assert_eq!(footprints, self.budget.used_bytes(), "and their footprints");
         assert_eq!(live_bytes, self.log.live_bytes_total(), "the log counts the live records");
         assert!(self.budget.used_bytes() <= self.budget.bytes_max(), "the budget holds");

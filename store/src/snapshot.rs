@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::arena::mapped::ReadMapping;
 
 const MAGIC: [u8; 8] = *b"CACHSNAP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FIXED_BYTES: usize = 40;
 const TABLE_ROW_BYTES: usize = 20;
 

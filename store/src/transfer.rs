@@ -13,7 +13,7 @@ use crate::time::{Deadline, Timestamp};
 #[derive(Clone, Copy)]
 pub struct Transfer<'a> {
     item: Item<'a>,
-    /// The count of writes at which it was written.
+    /// The number of the write that made it.
     sequence: u64,
     own_cas: Option<u64>,
     accessed_secs: u32,
@@ -21,16 +21,14 @@ pub struct Transfer<'a> {
 }
 
 impl Shard {
-    /// The count of writes so far.
+    /// The greatest number that a write may have been given so far.
     pub fn sequence(&self) -> u64 {
-        self.sequence_now()
+        self.sequence_ref().last()
     }
 
-    /// Goes on counting writes after `sequence`, if that is more than were counted.
+    /// Gives writes greater numbers than `sequence` from now on.
     pub fn count_on_after(&mut self, sequence: u64) {
-        if sequence > self.sequence_now() {
-            self.set_sequence(sequence);
-        }
+        self.go_on_after(sequence);
     }
 
     /// Calls `take` with up to `items_max` items that were not given up before, the one that would be
@@ -73,8 +71,8 @@ impl Shard {
             sequence: transfer.sequence,
         };
         if self.may_need_parts(key, item.value.len()) {
-            // Parts are found by the number of their head, and two shards before may have counted
-            // alike.
+            // Parts are found by the number of their head. A file may say of two shards that they gave
+            // the same.
             fields.own_cas = Some(item.cas);
             fields.sequence = self.next_sequence();
         }

@@ -325,12 +325,13 @@ impl Shard {
     }
 }
 
-/// A decimal number below 2^64, as memcached's `strtoull` reads it: blanks may stand before it, and
-/// after a blank anything.
+/// A decimal number below 2^64, as memcached's `strtoull` reads it: blanks and a plus may stand before
+/// it, any number of zeros at its front, and after a blank anything.
 fn parse_number(value: &[u8]) -> Option<u64> {
     let value = value.trim_ascii_start();
-    let digits = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    if digits.is_empty() || digits.len() > DIGITS_MAX {
+    let word = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let digits = word.strip_prefix(b"+").unwrap_or(word);
+    if digits.is_empty() {
         return None;
     }
     digits.iter().try_fold(0u64, |number, &digit| {
@@ -362,6 +363,11 @@ mod tests {
         assert_eq!(parse_number(b"9 "), Some(9));
         assert_eq!(parse_number(b" 12"), Some(12));
         assert_eq!(parse_number(b"1 ab"), Some(1));
+        assert_eq!(parse_number(b"+5"), Some(5));
+        assert_eq!(parse_number(b"0000000000000000000000000000007"), Some(7));
+        assert_eq!(parse_number(b"99999999999999999999999999"), None);
+        assert_eq!(parse_number(b"++5"), None);
+        assert_eq!(parse_number(b"+"), None);
         assert_eq!(parse_number(b""), None);
         assert_eq!(parse_number(b"-1"), None);
         assert_eq!(parse_number(b"1x"), None);

@@ -105,6 +105,12 @@ pub(crate) struct Pair {
     has_chosen_cas: bool,
 }
 
+/// A shard whose `check` looks at the counts of sizes, too.
+fn counting(mut shard: Shard) -> Shard {
+    shard.count_sizes();
+    shard
+}
+
 impl Pair {
     pub(crate) fn new(memory_bytes: u64, policy: Kind, may_forget: bool) -> Self {
         let item_bytes_max = 100_000;
@@ -113,7 +119,7 @@ impl Pair {
         let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
         let config = Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 };
         Self {
-            shard: Shard::new(config),
+            shard: counting(Shard::new(config)),
             model: HashMap::new(),
             flush_at: None,
             now: START,
@@ -147,7 +153,7 @@ impl Pair {
         let file = CacheFile::create(path, superblock, Existing::Keep).expect("a new file");
         let shard =
             Shard::with_arena(pair.config, Box::new(file.arena(0).expect("its only arena")));
-        Self { shard, file: Some(file), ..pair }
+        Self { shard: counting(shard), file: Some(file), ..pair }
     }
 
     /// Has every write given its cas, as in a cluster.
@@ -165,7 +171,7 @@ impl Pair {
         let Some(file) = &self.file else { return };
         drop(std::mem::replace(&mut self.shard, Shard::new(self.config)));
         let arena = Box::new(file.arena(0).expect("its only arena"));
-        self.shard = match saved {
+        self.shard = counting(match saved {
             Some(section) => match Shard::reopen_from(self.config, arena, section) {
                 Ok(shard) => shard,
                 Err((error, _)) => panic!("{error}"),
@@ -175,7 +181,7 @@ impl Pair {
                 assert_eq!((restored.dropped_records, restored.damaged_bytes), (0, 0));
                 shard
             }
-        };
+        });
     }
 
     /// Both forget what is due, the model also what the shard has evicted; then they agree, exactly.

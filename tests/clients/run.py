@@ -7,12 +7,14 @@
                                                     the same to the nodes of one cluster
 
 Starts three servers on free ports, runs every test_*.py with the clients installed beside this
-interpreter, then `memcapable -a` where it is installed, and stops the servers. Prints
+interpreter, then `memcapable` where it is installed, and stops the servers. A test_*.py may stand for
+scripts in another language, which lie in a folder of that name and report as `tap.py` says. Prints
 `N passed, N failed` and exits with 0 only if nothing failed. With --nothing-skipped a missing
-memcapable is a failure.
+tool is a failure.
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -26,6 +28,10 @@ import unittest
 
 sys.dont_write_bytecode = True  # nothing is left behind in the source tree
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import nodes  # noqa: E402, beside this file
+
 NODE_COUNT = 3
 START_LIMIT_S = 20
 STOP_LIMIT_S = 10
@@ -33,12 +39,6 @@ CLUSTER_LIMIT_S = 60
 MEMCAPABLE_LIMIT_S = 120
 # The project calls it memcapable, Debian's package memccapable.
 MEMCAPABLE_NAMES = ("memcapable", "memccapable")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def serves(port):
@@ -53,7 +53,7 @@ class Server:
     """One server process on a port of its own."""
 
     def __init__(self, program, arguments):
-        self.port = free_port()
+        self.port = nodes.free_port()
         command = [program, "-p", str(self.port), "-l", "127.0.0.1", "-U", "0", *arguments]
         command += ["-u", "nobody"]  # refused without it to root, ignored from anyone else
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -120,21 +120,32 @@ class Cluster:
         return self.process.returncode
 
 
+def tell_failure(what):
+    """A line by which `cargo xtask ci` knows a failure, to repeat it in its report."""
+    print(f"FAILED: {what}", file=sys.stderr, flush=True)
+
+
 def run_scripts(pattern):
     """(passed, failed, skipped) of the test_*.py in this folder."""
     suite = unittest.defaultTestLoader.discover(str(HERE), pattern=pattern, top_level_dir=str(HERE))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    return result.testsRun - failed - len(result.skipped), failed, len(result.skipped)
+    broken = [(test.id(), trace.splitlines()[-1]) for test, trace in result.failures + result.errors]
+    broken += [(test.id(), "was expected to fail") for test in result.unexpectedSuccesses]
+    for test, why in broken:
+        tell_failure(f"{test}: {why}")
+    skipped = [why for _, why in result.skipped if not why.startswith(nodes.NOT_MEANT)]
+    for why, count in collections.Counter(skipped).items():
+        print(f"SKIPPED: {count}: {why}")
+    return result.testsRun - len(broken) - len(result.skipped), len(broken), len(skipped)
 
 
 def run_memcapable(port):
-    """(passed, failed) of libmemcached's own check of the text protocol, or None without it."""
+    """(passed, failed) of libmemcached's own check of both protocols, or None without it."""
     program = next(filter(None, map(shutil.which, MEMCAPABLE_NAMES)), None)
     if program is None:
         return None
     done = subprocess.run(
-        [program, "-h", "127.0.0.1", "-p", str(port), "-a", "-t", "10"],
+        [program, "-h", "127.0.0.1", "-p", str(port), "-t", "10"],
         capture_output=True,
         text=True,
         timeout=MEMCAPABLE_LIMIT_S,
@@ -145,7 +156,8 @@ def run_memcapable(port):
     if done.returncode != 0 or failed or not passed:
         print(done.stdout, done.stderr, sep="\n")
         failed = max(failed, 1)
-    print(f"memcapable -a: {passed} passed, {failed} failed")
+        tell_failure("memcapable: " + "; ".join(line for line in lines if "[FAIL]" in line))
+    print(f"memcapable: {passed} passed, {failed} failed")
     return passed, failed
 
 
@@ -158,7 +170,6 @@ def main():
     parser.add_argument("--nothing-skipped", action="store_true", help="a missing tool is a failure")
     options = parser.parse_args()
 
-    sys.path.insert(0, str(HERE))
     servers = []
     skipped_tools = 0
     try:
@@ -170,6 +181,7 @@ def main():
             for _ in range(NODE_COUNT):
                 servers.append(Server(options.server_bin, options.server_arg))
             addresses = [server.address() for server in servers]
+            os.environ["CACHE_SERVER_PROGRAM"] = options.server_bin
         os.environ["CACHE_NODES"] = ",".join(addresses)
         passed, failed, skipped = run_scripts(options.pattern)
         capable = run_memcapable(servers[0].port)
@@ -183,7 +195,7 @@ def main():
     # A server that crashed meanwhile is a failure even if every answer was right.
     crashed = [code for code in codes if code not in (0, -15)]
     if crashed:
-        print(f"servers ended with exit codes {crashed}")
+        tell_failure(f"servers ended with exit codes {crashed}")
         failed += len(crashed)
     if options.nothing_skipped:
         failed += skipped + skipped_tools

@@ -91,7 +91,7 @@ fn value_of(server: &Server, key: &str) -> Option<String> {
 
 fn statistic(server: &Server, name: &str) -> Option<String> {
     let mut client = Connection::open(server.address()).unwrap();
-    client.send(b"stats\r\n").unwrap();
+    client.send(b"stats backup\r\n").unwrap();
     loop {
         let line = line(&mut client);
         if line == "END" {

@@ -1,21 +1,36 @@
 //! What crosses a crate boundary, as one test binary.
 //!
+//! - `authentication`: clients that have to say who they are, by text and over SASL.
 //! - `backup`: what one server gives out, another one takes.
+//! - `command_line`: what flags do to a real process, and what it is refused with.
+//! - `dump`: keys listed beside clients, whole, bounded and at the reader's pace.
 //! - `failover`: a cluster of processes, killed, paused and cut off under load, and what its clients saw.
+//! - `hostile`: what no client should do, done.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `live_curve`: what a server says it would hit with other memory, beside the simulator.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
+//! - `tls`: TLS to clients, datagrams and UNIX sockets.
 //! - `sizing`: the simulator's advice, beside what it measures and what the server says of itself.
 //! - `soak`: a full server under random operations, against a model that may forget.
+//! - `statistics`: memcached's lines and no others, and what they count.
 //! - `warm_restart`: a server with a memory file, killed and stopped, and what its successor holds.
+//! - `watch`: what watchers are told, and `cache-sim capture` of a server of this project.
 
 // `cfg(test)` holds anyway; it tells clippy that helpers here may unwrap as tests do.
 #[cfg(test)]
+mod authentication;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
+mod dump;
+#[cfg(test)]
 mod failover;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
@@ -31,4 +46,10 @@ mod sizing;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]
+mod statistics;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod warm_restart;
+#[cfg(test)]
+mod watch;

@@ -55,7 +55,8 @@ fn the_advised_server_meets_the_target_and_a_smaller_one_does_not() {
         assert!((measured - told).abs() < 1e-6, "{name}: {told} told, {measured} measured");
         // The search ends where less than a third of a percent of the machine's memory is to be gained.
         let less = bytes - (bytes / 100).next_multiple_of(MIB);
-        if less > 0 {
+        // And the server takes no less than twice its largest item.
+        if less >= 2 * MIB {
             for other in ["lru", "lfu", "arc", "s3fifo", "wtinylfu"] {
                 let hits = replayed(&trace, other, less);
                 assert!(hits < target, "{name}: {other} in {less}, which is less, hits {hits}");
@@ -145,4 +146,50 @@ fn a_log_that_holds_nothing_is_refused() {
     let output = sim(&["size", "--trace", log.to_str().unwrap()]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no reads"));
+}
+
+#[test]
+fn what_nobody_can_mean_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("a.csv");
+    std::fs::write(&log, "time,id,size\n1,a,5\n").unwrap();
+    let log = log.to_str().unwrap();
+    let zipf = folder.path().join("zipf.oracleGeneral");
+    let too_long =
+        format!("generate zipf --objects 9 --requests 99999999999999 --output {}", zipf.display());
+    for (command, reason) in [
+        (format!("run --trace {log} --as-server 18446744073709551615"), "takes 1MiB to 64TiB"),
+        (format!("run --trace {log} --as-server 1g --item-size-max 2g"), "takes 1KiB to 1GiB"),
+        (
+            format!("run --trace {log} --size 9 --format twitter"),
+            "no request that can be read as twitter",
+        ),
+        (
+            format!("describe --trace {log} --format twitter"),
+            "no request that can be read as twitter",
+        ),
+        (format!("curve --trace {log} --points 100000000"), "10000"),
+        (format!("curve --trace {log} --plot {log}"), ".svg, .png or .html"),
+        (format!("curve --trace {log} --plot /nowhere/a.png"), "cannot write /nowhere/a.png"),
+        (too_long, "do not fit into memory"),
+    ] {
+        let output = sim(&command.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(reason), "{command}: {said}");
+        assert!(output.status.code().is_some_and(|code| code < 100), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_log_that_asks_for_nothing_twice_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("once.csv");
+    std::fs::write(&log, "time,id,size\n1,a,5\n2,b,5\n").unwrap();
+    let output = sim(&["size", "--trace", log.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.starts_with("No cache hits any of these reads"),
+        "{text}"
+    );
+    assert!(!text.contains("hits 100.00%"), "nobody asked for that: {text}");
 }

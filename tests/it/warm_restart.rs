@@ -4,6 +4,7 @@
 //! to spare and half of them full; `cargo xtask soak` makes it 200. A failure names its seed, which
 //! `KILL_SEED` sets; the moments of the machine are not in the seed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tempfile::TempDir;
 use tests::connection::Connection;
-use tests::killer::{self, Plan, Report, stat, stats, text};
+use tests::killer::{self, Plan, Report, stat, stats, stats_of, text};
 use tests::ledger::Forgetting;
 use tests::process::{Launcher, Process};
 use tests::program::Program;
@@ -292,6 +293,27 @@ fn an_orderly_stop_keeps_items_counters_and_the_order_of_use() {
     }
 }
 
+#[test]
+fn sizes_are_counted_of_what_was_brought_back() {
+    for signal in ["TERM", "KILL"] {
+        let folder = folder();
+        let launcher = launcher("-m 16 -o track_sizes", &folder.path().join("cache"));
+        let process = launcher.start();
+        let mut connection = process.connect();
+        known::fill(&mut connection, 0..1_000, |number| 10 + number as usize);
+        let before = stats_of(&mut connection, "stats sizes");
+        assert!(before.len() > 20, "{before:?}");
+        end(process, signal);
+
+        let process = launcher.start();
+        restored(&process);
+        let mut connection = process.connect();
+        assert_eq!(stats_of(&mut connection, "stats sizes"), before, "after {signal}");
+        ask(&mut connection, "flush_all\r\n");
+        assert_eq!(stats_of(&mut connection, "stats sizes"), [], "after {signal} and a flush");
+    }
+}
+
 /// Reads an item as a client does; whether it is there.
 fn ask_value(connection: &mut Connection, number: u32) -> bool {
     connection.send(format!("get {number}\r\n").as_bytes()).unwrap();
@@ -316,7 +338,8 @@ fn another_command_line_keeps_the_items() {
         let all = known::read_all(&mut process.connect(), numbers.clone(), known::bytes);
         assert!(all.iter().all(Option::is_some));
         end(process, signal);
-        let mut cas_before = 0;
+        let mut given: BTreeSet<u64> = all.iter().flatten().map(|item| item.cas).collect();
+        assert_eq!(given.len(), all.len(), "no two items have the same cas");
         for line in [
             "-m 128 -t 1",
             "-m 128 -t 4",
@@ -334,11 +357,12 @@ fn another_command_line_keeps_the_items() {
             let stats = restored(&process);
             assert_eq!(stat(&stats, "curr_items"), u64::from(numbers.end), "{line}");
             let mut connection = process.connect();
-            let stored = ask(&mut connection, "ms later 1 c\r\nx\r\n");
-            let cas: u64 = stored.strip_prefix("HD c").unwrap().parse().unwrap();
-            assert!(cas > cas_before, "{line}: cas {cas} after {cas_before}");
-            cas_before = cas;
-            assert_eq!(ask(&mut connection, "md later\r\n"), "HD");
+            for number in 0..100 {
+                let stored = ask(&mut connection, &format!("ms later-{number} 1 c\r\nx\r\n"));
+                let cas: u64 = stored.strip_prefix("HD c").unwrap().parse().unwrap();
+                assert!(given.insert(cas), "{line} after {signal}: {cas} is given once");
+                assert_eq!(ask(&mut connection, &format!("md later-{number}\r\n")), "HD");
+            }
             end(process, signal);
         }
     }
@@ -433,19 +457,21 @@ fn what_comes_due_while_the_server_is_down_is_gone() {
 
 #[test]
 fn a_flush_still_to_come_comes_after_a_restart() {
-    for signal in ["TERM", "KILL"] {
+    // The same command line, and one by which the file is cut anew.
+    let [same, other] = ["-m 64 -t 1", "-m 256 -t 4"];
+    for (signal, later) in [("TERM", same), ("KILL", same), ("TERM", other), ("KILL", other)] {
         let folder = folder();
-        let launcher = launcher("-m 64", &folder.path().join("cache"));
-        let process = launcher.start();
+        let file = folder.path().join("cache");
+        let process = launcher(same, &file).start();
         let mut connection = process.connect();
         assert_eq!(ask(&mut connection, "set k 0 0 1\r\na\r\n"), "STORED");
         assert_eq!(ask(&mut connection, "flush_all 4\r\n"), "OK");
         end(process, signal);
-        let process = launcher.start();
+        let process = launcher(later, &file).start();
         let mut connection = process.connect();
-        assert_eq!(ask(&mut connection, "mg k\r\n"), "HD", "after {signal}");
+        assert_eq!(ask(&mut connection, "mg k\r\n"), "HD", "{signal}, then {later}");
         wait::pass(Duration::from_millis(5_100));
-        assert_eq!(ask(&mut connection, "mg k\r\n"), "EN", "after {signal}");
+        assert_eq!(ask(&mut connection, "mg k\r\n"), "EN", "{signal}, then {later}");
     }
 }
 
@@ -606,6 +632,13 @@ fn a_cut_file_costs_what_was_cut_off() {
     }
 }
 
+/// Where the shards' sections of a snapshot end: behind them are counters, without which no shard walks.
+fn shards_end(snapshot: &[u8]) -> usize {
+    let number = |at: usize| u32::from_le_bytes(snapshot[at..at + 4].try_into().unwrap()) as usize;
+    let shard_count = number(12);
+    number(40 + 20 * shard_count)
+}
+
 #[test]
 fn a_damaged_snapshot_costs_time_and_no_item() {
     let numbers = 0..5_000;
@@ -620,12 +653,13 @@ fn a_damaged_snapshot_costs_time_and_no_item() {
     let mut random = StdRng::seed_from_u64(seed());
     for round in 0..6 {
         let mut bytes = fs::read(&snapshot).unwrap();
+        let shards_end = shards_end(&bytes);
         match round {
-            0 => bytes.truncate(random.random_range(0..bytes.len())),
+            0 => bytes.truncate(random.random_range(0..shards_end)),
             1 => bytes.clear(),
             2 => bytes[8] ^= 2,
             _ => {
-                let at = random.random_range(0..bytes.len());
+                let at = random.random_range(0..shards_end);
                 bytes[at] ^= 1 << random.random_range(0..8);
             }
         }
@@ -749,7 +783,7 @@ fn a_limit_of_file_size_is_told_at_the_start() {
     let folder = folder();
     let file = folder.path().join("cache");
     // In blocks of 512 bytes: 4 MiB.
-    let line = r#"ulimit -f 8192 && exec "$0" -u root -l 127.0.0.1 -p 0 -m 64 -e "$1""#;
+    let line = r#"ulimit -f 8192 && exec "$0" -u root -l 127.0.0.1 -p -1 -m 64 -e "$1""#;
     let mut limited = Command::new("sh");
     limited.args(["-c", line]).arg(Program::Server.path()).arg(&file);
     let output = limited.output().unwrap();
@@ -767,8 +801,8 @@ fn a_start_that_fails_leaves_the_snapshot_to_the_next() {
     let process = launcher_of("-m 64").start();
     known::fill(&mut process.connect(), 0..1000, known::bytes);
     process.stop("TERM");
-    let (status, said) = launcher_of("-m 64 -P /nonexistent/folder/pid").refused();
-    assert!(!status.success(), "{said}");
+    let (status, said) = launcher_of("-m 64 -l 192.0.2.1").refused();
+    assert!(!status.success(), "no machine has an address of the documentation's: {said}");
     let process = launcher_of("-m 64").start();
     assert_eq!(text(&restored(&process), "restore_kind"), "snapshot");
     let items = known::read_all(&mut process.connect(), 0..1000, known::bytes);

@@ -30,7 +30,7 @@ NO_CHROMIUM = 3
 LIMIT_S = 120
 WIDE, NARROW, HEIGHT = 1000, 400, 1500
 
-# As sim/src/plot.rs and sim/src/html.rs have them.
+# As sim/src/plot/shape.rs and sim/src/html.rs have them.
 GROUNDS = {"light": (255, 255, 255), "dark": (18, 22, 28)}
 INKS = {"light": (28, 36, 48), "dark": (230, 234, 240)}
 COLOURS = {

@@ -16,6 +16,16 @@ pub enum Dialect {
     Meta,
 }
 
+impl Dialect {
+    /// Appends `request` as it is sent.
+    pub fn write(self, request: &Request, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Classic => write_classic(request, bytes),
+            Self::Meta => write_meta(request, bytes),
+        }
+    }
+}
+
 /// One connection that asks and waits for the answer.
 #[derive(Debug)]
 pub struct Client {
@@ -56,13 +66,16 @@ impl Client {
     /// [received]: Self::receive
     pub fn send(&mut self, requests: &[Request], dialect: Dialect) -> io::Result<()> {
         let mut bytes = Vec::new();
-        for request in requests {
-            match dialect {
-                Dialect::Classic => write_classic(request, &mut bytes),
-                Dialect::Meta => write_meta(request, &mut bytes),
-            }
-        }
-        self.connection.send(&bytes)
+        requests.iter().for_each(|request| dialect.write(request, &mut bytes));
+        self.send_bytes(&bytes)
+    }
+
+    /// Sends what a client may send, or should not.
+    ///
+    /// # Errors
+    /// When the other side is gone or does not read.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.connection.send(bytes)
     }
 
     /// Reads all of `keys` with one request: a value or a miss for each.

@@ -11,6 +11,7 @@
 //! nobody but its own children: a child keeps its process id until the rig has taken note of its end.
 //! [`LocalCluster`] is what `cache-server local-cluster` starts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 
 use crate::cluster_rig::admin::{Location, Status};
 use crate::cluster_rig::ports::Ports;
+use crate::connection::Connection;
 use crate::netns::Network;
 use crate::program::Program;
 use crate::wait;
@@ -48,6 +50,8 @@ pub struct Layout {
     pub preset: &'static str,
     /// Copies of each shard.
     pub replicas: u8,
+    /// What reads wait for: `lease`, `confirm` or `any`.
+    pub reads: &'static str,
     /// Shards of the cluster.
     pub shards: u16,
     /// Each node's memory for items.
@@ -68,6 +72,7 @@ impl Layout {
             nodes: 3,
             preset: "sessions",
             replicas: 2,
+            reads: "lease",
             shards: 64,
             memory_mib: 64,
             threads: 1,
@@ -187,6 +192,7 @@ impl Rig {
         if index == 0 {
             say(&["--init", "--pool", self.layout.preset]);
             say(&["--replicas", &self.layout.replicas.to_string()]);
+            say(&["--reads", self.layout.reads]);
             say(&["--shards", &self.layout.shards.to_string()]);
         } else {
             let [_, seed_admin, seed_peer] = self.addresses(self.running()[0]);
@@ -264,12 +270,16 @@ impl Rig {
         node.is_paused = false;
     }
 
-    /// SIGSTOP: it does nothing, and its connections stay.
+    /// SIGSTOP: it does nothing, and its connections stay. Returns when all its threads stand still: on a busy
+    /// machine some go on for a while.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When it does not run, or goes on.
     pub fn pause(&mut self, index: usize) {
         self.nodes[index].signal(Signal::SIGSTOP);
+        let pid = self.nodes[index].child.as_ref().expect("it was sent a signal").id();
+        let stopped = wait::until_promptly(STOP_LIMIT, || is_stopped(pid).then_some(()));
+        assert!(stopped.is_some(), "it goes on after SIGSTOP");
         self.nodes[index].is_paused = true;
     }
 
@@ -393,6 +403,39 @@ impl Rig {
             panic!("not healthy after {limit:?}:\n{}", words.join("\n"));
         }
         clock.elapsed()
+    }
+
+    /// What the node at `index` counts as a node of a cluster: those of its `stats cluster` that are numbers. None
+    /// when it does not answer.
+    #[must_use]
+    pub fn counts(&self, index: usize) -> BTreeMap<String, u64> {
+        let ask = || -> io::Result<BTreeMap<String, u64>> {
+            let mut connection = Connection::open(self.nodes[index].client)?;
+            connection.send(b"stats cluster\r\n")?;
+            let mut counts = BTreeMap::new();
+            while let Some(line) = connection.receive_line()? {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let mut words = line.split_whitespace();
+                let (Some("STAT"), Some(name), Some(value)) =
+                    (words.next(), words.next(), words.next())
+                else {
+                    break;
+                };
+                if let Ok(value) = value.parse() {
+                    counts.insert(name.to_owned(), value);
+                }
+            }
+            Ok(counts)
+        };
+        ask().unwrap_or_default()
+    }
+
+    /// The last line with `what` in it that the node at `index` has said in any of its lives.
+    #[must_use]
+    pub fn last_line_with(&self, index: usize, what: &str) -> Option<String> {
+        let said = fs::read(self.nodes[index].log()).ok()?;
+        let said = String::from_utf8_lossy(&said);
+        said.lines().rfind(|line| line.contains(what)).map(str::to_owned)
     }
 
     /// # Panics
@@ -522,6 +565,7 @@ impl LocalCluster {
         let mut command = Command::new(Program::Server.path());
         command.args(["local-cluster", "--nodes", &layout.nodes.to_string()]);
         command.args(["--replicas", &layout.replicas.to_string(), "--preset", layout.preset]);
+        command.args(["--reads", layout.reads]);
         command.args(["--base-port", &ports.base.to_string(), "--dir"]).arg(&folder);
         command.args(["--memory", &layout.memory_mib.to_string()]);
         let log = File::create(&said).expect("it can log");
@@ -569,6 +613,16 @@ impl Drop for LocalCluster {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whether every thread of a process stands still, as proc_pid_stat(5) has it: state `T`.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        // A thread that ended meanwhile does nothing more.
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
+    })
 }
 
 /// The parent of a process, if it runs.

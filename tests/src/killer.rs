@@ -602,7 +602,7 @@ fn write_op(key: &[u8], op: &Op, is_meta: bool, to: &mut Vec<u8>) {
         }
         (Op::Delete, true) => format!("md {key}"),
         (Op::Delete, false) => format!("delete {key}"),
-        (Op::Touch { ttl_s, reads: true }, true) => format!("mg {key} v f c t T{ttl_s}"),
+        (Op::Touch { ttl_s, reads: true }, true) => format!("mg {key} T{ttl_s} v f c t"),
         (Op::Touch { ttl_s, reads: true }, false) => format!("gats {ttl_s} {key}"),
         (Op::Touch { ttl_s, reads: false }, true) => format!("mg {key} T{ttl_s}"),
         (Op::Touch { ttl_s, reads: false }, false) => format!("touch {key} {ttl_s}"),
@@ -678,13 +678,26 @@ fn ask(connection: &mut Connection, request: &str, expected: &str) {
     assert_eq!(answer.as_deref(), Some(expected.as_bytes()), "{request}");
 }
 
-/// What the server says of itself.
+/// What the server says of itself, in general and of its own: what it restored, and its backups.
 ///
 /// # Panics
 /// When it does not.
 #[must_use]
 pub fn stats(connection: &mut Connection) -> Vec<(String, String)> {
-    connection.send(b"stats\r\n").expect("it takes a line");
+    // Its restart first: when that says that all is restored, what is counted after it is all there is.
+    ["stats restore", "stats backup", "stats"]
+        .into_iter()
+        .flat_map(|request| stats_of(connection, request))
+        .collect()
+}
+
+/// What the server answers to `request`, which asks for statistics.
+///
+/// # Panics
+/// When it answers something else.
+#[must_use]
+pub fn stats_of(connection: &mut Connection, request: &str) -> Vec<(String, String)> {
+    connection.send(format!("{request}\r\n").as_bytes()).expect("it takes a line");
     let mut stats = Vec::new();
     loop {
         let line = line(connection).expect("it answers");

@@ -13,6 +13,8 @@
 //! >> get k\n                               exactly these bytes, with \r \n \t \\ \xNN understood
 //! b> version                               another connection, opened when first named
 //! b< VERSION {}
+//! => get opaque=3 key=k                    a binary request, see `frame.rs`; answers are frames as well
+//! < getq opaque=3 extras=0 value=a         from here on
 //! < <EOF>                                  the server has closed the connection
 //! ```
 //!
@@ -28,7 +30,7 @@
 //!
 //! An expected line `...` stands for any number of lines up to the one that follows it.
 //!
-//! A script ends by asking every connection that is still open for `mn`: an answer too many, or one
+//! A script ends by asking every connection that is still open for `mn`, or `noop`: an answer too many, or one
 //! to a `noreply`, shows there at the latest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +40,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::connection::Connection;
-use crate::wait;
+use crate::{frame, wait};
 
 /// A parsed dialogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,7 @@ struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Send(Vec<Piece>),
+    SendFrame(Vec<Piece>),
     Expect(Vec<Piece>),
     ExpectAnyLines,
     ExpectClosed,
@@ -167,7 +170,7 @@ impl Script {
             (String::new(), Action::Pause(duration_of(duration)?))
         } else {
             let mark = line.find(['<', '>']).ok_or("not a line of a dialogue")?;
-            let (connection, rest) = line.split_at(mark);
+            let (connection, rest) = line.split_at(mark - usize::from(line[..mark].ends_with('=')));
             if !connection.chars().all(|c| c.is_ascii_lowercase()) {
                 return Err("a connection is named by lower-case letters");
             }
@@ -186,7 +189,19 @@ impl Script {
         address: SocketAddr,
         advance: &mut dyn FnMut(Duration),
     ) -> Result<(), Disagreement> {
-        let mut dialogue = Dialogue::with(address);
+        self.play_over(&|| Connection::open(address), advance)
+    }
+
+    /// The same over connections that `open` makes.
+    ///
+    /// # Errors
+    /// At the first line where the server says something else.
+    pub fn play_over(
+        &self,
+        open: &dyn Fn() -> io::Result<Connection>,
+        advance: &mut dyn FnMut(Duration),
+    ) -> Result<(), Disagreement> {
+        let mut dialogue = Dialogue::with(open);
         let mut last_line_number = 0;
         for step in &self.steps {
             last_line_number = step.line_number;
@@ -203,7 +218,7 @@ impl Script {
         &self,
         line_number: usize,
         reason: String,
-        dialogue: &Dialogue,
+        dialogue: &Dialogue<'_>,
     ) -> Disagreement {
         let name = self.name.clone();
         Disagreement { name, line_number, reason, dialogue: dialogue.to_string() }
@@ -218,6 +233,9 @@ fn action_of(text: &str) -> Result<Action, &'static str> {
     }
     if let Some(rest) = text.strip_prefix('>') {
         return Ok(Action::Send(pieces_of(argument(rest).as_bytes(), b"\r\n")?));
+    }
+    if let Some(rest) = text.strip_prefix("=>") {
+        return Ok(Action::SendFrame(pieces_of(&unescape(&argument(rest))?, b"")?));
     }
     let line = text.strip_prefix('<').map(argument).ok_or("neither sent nor expected")?;
     Ok(match line.as_str() {
@@ -346,16 +364,18 @@ fn filled(pieces: &[Piece], bindings: &Bindings) -> Result<Vec<u8>, String> {
 }
 
 /// The connections of one run, and what was said on them.
-struct Dialogue {
-    address: SocketAddr,
+struct Dialogue<'a> {
+    open: &'a dyn Fn() -> io::Result<Connection>,
     connections: BTreeMap<String, Connection>,
     /// Where `...` was read: lines pass until one is what the next line expects.
     skipping: BTreeSet<String>,
+    /// Where frames are spoken.
+    framed: BTreeSet<String>,
     bindings: Bindings,
     said: Vec<String>,
 }
 
-impl fmt::Display for Dialogue {
+impl fmt::Display for Dialogue<'_> {
     /// The last lines, each cut to a width that fits a screen.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LINES_SHOWN: usize = 12;
@@ -364,10 +384,16 @@ impl fmt::Display for Dialogue {
     }
 }
 
-impl Dialogue {
-    fn with(address: SocketAddr) -> Self {
-        let (connections, skipping) = (BTreeMap::new(), BTreeSet::new());
-        Self { address, connections, skipping, bindings: Bindings::new(), said: Vec::new() }
+impl<'a> Dialogue<'a> {
+    fn with(open: &'a dyn Fn() -> io::Result<Connection>) -> Self {
+        Self {
+            open,
+            connections: BTreeMap::new(),
+            skipping: BTreeSet::new(),
+            framed: BTreeSet::new(),
+            bindings: Bindings::new(),
+            said: Vec::new(),
+        }
     }
 
     /// Does what `step` says; an error is the reason it could not.
@@ -382,6 +408,13 @@ impl Dialogue {
                 let sent = self.connection(name)?.send(&bytes);
                 sent.map_err(|error| format!("cannot send: {error}"))?;
             }
+            Action::SendFrame(pieces) => {
+                let text = filled(pieces, &self.bindings)?;
+                self.note(name, '>', &text);
+                let sent = self.connection(name)?.send(&frame::encode(&text)?);
+                sent.map_err(|error| format!("cannot send: {error}"))?;
+                self.framed.insert(name.to_owned());
+            }
             Action::Expect(pieces) => self.expect(name, pieces)?,
             Action::ExpectAnyLines => drop(self.skipping.insert(name.to_owned())),
             Action::ExpectClosed => {
@@ -389,6 +422,7 @@ impl Dialogue {
                     return Err(format!("expected the end, got {}", shown(&line)));
                 }
                 self.connections.remove(name);
+                self.framed.remove(name);
             }
         }
         Ok(())
@@ -413,8 +447,7 @@ impl Dialogue {
 
     fn connection(&mut self, name: &str) -> Result<&mut Connection, String> {
         if !self.connections.contains_key(name) {
-            let opened = Connection::open(self.address)
-                .map_err(|error| format!("cannot connect to {}: {error}", self.address))?;
+            let opened = (self.open)().map_err(|error| format!("cannot connect: {error}"))?;
             self.connections.insert(name.to_owned(), opened);
         }
         self.connections.get_mut(name).ok_or_else(|| "no such connection".to_owned())
@@ -422,7 +455,9 @@ impl Dialogue {
 
     /// The next line, or `None` at the end of the connection.
     fn receive(&mut self, name: &str) -> Result<Option<Vec<u8>>, String> {
-        let line = self.connection(name)?.receive_line();
+        let is_framed = self.framed.contains(name);
+        let connection = self.connection(name)?;
+        let line = if is_framed { connection.receive_frame() } else { connection.receive_line() };
         let line = line.map_err(|error| format!("cannot receive: {error}"))?;
         match &line {
             Some(line) => self.note(name, '<', line),
@@ -438,10 +473,14 @@ impl Dialogue {
     fn ends_in_silence(&mut self) -> Result<(), String> {
         let names: Vec<String> = self.connections.keys().cloned().collect();
         for name in names {
-            let sent = self.connection(&name)?.send(b"mn\r\n");
-            sent.map_err(|error| format!("cannot send mn at the end: {error}"))?;
+            let (question, answer) = match self.framed.contains(&name) {
+                true => (frame::encode(b"noop")?, &b"noop"[..]),
+                false => (b"mn\r\n".to_vec(), &b"MN"[..]),
+            };
+            let sent = self.connection(&name)?.send(&question);
+            sent.map_err(|error| format!("cannot send anything at the end: {error}"))?;
             match self.receive(&name)? {
-                Some(line) if line == b"MN" => {}
+                Some(line) if line == answer => {}
                 Some(line) => return Err(format!("an answer too many: {}", shown(&line))),
                 None => return Err("closed at the end, and no line said so".to_owned()),
             }

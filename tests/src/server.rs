@@ -7,6 +7,7 @@
 //! - a path: a program started afresh for every test, with memcached's flags.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -89,8 +90,18 @@ impl Server {
     /// When `args` are none of its flags, or it does not start.
     #[must_use]
     pub fn start_here(args: &[&str]) -> Self {
+        Self::start_changed(args, |_| {})
+    }
+
+    /// The same, with what `change` makes of its configuration.
+    ///
+    /// # Panics
+    /// When `args` are none of its flags, or it does not start.
+    #[must_use]
+    pub fn start_changed(args: &[&str], change: impl FnOnce(&mut cache_server::Config)) -> Self {
         let mut config = config(args);
         config.listen = vec![cache_server::Listen::loopback(0)];
+        change(&mut config);
         let server = cache_server::Server::start(&config).expect("a server starts on any port");
         let address = server.address().expect("a server that was told to listen has an address");
         Self { address, running: Running::Here(Box::new(server)) }
@@ -103,6 +114,24 @@ impl Server {
     #[must_use]
     pub fn start_process(args: &[&str]) -> Self {
         Self::start_program(&Program::Server.path(), args)
+    }
+
+    /// Starts our server as a process of its own that serves a UNIX socket at `path`; it has no other
+    /// address.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    #[must_use]
+    pub fn start_process_at_path(path: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(Program::Server.path());
+        command.arg("-s").arg(path).args(["-u", "root"]).args(args);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start a server: {error}"));
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let server = Self { address, running: Running::Process(child) };
+        let serves = wait::until(START_LIMIT, || UnixStream::connect(path).ok());
+        assert!(serves.is_some(), "nobody serves {}", path.display());
+        server
     }
 
     /// Starts `program` on a free port with `args`.
@@ -142,6 +171,15 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens, and how: only of a server in this process.
+    #[must_use]
+    pub fn listening(&self) -> &[cache_server::net::ListeningAddress] {
+        match &self.running {
+            Running::Here(server) => server.listening(),
+            Running::Process(_) | Running::Elsewhere => &[],
+        }
     }
 
     /// Moves its clock on by `duration`; where that cannot be, waits as long.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
@@ -21,11 +21,13 @@ usage: cargo xtask <chore>
                        the simulator's pages in a browser
   ci                   all that CI asks: formatting, lints, test, docs, dependencies, spelling, smoke runs
   fmt [--check]        format; imports too where a nightly rustfmt is installed
-  fuzz [--seconds N]   each fuzz target for N seconds (default 60)
+  fuzz [--seconds N]   each fuzz target for N seconds (default 60), from the inputs that are kept
+  corpus               keep of the inputs that fuzzing has found here those that reach what no other does
   bench [ARGS...]      the criterion benches; ARGS go to cargo bench
-  soak [--seconds N]   a real server against a model of it, under random operations (default 3600); then
-                       the campaigns: of restarts, 200 kills, a million flipped bits; of clusters, 10,000
-                       simulated ones and hours of faults done to real ones";
+  soak [--seconds N]   a real server against a model of it, under random operations (default 3600), and
+                       each fuzz target as long; then the campaigns: of restarts, 200 kills, a million
+                       flipped bits; of clusters, 10,000 simulated ones and hours of faults done to
+                       real ones";
 
 /// What `cargo xtask fmt` adds to `rustfmt.toml`: options that only a nightly rustfmt knows.
 const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity=Module";
@@ -53,6 +55,7 @@ enum Chore {
     Ci,
     Format { check: bool },
     Fuzz { seconds: u64 },
+    Corpus,
     Bench { arguments: Vec<String> },
     Soak { seconds: u64 },
 }
@@ -71,12 +74,14 @@ fn main() -> ExitCode {
         Chore::Test => test(&mut run),
         Chore::Ci => ci(&mut run),
         Chore::Format { check } => format(&mut run, check),
-        Chore::Fuzz { seconds } => fuzz(&mut run, seconds),
+        Chore::Fuzz { seconds } => fuzz(&mut run, seconds, &[]),
+        Chore::Corpus => corpus(&mut run),
         Chore::Bench { arguments } => {
             run.step("bench", cargo("bench -p benches").args(arguments));
         }
         Chore::Soak { seconds } => {
             soak(&mut run, seconds);
+            fuzz(&mut run, seconds, &[]);
             restarts(&mut run);
             clusters(&mut run);
         }
@@ -95,6 +100,7 @@ impl Chore {
             ("fmt", ["--check"]) => Some(Self::Format { check: true }),
             ("fuzz", []) => Some(Self::Fuzz { seconds: 60 }),
             ("fuzz", ["--seconds", n]) => Some(Self::Fuzz { seconds: n.parse().ok()? }),
+            ("corpus", []) => Some(Self::Corpus),
             ("bench", _) => Some(Self::Bench { arguments: rest.to_vec() }),
             ("soak", []) => Some(Self::Soak { seconds: 3600 }),
             ("soak", ["--seconds", n]) => Some(Self::Soak { seconds: n.parse().ok()? }),
@@ -110,12 +116,21 @@ fn ci(run: &mut Run) {
     dependencies(run);
     run.cargo("clippy", "clippy --workspace --all-targets -- -D warnings");
     test(run);
+    // What users run is optimized further than what was tested, and a compiler can be wrong about just that.
+    // Without Parquet, whose crates take longer to build than all that is tested here.
+    let mut released = cargo(
+        "test --release --no-default-features --lib -p cluster -p eviction -p protocol -p sim -p store",
+    );
+    released
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    run.step("tests, as released", &mut released);
     let mut docs = cargo("doc --workspace --no-deps --document-private-items");
     run.step("docs", docs.env("RUSTDOCFLAGS", "-D warnings"));
     // Criterion runs each bench once and measures nothing when it is not called by `cargo bench`.
     // Of the workspace, so that nothing is built anew with other features.
     run.cargo("benches, once each", "test --workspace --bench *");
-    fuzz(run, 10);
+    fuzz(run, 10, &[WHOLE_SERVER]);
     soak(run, 60);
 }
 
@@ -133,7 +148,7 @@ fn test(run: &mut Run) {
     };
     run.is_built = true;
     run.name_binaries(&mut tests);
-    run.step_by("tests", &mut tests, failures_of);
+    run.step_by("tests", &mut tests, |tests| failures_of(tests, failed_test));
     let elsewhere = run.root.join("../shared/data");
     let traces = std::env::var_os("CACHE_TRACES").map_or(elsewhere, PathBuf::from);
     if !traces.join("arc-OLTP.oracleGeneral.zst").is_file() {
@@ -169,15 +184,31 @@ fn pages(run: &mut Run, sim: &Path) {
 fn clients(run: &mut Run, server: &Path) {
     let folder = run.root.join("tests/clients");
     let Some(python) = client_python(run, &folder.join("requirements.txt")) else { return };
-    for (what, how) in [("client scripts", None), ("client scripts, a cluster", Some("--cluster"))]
-    {
+    let modules = client_modules(run, &folder.join("node"));
+    let is_ci = run.is_ci;
+    let scripts = |how: Option<&str>| {
         let mut scripts = Command::new(&python);
         scripts.arg(folder.join("run.py")).arg("--server-bin").arg(server).args(how);
-        if run.is_ci {
+        if let Some(modules) = &modules {
+            scripts.env("CACHE_NODE_MODULES", modules);
+        }
+        if is_ci {
             scripts.arg("--nothing-skipped");
         }
-        run.step(what, &mut scripts);
-    }
+        scripts
+    };
+    let (mut alone, mut as_cluster) = (scripts(None), scripts(Some("--cluster")));
+    // Both at a time: most of it is waiting for items to expire.
+    let said = run.target().join("clients-cluster.log");
+    let beside = started_aside(&mut as_cluster, &said);
+    run.step_by("client scripts", &mut alone, |scripts| failures_of(scripts, failed_script));
+    run.step_by("client scripts, a cluster", &mut as_cluster, |_| {
+        let status = beside?.wait()?;
+        let said = std::fs::read_to_string(&said)?;
+        print!("{said}");
+        let failed = said.lines().filter_map(failed_script).map(str::to_owned).collect();
+        Ok((status, failed))
+    });
 }
 
 /// An interpreter with the pinned clients, made once under the target directory.
@@ -202,6 +233,30 @@ fn client_python(run: &mut Run, requirements: &Path) -> Option<PathBuf> {
     // Written last: an installation cut short is made again.
     std::fs::write(&installed, wanted).ok()?;
     Some(python)
+}
+
+/// The folder of the pinned clients for Node.js, filled once under the target directory.
+fn client_modules(run: &mut Run, folder: &Path) -> Option<PathBuf> {
+    let home = run.target().join("clients-node");
+    let modules = home.join("node_modules");
+    let installed = home.join("installed.json");
+    let wanted = std::fs::read(folder.join("package-lock.json")).ok()?;
+    if std::fs::read(&installed).is_ok_and(|present| present == wanted) {
+        return Some(modules);
+    }
+    std::fs::create_dir_all(&home).ok()?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(folder.join(file), home.join(file)).ok()?;
+    }
+    let mut install = Command::new("npm");
+    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&home);
+    let needs = "npm and its registry (Debian: nodejs and npm)";
+    if !run.tool("client scripts in JavaScript", needs, &mut install) {
+        return None;
+    }
+    // Written last, as above.
+    std::fs::write(&installed, wanted).ok()?;
+    Some(modules)
 }
 
 fn format(run: &mut Run, check: bool) {
@@ -262,25 +317,79 @@ fn dependencies(run: &mut Run) {
     }
 }
 
-/// Every fuzz target for `seconds`.
-fn fuzz(run: &mut Run, seconds: u64) {
-    let install = "cargo-fuzz (cargo install --locked cargo-fuzz)";
-    if !run.tool("fuzz targets", install, &mut cargo("fuzz --version")) {
-        return;
-    }
-    let Ok(list) = cargo("fuzz list").output() else { return };
-    let targets = String::from_utf8_lossy(&list.stdout).into_owned();
-    if targets.trim().is_empty() {
-        run.skip("fuzz targets", "there are none in fuzz/");
-    }
-    for target in targets.lines() {
-        let mut step = cargo("fuzz run");
-        // The sanitizer's flag is unstable; this variable lets the stable compiler take it.
-        step.env("RUSTC_BOOTSTRAP", "1");
-        step.args([target, "--", "-timeout=10"]);
-        step.arg(format!("-max_total_time={seconds}"));
+/// The fuzz target that runs a whole server. To build that with a sanitizer takes longer than CI would run it.
+const WHOLE_SERVER: &str = "connection_against_model";
+
+/// Every fuzz target but those `left_out`, for `seconds`.
+fn fuzz(run: &mut Run, seconds: u64, left_out: &[&str]) {
+    for target in fuzz_targets(run).iter().filter(|target| !left_out.contains(&target.as_str())) {
+        let kept = kept_inputs(run, target);
+        if kept.is_file() {
+            let mut unpack = Command::new("tar");
+            unpack.arg("-xzf").arg(&kept).arg("-C").arg(run.root.join("fuzz/corpus"));
+            run.step(&format!("inputs of {target}"), &mut unpack);
+        }
+        let mut step = fuzz_run(target);
+        step.args(["--", "-timeout=10"]).arg(format!("-max_total_time={seconds}"));
         run.step(&format!("fuzz {target}"), &mut step);
     }
+}
+
+/// Of the inputs that each target has by now, the few that reach all that they reach together, packed.
+fn corpus(run: &mut Run) {
+    let all = run.root.join("fuzz/corpus");
+    for target in fuzz_targets(run) {
+        let found = all.join(&target);
+        if !found.is_dir() {
+            continue;
+        }
+        // In a folder of the same name, which the archive gives to the folder it is unpacked to.
+        let apart = run.target().join("corpus");
+        let few = apart.join(&target);
+        let _none_before = std::fs::remove_dir_all(&few);
+        if let Err(error) = std::fs::create_dir_all(&few) {
+            return run.fail("corpus", &error.to_string());
+        }
+        let mut merge = fuzz_run(&target);
+        merge.arg(&few).arg(&found).args(["--", "-set_cover_merge=1"]);
+        run.step(&format!("inputs of {target}"), &mut merge);
+        // Nothing but the inputs is in the archive: the same make the same.
+        let mut pack = Command::new("tar");
+        pack.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
+        pack.arg("--use-compress-program=gzip -9n").arg("-cf").arg(kept_inputs(run, &target));
+        run.step(&format!("pack {target}"), pack.arg("-C").arg(apart).arg(&target));
+    }
+}
+
+/// Inputs of a fuzz target that are kept: an archive, since thousands of files are a burden to every clone.
+fn kept_inputs(run: &Run, target: &str) -> PathBuf {
+    run.root.join(format!("fuzz/corpus/{target}.tar.gz"))
+}
+
+/// The names of all fuzz targets; none where they cannot be built.
+fn fuzz_targets(run: &mut Run) -> Vec<String> {
+    let install = "cargo-fuzz (cargo install --locked cargo-fuzz)";
+    if !run.tool("fuzz targets", install, &mut cargo("fuzz --version")) {
+        return Vec::new();
+    }
+    let list = cargo("fuzz list").output().map(|output| output.stdout).unwrap_or_default();
+    let targets: Vec<_> = String::from_utf8_lossy(&list).lines().map(str::to_owned).collect();
+    if targets.is_empty() {
+        run.skip("fuzz targets", "there are none in fuzz/");
+    }
+    targets
+}
+
+/// `cargo fuzz run` of a target.
+fn fuzz_run(target: &str) -> Command {
+    let mut step = cargo("fuzz run");
+    // The sanitizer's flag is unstable; this variable lets the stable compiler take it.
+    step.env("RUSTC_BOOTSTRAP", "1");
+    if target == WHOLE_SERVER {
+        step.args(["--features", "server"]);
+    }
+    step.arg(target);
+    step
 }
 
 /// A real server against a model of it; see `tests/it/soak.rs`.
@@ -469,17 +578,26 @@ impl Run {
     }
 }
 
-/// Runs nextest, passes on what it says, and returns which tests failed or took too long: what they said is
-/// followed by pages of other steps, so the report names them again.
-fn failures_of(command: &mut Command) -> io::Result<(ExitStatus, BTreeSet<String>)> {
+/// Runs tests, passes on what they say, and returns which failed or took too long, by the lines that `named`
+/// finds a name in: what they said is followed by pages of other steps, so the report names them again.
+fn failures_of(
+    command: &mut Command,
+    named: impl Fn(&str) -> Option<&str>,
+) -> io::Result<(ExitStatus, BTreeSet<String>)> {
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let mut failed = BTreeSet::new();
     for line in child.stderr.take().into_iter().flat_map(|said| BufReader::new(said).lines()) {
         let line = line?;
         let _unread = writeln!(io::stderr(), "{line}");
-        failed.extend(failed_test(&line).map(str::to_owned));
+        failed.extend(named(&line).map(str::to_owned));
     }
     Ok((child.wait()?, failed))
+}
+
+/// Starts a program that says all it says to the file `said`.
+fn started_aside(command: &mut Command, said: &Path) -> io::Result<Child> {
+    let file = std::fs::File::create(said)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()
 }
 
 /// The test that one of nextest's lines calls failed: `FAIL [   0.358s] (846/944) tests::it some::name`.
@@ -487,6 +605,11 @@ fn failed_test(line: &str) -> Option<&str> {
     let (mark, rest) = line.trim_start().split_once(" [")?;
     let test = rest.split_once(")").map(|(_, test)| test.trim());
     test.filter(|_| ["FAIL", "TIMEOUT", "ABORT", "SIGSEGV", "SIGABRT"].contains(&mark))
+}
+
+/// The test and the reason in a line of the client scripts' runner: `FAILED: test_node.Node.test_a: ...`.
+fn failed_script(line: &str) -> Option<&str> {
+    line.strip_prefix("FAILED: ")
 }
 
 /// The cargo that runs this program, with the words of `line`.
@@ -519,6 +642,7 @@ mod tests {
     #[test]
     fn a_chore_is_known_by_its_name() {
         assert_eq!(parsed("ci"), Some(Chore::Ci));
+        assert_eq!(parsed("corpus"), Some(Chore::Corpus));
         assert_eq!(parsed("fmt --check"), Some(Chore::Format { check: true }));
         assert_eq!(parsed("soak --seconds 60"), Some(Chore::Soak { seconds: 60 }));
         let arguments = vec!["--bench".to_owned(), "decode".to_owned()];
@@ -552,6 +676,13 @@ mod tests {
         for line in ["", "        SLOW [> 60.000s] (1/9) sim curve", "Summary [ 1s] 9 tests"] {
             assert_eq!(failed_test(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_failed_script_is_known_by_its_line() {
+        let line = "FAILED: test_node.Node.test_a: AssertionError: 1 != 2";
+        assert_eq!(failed_script(line), Some("test_node.Node.test_a: AssertionError: 1 != 2"));
+        assert_eq!(failed_script("FAILED (failures=1)"), None);
     }
 
     #[test]

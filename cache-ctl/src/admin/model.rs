@@ -31,6 +31,19 @@ pub struct Pool {
     pub name: String,
     /// Copies of each shard.
     pub copies: u8,
+    /// What reads wait for.
+    pub reads: Reads,
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Reads {
+    /// That copies still promise not to appoint another primary.
+    Lease,
+    /// Nothing.
+    Any,
+    /// That they say so once more.
+    Confirm,
 }
 
 /// How the control plane is.

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use cluster::hash::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, SHARD_COUNT_MIN};
 use cluster::map::{COPIES_MAX, Role, WEIGHT_MAX};
-use cluster::pool::Pool;
+use cluster::pool::{Pool, Reads};
 
-use super::{parse_listen, parse_number, parse_path};
+use super::listen::parse_place;
+use super::{parse_number, parse_path};
 use crate::config::{
     ADMIN_PORT_OFFSET, ClusterConfig, ClusterStart, Endpoint, Listen, PEER_PORT_OFFSET,
     TokenSource, WEIGHT_DEFAULT, ZONE_BYTES_MAX,
@@ -49,6 +50,12 @@ pub(super) struct ClusterFlags {
     /// Copies of each shard of the founded cluster, if not as many as the pool has
     #[arg(long, value_name = "NUM", requires = "init", value_parser = parse_replicas)]
     replicas: Option<u8>,
+
+    /// What reads of the founded cluster wait for: lease (that copies still promise not to appoint another
+    /// primary), confirm (that they say so once more, which trusts no clock and costs a round trip), any (nothing:
+    /// any copy answers what it has, maybe an old value)
+    #[arg(long, value_name = "HOW", requires = "init", default_value = "lease", value_parser = parse_reads)]
+    reads: Reads,
 
     /// Shards of the founded cluster: a power of two, 64 to 16384
     #[arg(long, value_name = "NUM", requires = "init", default_value_t = SHARD_COUNT_DEFAULT, value_parser = parse_shard_count)]
@@ -107,7 +114,9 @@ impl ClusterFlags {
     ) -> Result<Option<ClusterConfig>, String> {
         let Some(dir) = &self.cluster_dir else { return Ok(None) };
         let Some(first) = surroundings.listen.first() else {
-            return Err("--cluster-dir: a node is reached over TCP, which -s disables".into());
+            return Err(
+                "--cluster-dir: a node is reached over TCP, which -s disables, and -p 0".into()
+            );
         };
         if self.client_advertise.is_none() && is_everywhere(first) {
             return Err("-l does not say where clients reach this node: \
@@ -148,7 +157,7 @@ impl ClusterFlags {
 
     fn start(self) -> Result<ClusterStart, String> {
         if self.init {
-            let pool = with_replicas(self.pool, self.replicas)?;
+            let pool = Pool { reads: self.reads, ..with_replicas(self.pool, self.replicas)? };
             return Ok(ClusterStart::Init { pool, shard_count: self.shards });
         }
         if self.join.is_empty() {
@@ -182,7 +191,7 @@ pub(super) fn with_replicas(pool: Pool, replicas: Option<u8>) -> Result<Pool, St
 /// An address with the clients' port plus `offset` where it names none.
 fn listen_near(flag: &str, address: &str, port: u16, offset: u16) -> Result<Listen, String> {
     // No address of TCP has port 0 for a name, so an address without a port shows.
-    let names_a_port = parse_listen(address, 1) == parse_listen(address, 2);
+    let names_a_port = parse_place(address, 1) == parse_place(address, 2);
     let port_default = match port {
         // Any free port for clients goes with any free port for others.
         0 => 0,
@@ -192,7 +201,7 @@ fn listen_near(flag: &str, address: &str, port: u16, offset: u16) -> Result<List
             None => return Err(format!("{flag}: name a port, {port} + {offset} is none")),
         },
     };
-    parse_listen(address, port_default).map_err(|wrong| wrong.replacen("-l", flag, 1))
+    parse_place(address, port_default).map_err(|wrong| wrong.replacen("-l", flag, 1))
 }
 
 /// Whether an address means every one of this machine.
@@ -210,6 +219,12 @@ pub(super) fn parse_pool(text: &str) -> Result<Pool, String> {
         .into_iter()
         .find(|pool| pool.name == text.trim())
         .ok_or_else(|| format!("known are {names}"))
+}
+
+/// What reads wait for, by its name.
+pub(super) fn parse_reads(text: &str) -> Result<Reads, String> {
+    let found = Reads::ALL.into_iter().find(|reads| reads.name() == text.trim());
+    found.ok_or_else(|| format!("known are {}", Reads::ALL.map(Reads::name).join(", ")))
 }
 
 /// A number of copies.
@@ -365,7 +380,7 @@ mod tests {
         assert_eq!((near.peer_listen.port, near.admin_listen.port), (20_200, 20_100));
         let named = node(&["-p65500", "--peer-listen=127.0.0.1:7", "--admin-listen=[::1]:8"]);
         assert_eq!((named.peer_listen.port, named.admin_listen.port), (7, 8));
-        let free = node(&["-p0"]);
+        let free = node(&["-p-1"]);
         assert_eq!((free.peer_listen.port, free.admin_listen.port), (0, 0));
         let reason = refusal_in_dir(&["-p65500", "--admin-listen=127.0.0.1:8"]);
         assert!(reason.contains("--peer-listen: name a port, 65500 + 200 is none"), "{reason}");

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cluster::hash::SHARD_COUNT_DEFAULT;
-use cluster::pool::Pool;
+use cluster::pool::{Pool, Reads};
 
-use super::cluster::{parse_pool, parse_replicas, parse_shard_count, with_replicas};
+use super::cluster::{parse_pool, parse_reads, parse_replicas, parse_shard_count, with_replicas};
 use super::{Answer, parse_number, parse_path};
 use crate::config::ADMIN_PORT_OFFSET;
 use crate::local_cluster::{NODES_MAX, Plan, Ports};
@@ -33,6 +33,10 @@ pub(super) struct LocalClusterFlags {
     /// acknowledge)
     #[arg(long, value_name = "POOL", default_value = "sessions", value_parser = parse_pool)]
     preset: Pool,
+
+    /// What reads wait for: lease, confirm (a round trip to other copies), any (nothing)
+    #[arg(long, value_name = "HOW", default_value = "lease", value_parser = parse_reads)]
+    reads: Reads,
 
     /// Where the nodes keep what they know, their items and their logs; cluster.json in it tells of them
     #[arg(long, value_name = "DIR", value_parser = parse_path)]
@@ -70,14 +74,14 @@ pub(super) struct LocalClusterFlags {
 impl LocalClusterFlags {
     /// Reads a command line that begins with the subcommand's own name.
     pub(super) fn parse(arguments: &[OsString]) -> Result<Plan, Answer> {
-        let flags = Self::try_parse_from(arguments).map_err(Answer)?;
-        flags
-            .into_plan()
-            .map_err(|reason| Answer(Self::command().error(ErrorKind::ValueValidation, reason)))
+        let flags = Self::try_parse_from(arguments).map_err(Answer::of_our_own)?;
+        flags.into_plan().map_err(|reason| {
+            Answer::of_our_own(Self::command().error(ErrorKind::ValueValidation, reason))
+        })
     }
 
     fn into_plan(self) -> Result<Plan, String> {
-        let pool = with_replicas(self.preset, self.replicas)?;
+        let pool = Pool { reads: self.reads, ..with_replicas(self.preset, self.replicas)? };
         if self.nodes < u16::from(pool.copies) {
             return Err(format!(
                 "--nodes {}: {} copies of a shard take as many nodes; add nodes, or ask for fewer \
@@ -174,6 +178,8 @@ mod tests {
         }
         assert!(refusal(&["--base-port=65300"]).contains("--base-port"));
         assert!(refusal(&["--base-port=0"]).contains("--base-port"));
+        assert_eq!(plan(&["--reads=any"]).pool.reads, Reads::Any);
+        assert!(refusal(&["--reads=dirty"]).contains("known are confirm, lease, any"));
         assert!(refusal(&["--preset=gold"]).contains("known are sessions, strict"));
     }
 }

@@ -67,8 +67,8 @@ const CAMPAIGN_AFTER: Duration = Duration::from_millis(150);
 /// The voter after the first waits this much longer before it asks for votes, and so on.
 const CAMPAIGN_STAGGER: Duration = Duration::from_millis(50);
 
-/// When shards of which this node just became the primary ask their other copies again.
-const PROMPTS_MS: [u64; 5] = [1, 2, 4, 8, 16];
+/// When a shard of which this node just became the primary asks its other copies again, each pause in milliseconds.
+const PROMPTS_MS: [u64; 6] = [1, 2, 4, 8, 8, 8];
 /// A leader whose majority was last heard of before this leads nobody.
 const MAJORITY_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -100,8 +100,9 @@ pub(super) struct Control {
     /// In which life each node, this one among them, was heard of last.
     lives: RefCell<BTreeMap<NodeId, Incarnation>>,
     tenure: RefCell<Tenure>,
-    /// Shards that this node was just appointed to lead, and what wakes [`Control::prompt_new_primaries`].
-    appointed: RefCell<BTreeSet<ShardId>>,
+    /// Shards that this node was just appointed to lead, how often each was prompted and when it is again, and what
+    /// wakes [`Control::prompt_new_primaries`].
+    appointed: RefCell<BTreeMap<ShardId, (usize, Instant)>>,
     new_primaries: Notify,
     /// When somebody was last known to lead the control plane with a majority.
     led_at: Cell<Instant>,
@@ -538,8 +539,10 @@ impl Control {
         }
         self.attention.notify_one();
         let led_before = |shard| before.place(shard).and_then(|place| place.config.primary);
+        let new = map.shards_led_by(me).filter(|&shard| led_before(shard) != Some(me));
+        let first = Instant(boot_ns).after(Duration::from_millis(PROMPTS_MS[0]));
         let mut appointed = self.appointed.borrow_mut();
-        appointed.extend(map.shards_led_by(me).filter(|&shard| led_before(shard) != Some(me)));
+        appointed.extend(new.map(|shard| (shard, (0, first))));
         if !appointed.is_empty() {
             self.new_primaries.notify_one();
         }
@@ -548,17 +551,26 @@ impl Control {
     /// Has shards that this node was just appointed to lead ask their other copies once more, soon. A copy
     /// follows a new primary when the map has told it to, and that may be a moment later than it told the
     /// primary: asked too soon it says no, and the shard would wait for the next look at every replica.
+    ///
+    /// Each by its own schedule: while shards are moved, more are appointed before the first of them serve.
     async fn prompt_new_primaries(&self) {
         loop {
             self.new_primaries.notified().await;
-            for pause_ms in PROMPTS_MS {
-                sleep(Duration::from_millis(pause_ms)).await;
+            while !self.appointed.borrow().is_empty() {
+                sleep(Duration::from_millis(1)).await;
+                let now = Instant(boot_ns());
                 let appointed = std::mem::take(&mut *self.appointed.borrow_mut());
-                let waiting = appointed.into_iter().filter(|&shard| self.prompt(shard));
-                let waiting: Vec<ShardId> = waiting.collect();
-                self.appointed.borrow_mut().extend(waiting);
+                for (shard, (prompts, at)) in appointed {
+                    let is_due = at <= now;
+                    if is_due && !self.prompt(shard) {
+                        continue;
+                    }
+                    let prompts = prompts + usize::from(is_due);
+                    let Some(&pause_ms) = PROMPTS_MS.get(prompts) else { continue };
+                    let at = if is_due { now.after(Duration::from_millis(pause_ms)) } else { at };
+                    self.appointed.borrow_mut().insert(shard, (prompts, at));
+                }
             }
-            self.appointed.borrow_mut().clear();
         }
     }
 
@@ -796,6 +808,13 @@ impl Control {
             self.attention.notify_one();
             sleep(Duration::from_millis(5)).await;
         }
+        let pauses = &self.replication.pauses.handed_over;
+        tracing::info!(
+            handed_over = pauses.count(),
+            pause_us_p99 = pauses.percentile_us(99),
+            pause_us_max = pauses.longest_us(),
+            "leads nothing any more"
+        );
         while self.is_in_sync_with_others() {
             sleep(Duration::from_millis(5)).await;
         }

@@ -13,8 +13,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -47,6 +46,7 @@ type Begun = Arc<parking_lot::Mutex<BTreeMap<(ShardId, NodeId), Progress>>>;
 /// The thread.
 pub(super) struct Joins {
     begun: Begun,
+    replication: Arc<Replication>,
     is_stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -63,12 +63,12 @@ impl Joins {
     /// Starts the thread; without one nobody joins, and that is logged.
     pub(super) fn start(shards: Arc<Shards>, replication: Arc<Replication>, clock: Clock) -> Self {
         let (sender, joiners) = mpsc::channel();
-        replication.set_joiners(sender);
+        replication.set_joiners(Some(sender));
         let is_stopping = Arc::new(AtomicBool::new(false));
         let begun = Begun::default();
         let work = Work {
             shards,
-            replication,
+            replication: Arc::clone(&replication),
             clock,
             begun: Arc::clone(&begun),
             is_stopping: Arc::clone(&is_stopping),
@@ -77,7 +77,7 @@ impl Joins {
         if let Err(error) = &thread {
             tracing::error!("no copy can be brought in sync: {error}");
         }
-        Self { begun, is_stopping, thread: Mutex::new(thread.ok()) }
+        Self { begun, replication, is_stopping, thread: Mutex::new(thread.ok()) }
     }
 
     /// How far each of these joins is; `None` where the joiner was not sent anything yet. All others are
@@ -97,6 +97,8 @@ impl Joins {
     /// Ends the thread.
     pub(super) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
+        // What it waits for comes no more.
+        self.replication.set_joiners(None);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -115,13 +117,12 @@ impl Progress {
 
 impl Work {
     fn run(&self, joiners: &mpsc::Receiver<(Member, LaneMessage)>) {
-        while !self.is_stopping.load(Ordering::Acquire) {
-            match joiners.recv_timeout(Duration::from_millis(100)) {
-                Ok((member, LaneMessage::IHave { shard, epoch, items, .. })) => {
-                    self.bring_in(member, shard, epoch, &items);
-                }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+        for (member, message) in joiners {
+            if self.is_stopping.load(Ordering::Acquire) {
+                return;
+            }
+            if let LaneMessage::IHave { shard, epoch, items, .. } = message {
+                self.bring_in(member, shard, epoch, &items);
             }
         }
     }

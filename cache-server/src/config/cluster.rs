@@ -204,10 +204,10 @@ mod tests {
         let config = ClusterConfig {
             dir: PathBuf::new(),
             start: ClusterStart::Continue,
-            peer_listen: Listen { host: None, port: 1 },
+            peer_listen: Listen::new(None, 1),
             peer_advertise: Some(Endpoint { host: "cache-1".into(), port: 7 }),
             client_advertise: None,
-            admin_listen: Listen { host: None, port: 3 },
+            admin_listen: Listen::new(None, 3),
             zone: String::new(),
             weight: WEIGHT_DEFAULT,
             role: Role::Data,

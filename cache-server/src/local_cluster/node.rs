@@ -122,6 +122,7 @@ impl Node {
             Origin::Founds => {
                 command.args(["--init", "--pool", &plan.pool.name]);
                 command.args(["--replicas", &plan.pool.copies.to_string()]);
+                command.args(["--reads", plan.pool.reads.name()]);
                 command.args(["--shards", &plan.shard_count.to_string()]);
             }
             Origin::Joins => {

@@ -22,14 +22,17 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use protocol::binary::request::Command;
+use protocol::text::authentication::{self, AuthenticationStep};
 use protocol::{Decoder, ProtocolError, Request, Step};
 
 use crate::clock::Now;
 use crate::net::buffers::{Buffer, Gauge, Lease};
+use crate::net::gate::{Entrance, Gate};
 use crate::net::outgoing::Outgoing;
 use crate::net::ticket::HolderId;
 use crate::net::waiting_room::WaitingRoom;
-use crate::net::{Ahead, Call, Flow, Service};
+use crate::net::{Ahead, Flow, Service, refuse};
 
 /// What one read takes at most when no large value is awaited.
 const SCRATCH_INPUT_BYTES: usize = 64 << 10;
@@ -39,6 +42,9 @@ const SCRATCH_OUTPUT_BYTES_KEPT: usize = 2 << 20;
 
 /// Requests decoded together at most: enough to have the memory busy, few enough for the stack.
 const BATCH_REQUESTS_MAX: usize = 16;
+
+/// What a client is told that asks to listen while answers before it are not ready: memcached's line.
+const LISTENS_TOO_EARLY: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
 
 /// The smallest buffer for half a command line.
 const LINE_BYTES: usize = 2048;
@@ -87,6 +93,8 @@ pub enum Turn {
     Held,
     /// The connection closes: the client asked for it, or sent what cannot be made sense of.
     Closes,
+    /// No request follows; once everything is sent, the client is sent a side stream.
+    Listens,
     /// The connection closes: there is no memory for what the client began to send.
     OutOfMemory,
 }
@@ -109,16 +117,19 @@ pub struct OutOfMemory;
 #[derive(Debug)]
 pub struct Connection {
     decoder: Decoder,
+    gate: Gate,
     limits: protocol::Limits,
     input: Buffer,
     outgoing: Outgoing,
     /// No request follows; the connection closes once nothing is held any more.
     ends: bool,
+    /// It ends because of what the client sent.
+    is_at_fault: bool,
     /// The decoder may stand within data that it drops.
     may_swallow: bool,
     /// How many bytes of unconsumed input it takes to get further.
     wanted: usize,
-    /// How much of the first unconsumed request is answered; see [`Call::done`].
+    /// How much of the first unconsumed request is answered; see [`Call::done`](crate::net::Call::done).
     done: usize,
     lease: Lease,
 }
@@ -147,15 +158,26 @@ impl Connection {
     pub fn new(limits: protocol::Limits, gauge: Arc<Gauge>, holder: HolderId) -> Self {
         Self {
             decoder: Decoder::new(limits),
+            gate: Gate::Open,
             limits,
             input: Buffer::default(),
             outgoing: Outgoing::new(holder),
             ends: false,
+            is_at_fault: false,
             may_swallow: false,
             wanted: 0,
             done: 0,
             lease: Lease::new(gauge),
         }
+    }
+
+    /// The same client, come in by `entrance`.
+    #[must_use]
+    pub fn at(mut self, entrance: Entrance) -> Self {
+        self.gate = Gate::of(entrance);
+        self.decoder = Decoder::of(self.limits, entrance.dialect());
+        self.decoder.set_locked(self.gate.is_locked());
+        self
     }
 
     /// Begins a turn, or goes on with it.
@@ -185,6 +207,11 @@ impl Connection {
         }
         if self.ends {
             return self.end();
+        }
+        if self.gate == Gate::Text
+            && let Some(turn) = self.authenticate(service, limits, tally)
+        {
+            return turn;
         }
         loop {
             if let Some(obstacle) = self.outgoing.obstacle(limits) {
@@ -234,23 +261,15 @@ impl Connection {
                         } else {
                             &input[offset..offset + bytes]
                         };
-                        let holder = self.outgoing.holder();
-                        let answers = self.outgoing.space(limits);
-                        let call = Call {
-                            now,
-                            raw,
-                            done: self.done,
-                            output_bytes_high: answers.bytes_high,
-                            holds_max: answers.holds_max,
-                            holder,
-                            waiting_room: room,
+                        let (call, out) = self.outgoing.call(now, raw, self.done, room, limits);
+                        let flow = if self.gate == Gate::Open {
+                            service.handle(request, call, out)
+                        } else {
+                            let flow = self.gate.handle(service, request, call, out);
+                            self.decoder.set_locked(self.gate.is_locked());
+                            flow
                         };
-                        let flow = service.handle(request, call, answers.out);
-                        if let Some(holds) = service.holds()
-                            && !holds.is_empty()
-                        {
-                            self.outgoing.hold(room, holds);
-                        }
+                        self.outgoing.hold_what_waits(service, room);
                         if let Flow::Pause { done } = flow {
                             // Its bytes stay, and the decoder stands before them again.
                             self.done = done;
@@ -261,26 +280,83 @@ impl Connection {
                         self.wanted = 0;
                         offset += bytes;
                         self.input.start += bytes;
-                        if flow == Flow::Close {
-                            self.ends = true;
-                            return self.end();
+                        match flow {
+                            Flow::Close => {
+                                self.ends = true;
+                                return self.end();
+                            }
+                            Flow::Listen if self.outgoing.is_holding() => {
+                                // A connection waits for its own answers or for others' bytes.
+                                drop(service.take_side_stream());
+                                self.outgoing.push(LISTENS_TOO_EARLY);
+                            }
+                            Flow::Listen => {
+                                self.ends = true;
+                                return Turn::Listens;
+                            }
+                            Flow::Continue | Flow::Pause { .. } => {}
                         }
                     }
                 }
                 Step::Refused { consumed, refusal } => {
                     tally.requests += 1;
                     self.may_swallow = true;
-                    if let Some(key) = &refusal.invalidates {
-                        service.invalidate(key, now);
-                    }
-                    self.outgoing.push(refusal.line().as_bytes());
+                    service.refused(&refusal, now);
+                    let (call, out) = self.outgoing.call(now, &[], 0, room, limits);
+                    refuse(service, &refusal, call, out);
+                    self.outgoing.hold_what_waits(service, room);
                     self.wanted = 0;
                     self.input.start += consumed;
                     if refusal.closes() {
                         self.ends = true;
+                        self.is_at_fault = true;
                         return self.end();
                     }
                 }
+            }
+        }
+    }
+
+    /// Has a client of the text protocol authenticate; `None` once it has.
+    fn authenticate<S: Service>(
+        &mut self,
+        service: &mut S,
+        limits: TurnLimits,
+        tally: &mut Tally,
+    ) -> Option<Turn> {
+        loop {
+            if let Some(obstacle) = self.outgoing.obstacle(limits) {
+                return Some(obstacle);
+            }
+            if tally.requests >= limits.requests_max {
+                return Some(Turn::Spent);
+            }
+            let (consumed, answer) = match authentication::decode(self.input.rest()) {
+                AuthenticationStep::More { wanted } => {
+                    self.wanted = wanted;
+                    let has_room = self.lease_room();
+                    return Some(if has_room { Turn::Drained } else { Turn::OutOfMemory });
+                }
+                AuthenticationStep::Credentials { consumed, credentials } => {
+                    if service.authenticate(Some(credentials)) {
+                        self.gate = Gate::Open;
+                        (consumed, authentication::ACCEPTED)
+                    } else {
+                        (consumed, authentication::REJECTED)
+                    }
+                }
+                AuthenticationStep::Refused { consumed, line } => (consumed, line),
+                AuthenticationStep::Closes => {
+                    self.ends = true;
+                    return Some(self.end());
+                }
+            };
+            tally.requests += 1;
+            self.wanted = 0;
+            self.input.start += consumed;
+            self.outgoing.push(answer.as_bytes());
+            if self.gate == Gate::Open {
+                return None;
             }
         }
     }
@@ -294,6 +370,16 @@ impl Connection {
     /// The client sends nothing any more. It may still take answers that are held.
     pub fn end_input(&mut self) {
         self.ends = true;
+    }
+
+    /// Whether the connection ends because of what the client sent.
+    pub fn is_at_fault(&self) -> bool {
+        self.is_at_fault
+    }
+
+    /// Whether the rest of a value is awaited.
+    pub fn awaits_value(&self) -> bool {
+        self.decoder.awaited_bytes().is_some()
     }
 
     /// Whether answers are held: more becomes sendable without anything being received.
@@ -420,8 +506,13 @@ impl Shape {
             Request::FlushAll(_) => ("flush_all", 0),
             Request::Verbosity(_) => ("verbosity", 0),
             Request::MemoryLimit(_) => ("cache_memlimit", 0),
+            Request::Shutdown { .. } => ("shutdown", 0),
             Request::Stats { .. } => ("stats", 0),
+            Request::Administer { command, .. } => {
+                (std::str::from_utf8(command.name()).unwrap_or_default(), 0)
+            }
             Request::Version => ("version", 0),
+            Request::RefreshCerts => ("refresh_certs", 0),
             Request::ConfigGetCluster => ("config get cluster", 0),
             Request::Backup(_) => ("backup", 0),
             Request::Restore(_) => ("restore", 0),
@@ -432,6 +523,23 @@ impl Shape {
             Request::MetaArithmetic(arithmetic) => ("ma", arithmetic.key.written().len()),
             Request::MetaDebug(debug) => ("me", debug.key.written().len()),
             Request::MetaNoop => ("mn", 0),
+            Request::Binary(binary) => {
+                let command = match &binary.command {
+                    Command::Get(_) => "binary get",
+                    Command::Touch { .. } => "binary touch",
+                    Command::Store(_) => "binary store",
+                    Command::Arithmetic(_) => "binary arithmetic",
+                    Command::Delete { .. } => "binary delete",
+                    Command::Flush { .. } => "binary flush",
+                    Command::Stat { .. } => "binary stat",
+                    Command::Verbosity { .. } => "binary verbosity",
+                    Command::Version => "binary version",
+                    Command::Noop => "binary noop",
+                    Command::Quit => "binary quit",
+                    Command::SaslList | Command::Sasl(_) => "binary sasl",
+                };
+                (command, binary.command.key().map_or(0, |key| key.as_bytes().len()))
+            }
         };
         Self { command, key_bytes }
     }
@@ -444,6 +552,7 @@ mod tests {
     use protocol::meta::request::MetaKey;
 
     use super::*;
+    use crate::net::Call;
 
     /// Answers a store with the length of its data, a get with its keys, one line each, pausing
     /// when the output is full, and `stats` with a panic.
@@ -476,8 +585,9 @@ mod tests {
             Flow::Continue
         }
 
-        fn invalidate(&mut self, _key: &MetaKey<'_>, _now: Now) {
+        fn invalidate(&mut self, _: &MetaKey<'_>, line: &[u8], _: Call<'_>, out: &mut Vec<u8>) {
             self.invalidated += 1;
+            out.extend_from_slice(line);
         }
     }
 
@@ -503,11 +613,16 @@ mod tests {
         }
 
         fn with(buffer_bytes_max: usize, limits: TurnLimits) -> Self {
+            Self::at(Entrance::default(), buffer_bytes_max, limits)
+        }
+
+        fn at(entrance: Entrance, buffer_bytes_max: usize, limits: TurnLimits) -> Self {
             let gauge = Arc::new(Gauge::new(buffer_bytes_max));
             let room = WaitingRoom::new(Arc::clone(&gauge));
             let limits_of_requests = protocol::Limits::default();
             Self {
-                connection: Connection::new(limits_of_requests, Arc::clone(&gauge), room.open()),
+                connection: Connection::new(limits_of_requests, Arc::clone(&gauge), room.open())
+                    .at(entrance),
                 room,
                 service: Mirror::default(),
                 scratch: Scratch::default(),

@@ -80,6 +80,8 @@ counters! { Counters, CountersSnapshot:
     connections_dropped_for_memory,
     /// Connections closed by a bug met while serving a request. Zero, or someone must act.
     connections_crashed,
+    /// Clients closed because they were silent for too long (`idle_kicks`).
+    idle_kicks,
     /// Failed accepts: out of file descriptors or memory.
     accept_failures,
     /// Bytes received (`bytes_read`).
@@ -92,6 +94,16 @@ counters! { Counters, CountersSnapshot:
     requests,
     /// Values refused because buffers were used up.
     values_refused_for_memory,
+    /// Datagrams that held no request, or half of one.
+    datagrams_dropped,
+    /// Answers that were not sent in datagrams because they were too long.
+    datagram_answers_refused,
+    /// TLS handshakes that failed, or took too long (`ssl_handshake_errors`).
+    ssl_handshake_errors,
+    /// Connections closed because their TLS went wrong after the handshake (`ssl_proto_errors`).
+    ssl_proto_errors,
+    /// TLS sessions that are no earlier one's resumption, where that is possible (`ssl_new_sessions`).
+    ssl_new_sessions,
 }
 
 #[cfg(test)]

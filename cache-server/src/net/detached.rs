@@ -18,7 +18,7 @@ use protocol::{Decoder, Step};
 use crate::clock::Now;
 use crate::net::ticket::HolderId;
 use crate::net::waiting_room::{Finished, HeldBytes, WaitingRoom};
-use crate::net::{Call, Flow, Service};
+use crate::net::{Call, Flow, Service, refuse};
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,18 +72,13 @@ pub(crate) fn serve<S: Service>(
     spare: &mut Spare,
 ) -> Served {
     let start = out.len();
-    let decoded = match Decoder::new(limits).decode(request) {
-        Step::Request { consumed, request: decoded } if consumed == request.len() => decoded,
-        Step::Refused { consumed, refusal } if consumed <= request.len() => {
-            // A node with other limits passed it on. Data behind the line is dropped with it.
-            if let Some(key) = &refusal.invalidates {
-                service.invalidate(key, now);
-            }
-            out.extend_from_slice(refusal.line().as_bytes());
-            return Served::Answered;
-        }
+    let step = Decoder::new(limits).decode(request);
+    match &step {
+        Step::Request { consumed, .. } if *consumed == request.len() => {}
+        // A node with other limits passed it on. Data behind the line is dropped with it.
+        Step::Refused { consumed, .. } if *consumed <= request.len() => {}
         _ => return Served::Malformed,
-    };
+    }
     let holder = *spare.0.get_or_insert_with(|| room.open());
     room.begin_turn(holder);
     let mut done = 0;
@@ -97,9 +92,22 @@ pub(crate) fn serve<S: Service>(
             holder,
             waiting_room: room,
         };
-        match service.handle(&decoded, call, out) {
+        let flow = match &step {
+            Step::Request { request, .. } => service.handle(request, call, out),
+            Step::Refused { refusal, .. } => {
+                refuse(service, refusal, Call { raw: &[], ..call }, out);
+                Flow::Continue
+            }
+            Step::More { .. } => unreachable!("half a request was turned away above"),
+        };
+        match flow {
             Flow::Pause { done: further } => done = further,
             Flow::Continue | Flow::Close => break,
+            // Nobody is there to listen.
+            Flow::Listen => {
+                drop(service.take_side_stream());
+                break;
+            }
         }
     }
     let served = match service.holds() {

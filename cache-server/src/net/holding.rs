@@ -113,7 +113,7 @@ impl Service for Oracle {
         Some(&mut self.holds)
     }
 
-    fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
+    fn invalidate(&mut self, _: &MetaKey<'_>, _: &[u8], _: Call<'_>, _: &mut Vec<u8>) {}
 }
 
 /// Counts how often a task is woken.
@@ -253,7 +253,7 @@ impl Driven {
                     self.has_client_closed = false;
                 }
                 Turn::Drained if self.connection.is_holding() && self.is_released() => {}
-                Turn::Drained => return,
+                Turn::Drained | Turn::Listens => return,
             }
             self.turn();
         }

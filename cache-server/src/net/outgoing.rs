@@ -9,10 +9,12 @@
 //! whose answers are always ready pays one comparison per request. From the first hold on they are
 //! appended to the held bytes, and move over when everything before them may leave.
 
+use crate::clock::Now;
 use crate::net::buffers::Buffer;
 use crate::net::connection::{Turn, TurnLimits};
 use crate::net::ticket::{Hold, HolderId};
 use crate::net::waiting_room::{HeldBytes, Left, WaitingRoom};
+use crate::net::{Call, Service};
 
 /// The answers of one connection that are not sent.
 #[derive(Debug)]
@@ -25,13 +27,13 @@ pub(crate) struct Outgoing {
 }
 
 /// Where the next answer goes.
-pub(crate) struct Space<'a> {
+struct Space<'a> {
     /// Appended to.
-    pub(crate) out: &'a mut Vec<u8>,
+    out: &'a mut Vec<u8>,
     /// The length of `out` at which a request of many answers pauses.
-    pub(crate) bytes_high: usize,
+    bytes_high: usize,
     /// How many holds it may have until then.
-    pub(crate) holds_max: usize,
+    holds_max: usize,
 }
 
 impl Outgoing {
@@ -74,9 +76,32 @@ impl Outgoing {
         (output_bytes + held_bytes >= limits.output_bytes_high).then_some(Turn::Full)
     }
 
-    /// Where the next answer goes, and how long it may become. There is no obstacle.
+    /// The circumstances of the request `raw`, and where its answer goes. There is no obstacle.
     #[inline]
-    pub(crate) fn space(&mut self, limits: TurnLimits) -> Space<'_> {
+    pub(crate) fn call<'a>(
+        &'a mut self,
+        now: Now,
+        raw: &'a [u8],
+        done: usize,
+        room: &'a WaitingRoom,
+        limits: TurnLimits,
+    ) -> (Call<'a>, &'a mut Vec<u8>) {
+        let holder = self.holder;
+        let Space { out, bytes_high, holds_max } = self.space(limits);
+        let call = Call {
+            now,
+            raw,
+            done,
+            output_bytes_high: bytes_high,
+            holds_max,
+            holder,
+            waiting_room: room,
+        };
+        (call, out)
+    }
+
+    #[inline]
+    fn space(&mut self, limits: TurnLimits) -> Space<'_> {
         if self.left.holds == 0 {
             return Space {
                 bytes_high: self.output.start + limits.output_bytes_high,
@@ -99,8 +124,17 @@ impl Outgoing {
         out.extend_from_slice(line);
     }
 
-    /// Holds back `holds`, which lie in what was appended where [`Outgoing::space`] said.
-    pub(crate) fn hold(&mut self, room: &WaitingRoom, holds: &mut Vec<Hold>) {
+    /// Holds back what of the answer that `service` has just appended is not ready.
+    #[inline]
+    pub(crate) fn hold_what_waits(&mut self, service: &mut impl Service, room: &WaitingRoom) {
+        if let Some(holds) = service.holds()
+            && !holds.is_empty()
+        {
+            self.hold(room, holds);
+        }
+    }
+
+    fn hold(&mut self, room: &WaitingRoom, holds: &mut Vec<Hold>) {
         let out = (self.left.holds == 0).then_some(&mut self.output.bytes);
         self.left.holds += room.hold(self.holder, holds, &mut self.held, out);
     }

@@ -7,28 +7,40 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Now;
 
-/// Open connections by file descriptor: unique while open.
+/// Open connections and listening sockets by file descriptor: unique while open.
 #[derive(Debug, Default)]
-pub struct Registry(Mutex<HashMap<RawFd, Arc<ConnectionRecord>>>);
+pub struct Registry {
+    connections: Mutex<HashMap<RawFd, Arc<ConnectionRecord>>>,
+    listeners: Mutex<Vec<(RawFd, Endpoint)>>,
+}
 
 impl Registry {
     pub(crate) fn insert(&self, record: Arc<ConnectionRecord>) {
-        let earlier = self.0.lock().insert(record.fd, record);
+        let earlier = self.connections.lock().insert(record.fd, record);
         debug_assert!(earlier.is_none(), "a connection leaves before its descriptor is reused");
     }
 
     pub(crate) fn remove(&self, fd: RawFd) {
-        self.0.lock().remove(&fd);
+        self.connections.lock().remove(&fd);
+    }
+
+    pub(crate) fn insert_listener(&self, fd: RawFd, local: Endpoint) {
+        self.listeners.lock().push((fd, local));
+    }
+
+    pub(crate) fn for_each_listener(&self, mut visit: impl FnMut(RawFd, &Endpoint)) {
+        self.listeners.lock().iter().for_each(|(fd, local)| visit(*fd, local));
     }
 
     pub(crate) fn for_each(&self, visit: &mut impl FnMut(&ConnectionRecord)) {
-        self.0.lock().values().for_each(|record| visit(record));
+        self.connections.lock().values().for_each(|record| visit(record));
     }
 }
 
@@ -43,6 +55,7 @@ pub struct ConnectionRecord {
     pub local: Endpoint,
     state: AtomicU8,
     active_unix_ms: AtomicU64,
+    is_sent_away: AtomicBool,
 }
 
 impl ConnectionRecord {
@@ -53,6 +66,7 @@ impl ConnectionRecord {
             local,
             state: AtomicU8::new(ConnectionState::Waiting as u8),
             active_unix_ms: AtomicU64::new(now.unix_ms),
+            is_sent_away: AtomicBool::new(false),
         }
     }
 
@@ -61,13 +75,31 @@ impl ConnectionRecord {
         match self.state.load(Ordering::Relaxed) {
             state if state == ConnectionState::Serving as u8 => ConnectionState::Serving,
             state if state == ConnectionState::Sending as u8 => ConnectionState::Sending,
+            state if state == ConnectionState::Receiving as u8 => ConnectionState::Receiving,
+            state if state == ConnectionState::Watching as u8 => ConnectionState::Watching,
             _ => ConnectionState::Waiting,
         }
     }
 
-    /// Whole seconds since it last sent something, or since it connected.
+    /// Seconds since it last sent something, or since it connected, as a clock counts that shows no smaller
+    /// unit: as in memcached a client that sleeps for a second has been idle for one.
     pub fn idle_seconds(&self, now: Now) -> u64 {
-        now.unix_ms.saturating_sub(self.active_unix_ms.load(Ordering::Relaxed)) / 1000
+        let active_unix_ms = self.active_unix_ms.load(Ordering::Relaxed);
+        now.unix_seconds().saturating_sub(active_unix_ms / 1000)
+    }
+
+    /// Whether it has been silent for longer than `limit` while it could have spoken, and has not been told
+    /// to go before; it is told now. As in memcached this is for clients over a network alone.
+    pub(crate) fn outstays(&self, limit: Duration, now: Now) -> bool {
+        matches!(self.peer, Endpoint::Tcp(_))
+            && matches!(self.state(), ConnectionState::Waiting | ConnectionState::Receiving)
+            && self.idle_seconds(now) > limit.as_secs()
+            && !self.is_sent_away.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it was told to go because it was silent.
+    pub(crate) fn was_sent_away(&self) -> bool {
+        self.is_sent_away.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_state(&self, state: ConnectionState) {
@@ -89,6 +121,10 @@ pub enum ConnectionState {
     Serving,
     /// Waits for the client to take its answers.
     Sending,
+    /// Waits for the rest of a value.
+    Receiving,
+    /// Is sent what happens, and asks for nothing.
+    Watching,
 }
 
 /// One end of a connection, shown as memcached shows it: `tcp:127.0.0.1:11211`, `tcp6:[::1]:11211`,
@@ -97,6 +133,8 @@ pub enum ConnectionState {
 pub enum Endpoint {
     /// An address and port.
     Tcp(std::net::SocketAddr),
+    /// An address of the server's for datagrams, on either end.
+    Udp(std::net::SocketAddr),
     /// A UNIX socket: the server's path, on either end.
     Unix(Arc<std::path::Path>),
 }
@@ -106,6 +144,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) if address.is_ipv6() => write!(f, "tcp6:{address}"),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Udp(address) if address.is_ipv6() => write!(f, "udp6:{address}"),
+            Self::Udp(address) => write!(f, "udp:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -21,33 +21,40 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::sys::socket::Shutdown;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::clock::{Clock, Now};
-use crate::config::Limits;
+use crate::config::{Limits, Protection, REQUESTS_PER_TURN_DEFAULT};
 use crate::net::connection::{Connection, OutOfMemory, Scratch, Tally, Turn, TurnLimits};
 use crate::net::counters::Counters;
 use crate::net::detached::{Addressee, Served, Spare, serve};
-use crate::net::listener::WorkerListeners;
+use crate::net::gate::Entrance;
+use crate::net::listener::{TcpEntrance, UdpEntrance, WorkerListeners};
 use crate::net::mailbox::Mailbox;
 use crate::net::registry::{ConnectionRecord, ConnectionState, Endpoint};
+use crate::net::side_stream::SideStream;
 use crate::net::ticket::{HolderId, Resolution, Ticket};
+use crate::net::tls::{TlsStream, TlsWorker};
 use crate::net::waiting_room::WaitingRoom;
-use crate::net::{Network, PROGRESS_INTERVAL, Service, TICK_INTERVAL, WorkerRecord};
+use crate::net::{
+    CloseReason, Network, PROGRESS_INTERVAL, Service, TICK_INTERVAL, WorkerRecord, udp,
+};
 
 /// What a client is told when `-c` are connected: memcached's line.
 const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
@@ -58,8 +65,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a client that takes nothing is looked at.
 const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 
+/// How often silent clients are looked for.
+const IDLE_STEP: Duration = Duration::from_secs(1);
+
 /// Answers of one connection that are not ready, at most.
 const HOLDS_MAX: usize = 1024;
+
+/// What is received of one datagram: more than any holds.
+const RECEIVED_DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
 /// What a worker is made of.
 pub(crate) struct WorkerParts<S: Service> {
@@ -77,6 +90,8 @@ pub(crate) struct WorkerParts<S: Service> {
     pub(crate) clock: Clock,
     /// What requests may be like.
     pub(crate) protocol_limits: protocol::Limits,
+    /// What is spoken, and who is let in.
+    pub(crate) entrance: Entrance,
     /// What connections may hold.
     pub(crate) limits: Limits,
     /// Requests in a turn while other clients are connected (`-R`).
@@ -112,6 +127,7 @@ pub(crate) fn run_worker<S: Service + 'static>(
             network: parts.network,
             clock: parts.clock,
             protocol_limits: parts.protocol_limits,
+            entrance: parts.entrance,
             limits: parts.limits,
             requests_per_turn: parts.requests_per_turn,
         });
@@ -143,20 +159,47 @@ struct Worker<S> {
     network: Arc<Network>,
     clock: Clock,
     protocol_limits: protocol::Limits,
+    entrance: Entrance,
     limits: Limits,
     requests_per_turn: u32,
+}
+
+/// A listening socket, as those see it who come in by it.
+#[derive(Clone)]
+struct Door {
+    local: Endpoint,
+    entrance: Entrance,
+}
+
+/// A client that has to wait for room.
+struct Late<T> {
+    stream: T,
+    peer: Endpoint,
+    door: Door,
 }
 
 /// Why a connection ended.
 enum Ending {
     /// The client closed, asked for it, or was cut off by the network.
     Closed,
+    /// The client sent what no connection goes on after.
+    AtFault,
     /// The client did not take its answers.
     Slow,
     /// There was no memory for what it sent or did not take.
     OutOfMemory,
     /// A bug, met while serving a request; logged where it was caught.
     Crashed,
+}
+
+impl Ending {
+    /// The reason that is told.
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::Closed => CloseReason::Normal,
+            Self::AtFault | Self::Slow | Self::OutOfMemory | Self::Crashed => CloseReason::Error,
+        }
+    }
 }
 
 impl From<OutOfMemory> for Ending {
@@ -166,8 +209,11 @@ impl From<OutOfMemory> for Ending {
 }
 
 impl From<io::Error> for Ending {
-    fn from(_: io::Error) -> Self {
-        Self::Closed
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => Self::OutOfMemory,
+            _ => Self::Closed,
+        }
     }
 }
 
@@ -186,6 +232,9 @@ impl<S: Service + 'static> Worker<S> {
         spawn_local(Rc::clone(self).take_mail(mailbox));
         spawn_local(Rc::clone(&self.room).end_patience());
         spawn_local(Rc::clone(self).tick());
+        if let Some(limit) = self.limits.idle_timeout {
+            spawn_local(Rc::clone(self).close_idle(limit));
+        }
         if self.service.borrow().is_watched() {
             spawn_local(Rc::clone(self).show_progress());
         }
@@ -277,44 +326,80 @@ impl<S: Service + 'static> Worker<S> {
     /// Spawns a task per listening socket.
     fn accept_from(self: &Rc<Self>, listeners: WorkerListeners) -> io::Result<Vec<JoinHandle<()>>> {
         let mut accepting = Vec::new();
-        for listener in listeners.tcp {
-            let local = Endpoint::Tcp(listener.local_addr()?);
-            let listener = TcpListener::from_std(listener)?;
-            accepting.push(spawn_local(Rc::clone(self).accept(local, async move || {
-                listener.accept().await.map(|(stream, peer)| (stream, Endpoint::Tcp(peer)))
-            })));
+        let certificates = self.network.certificates();
+        let tls = certificates.map(|certificates| {
+            let network = Arc::clone(&self.network);
+            let timeout = self.limits.handshake_timeout;
+            Rc::new(TlsWorker::new(network, self.index, Arc::clone(certificates), timeout))
+        });
+        for TcpEntrance { socket, protection, dialect } in listeners.tcp {
+            let entrance = self.entrance.speaking(dialect);
+            let door = Door { local: Endpoint::Tcp(socket.local_addr()?), entrance };
+            self.note_listener(socket.as_raw_fd(), &door.local);
+            let listener = TcpListener::from_std(socket)?;
+            let accepts = if let Some(tls) = &tls
+                && protection != Protection::Plain
+            {
+                let tls = Rc::clone(tls);
+                spawn_local(Rc::clone(self).accept(door, async move || {
+                    let (stream, peer) = listener.accept().await?;
+                    let stream = TlsStream::new(stream, protection, Rc::clone(&tls))?;
+                    Ok((stream, Endpoint::Tcp(peer)))
+                }))
+            } else {
+                spawn_local(Rc::clone(self).accept(door, async move || {
+                    listener.accept().await.map(|(stream, peer)| (stream, Endpoint::Tcp(peer)))
+                }))
+            };
+            accepting.push(accepts);
+        }
+        for UdpEntrance { socket, dialect } in listeners.udp {
+            let entrance = self.entrance.speaking(dialect);
+            let door = Door { local: Endpoint::Udp(socket.local_addr()?), entrance };
+            let socket = UdpSocket::from_std(socket)?;
+            accepting.push(spawn_local(Rc::clone(self).serve_datagrams(door, socket)));
         }
         if let Some(listener) = listeners.unix {
             let address = listener.local_addr()?;
             let path = address.as_pathname().unwrap_or_else(|| Path::new(""));
-            let local = Endpoint::Unix(Arc::from(path));
-            let peer = local.clone();
+            let door = Door { local: Endpoint::Unix(Arc::from(path)), entrance: self.entrance };
+            let peer = door.local.clone();
+            self.note_listener(listener.as_raw_fd(), &door.local);
             let listener = UnixListener::from_std(listener)?;
-            accepting.push(spawn_local(Rc::clone(self).accept(local, async move || {
+            accepting.push(spawn_local(Rc::clone(self).accept(door, async move || {
                 listener.accept().await.map(|(stream, _)| (stream, peer.clone()))
             })));
         }
         Ok(accepting)
     }
 
+    fn note_listener(&self, fd: RawFd, local: &Endpoint) {
+        self.record().registry.insert_listener(fd, local.clone());
+    }
+
     /// Takes in client after client from one listening socket.
     async fn accept<T: Socket>(
         self: Rc<Self>,
-        local: Endpoint,
+        door: Door,
         next: impl AsyncFn() -> io::Result<(T, Endpoint)>,
     ) {
         let mut is_failing = false;
         loop {
+            if !self.limits.refuses_fast {
+                self.network.wait_for_room().await;
+            }
             match next().await {
                 Ok((stream, peer)) => {
                     is_failing = false;
-                    self.admit(stream, peer, local.clone());
+                    if let Some(late) = self.admit(stream, peer, door.clone()) {
+                        self.admit_in_the_end(late).await;
+                    }
                 }
                 Err(error) if is_the_clients(&error) => self.counters().accept_failures.add(1),
                 Err(error) => {
                     self.counters().accept_failures.add(1);
                     if !is_failing {
-                        tracing::warn!("clients at {local} have to wait: {error}");
+                        tracing::warn!("clients at {} have to wait: {error}", door.local);
                     }
                     is_failing = true;
                     // Out of descriptors or memory. The client stays in the queue, so asking again
@@ -325,23 +410,167 @@ impl<S: Service + 'static> Worker<S> {
         }
     }
 
-    /// Takes a client in, or tells it that the server is full.
-    fn admit<T: Socket>(self: &Rc<Self>, stream: T, peer: Endpoint, local: Endpoint) {
+    /// Answers datagram after datagram.
+    async fn serve_datagrams(self: Rc<Self>, door: Door, socket: UdpSocket) {
+        let Door { local, entrance } = door;
+        let (fd, now) = (socket.as_raw_fd(), self.clock.now());
+        let record = Arc::new(ConnectionRecord::new(fd, local.clone(), local, now));
+        self.record().registry.insert(Arc::clone(&record));
+        let holder = self.room.open();
+        let mut datagram = vec![0; RECEIVED_DATAGRAM_BYTES_MAX];
+        loop {
+            // An error is of an earlier answer that did not arrive.
+            let Ok((count, client)) = socket.recv_from(&mut datagram).await else { continue };
+            let now = self.clock.now();
+            self.counters().bytes_read.add(count as u64);
+            record.set_active(now);
+            let connection =
+                Connection::new(self.protocol_limits, self.network.share_buffers(), holder)
+                    .at(entrance);
+            self.answer_datagram(&socket, now, connection, &datagram[..count], client);
+        }
+    }
+
+    /// Answers what is in one datagram: a connection that lasts no longer.
+    fn answer_datagram(
+        &self,
+        socket: &UdpSocket,
+        now: Now,
+        mut connection: Connection,
+        datagram: &[u8],
+        client: SocketAddr,
+    ) {
+        let Some((id, requests)) = udp::request_of(datagram) else {
+            return self.counters().datagrams_dropped.add(1);
+        };
+        let mut wire_bytes_left = udp::wire_bytes_max(client.ip(), datagram.len());
+        connection.lend(&mut self.scratch.borrow_mut());
+        connection.input_mut().extend_from_slice(requests);
+        loop {
+            let answer_bytes_max = udp::answer_bytes_max(wire_bytes_left);
+            let limits =
+                TurnLimits { requests_max: 1, output_bytes_high: answer_bytes_max, holds_max: 1 };
+            let turn = self.take_turn(&mut connection, now, limits, socket.as_raw_fd());
+            let Ok((turn, tally)) = turn else { break };
+            let mut answer = connection.unsent();
+            let is_answered = tally.requests > 0;
+            let is_too_long =
+                answer.len() > answer_bytes_max || (turn == Turn::Full && !is_answered);
+            if is_too_long {
+                self.counters().datagram_answers_refused.add(1);
+                answer = if udp::TOO_LONG.len() <= answer_bytes_max { udp::TOO_LONG } else { b"" };
+            } else if !is_answered {
+                self.counters().datagrams_dropped.add(1);
+            }
+            udp::for_each_datagram(id, answer, |part| {
+                // What cannot be sent at once is lost, as it may be anywhere on its way.
+                if let Ok(sent) = SockRef::from(socket).send_to(part, &client.into()) {
+                    self.counters().bytes_written.add(sent as u64);
+                }
+            });
+            wire_bytes_left = wire_bytes_left.saturating_sub(udp::wire_bytes_of(answer.len()));
+            connection.mark_sent(connection.unsent().len());
+            // Full, and answered: for the next request there may be room.
+            let goes_on = matches!(turn, Turn::Spent | Turn::Full) && is_answered && !is_too_long;
+            if !goes_on || udp::answer_bytes_max(wire_bytes_left) == 0 {
+                break;
+            }
+        }
+        connection.close(&mut self.scratch.borrow_mut());
+    }
+
+    /// Has `connection` answer what has arrived. A panic on the way is caught here and costs this
+    /// connection alone.
+    fn take_turn(
+        &self,
+        connection: &mut Connection,
+        now: Now,
+        limits: TurnLimits,
+        fd: RawFd,
+    ) -> Result<(Turn, Tally), Ending> {
+        let mut tally = Tally::default();
+        self.room.begin_turn(connection.holder());
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            let mut service = self.service.borrow_mut();
+            service.turn_begins(fd);
+            connection.advance(&mut *service, &self.room, now, limits, &mut tally)
+        }));
+        let counters = self.counters();
+        counters.requests.add(tally.requests.into());
+        if tally.values_refused > 0 {
+            counters.values_refused_for_memory.add(tally.values_refused.into());
+        }
+        if turn.is_err() {
+            self.give_up_turn();
+        }
+        if !self.end_turn() {
+            return Err(Ending::Crashed);
+        }
+        connection.release(&self.room, limits);
+        self.room.end_turn();
+        match turn {
+            Ok(turn) => Ok((turn, tally)),
+            Err(_) => {
+                let shape = catch_unwind(AssertUnwindSafe(|| connection.shape())).ok();
+                tracing::error!(
+                    fd,
+                    command = shape.map_or("(undecodable)", |shape| shape.command),
+                    key_bytes = shape.map_or(0, |shape| shape.key_bytes),
+                    "a request met a bug in the server; its connection is closed, please report it"
+                );
+                Err(Ending::Crashed)
+            }
+        }
+    }
+
+    /// Takes in a client that another one came before.
+    async fn admit_in_the_end<T: Socket>(self: &Rc<Self>, late: Late<T>) {
+        let mut waits = Some(late);
+        while let Some(Late { stream, peer, door }) = waits {
+            self.network.wait_for_room().await;
+            waits = self.admit(stream, peer, door);
+        }
+    }
+
+    /// Takes a client in, or tells it that the server is full; hands it back if it is to wait instead.
+    fn admit<T: Socket>(self: &Rc<Self>, stream: T, peer: Endpoint, door: Door) -> Option<Late<T>> {
         if !self.network.try_open() {
+            if !self.limits.refuses_fast {
+                return Some(Late { stream, peer, door });
+            }
             self.counters().connections_rejected.add(1);
             stream.refuse(REFUSAL);
-            return;
+            return None;
         }
-        let client = Client::new(Rc::clone(self), stream.as_raw_fd(), peer, local);
+        let client = Client::new(Rc::clone(self), stream.as_raw_fd(), peer, door);
         spawn_local(async move {
             let worker = Rc::clone(&client.worker);
             match client.serve(stream).await {
-                Ending::Closed => {}
+                Ending::Closed | Ending::AtFault => {}
                 Ending::Slow => worker.counters().connections_dropped_slow.add(1),
                 Ending::OutOfMemory => worker.counters().connections_dropped_for_memory.add(1),
                 Ending::Crashed => worker.counters().connections_crashed.add(1),
             }
         });
+        None
+    }
+
+    /// Closes clients that have been silent for longer than `limit`: the end of their stream is what they
+    /// are told, behind answers that are still held.
+    async fn close_idle(self: Rc<Self>, limit: Duration) {
+        let mut rounds = interval(IDLE_STEP);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            let now = self.clock.now();
+            self.record().registry.for_each(&mut |client| {
+                if client.outstays(limit, now) {
+                    self.counters().idle_kicks.add(1);
+                    // Fails on one that has gone meanwhile.
+                    let _ = nix::sys::socket::shutdown(client.fd, Shutdown::Read);
+                }
+            });
+        }
     }
 
     /// Lets every connection answer what it has received, then end.
@@ -361,9 +590,10 @@ impl<S: Service + 'static> Worker<S> {
         }
     }
 
-    /// How far one turn may go: without limit when nobody waits.
+    /// How far one turn may go: without limit when nobody waits, unless one was asked for.
     fn turn_limits(&self) -> TurnLimits {
-        let alone = self.clients.borrow().len() <= 1;
+        let is_asked_for = self.requests_per_turn != REQUESTS_PER_TURN_DEFAULT.get();
+        let alone = !is_asked_for && self.clients.borrow().len() <= 1;
         TurnLimits {
             requests_max: if alone { u32::MAX } else { self.requests_per_turn },
             output_bytes_high: self.limits.output_bytes_high,
@@ -492,22 +722,78 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// A stream of either family.
-trait Socket: AsyncRead + AsyncWrite + AsRawFd + Unpin + 'static {
-    /// Sends `line` if that is possible at once, and closes.
-    fn refuse(self, line: &[u8]);
-}
+/// What a client is connected by.
+trait Socket: AsRawFd + Unpin + 'static {
+    /// Appends to `input` what the client sends, and tells how much that is; 0 at its end. As much as
+    /// fits is read, once.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        input: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>>;
 
-impl Socket for TcpStream {
-    fn refuse(self, line: &[u8]) {
+    /// Sends the beginning of `output`, and tells how much. What was handed in and not sent is handed
+    /// in again.
+    fn poll_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// The connection ends by the server's will or the client's; whatever is to be said of it is said
+    /// now, if that is possible at once.
+    fn part(&mut self) {}
+
+    /// Sends `line` if that is possible at once, and closes. Under TLS as well it is sent plainly, as
+    /// memcached does: whoever is refused has not shaken hands.
+    fn refuse(self, line: &[u8])
+    where
+        Self: Sized,
+    {
         // Not through the runtime, which has not yet heard that the socket is writable.
         let _ = nix::sys::socket::send(self.as_raw_fd(), line, no_signal());
     }
 }
 
-impl Socket for UnixStream {
-    fn refuse(self, line: &[u8]) {
-        let _ = nix::sys::socket::send(self.as_raw_fd(), line, no_signal());
+/// A stream of either family, as it is.
+macro_rules! plain_socket {
+    ($Stream:ty) => {
+        impl Socket for $Stream {
+            #[inline]
+            fn poll_receive(
+                &mut self,
+                context: &mut Context<'_>,
+                input: &mut Vec<u8>,
+            ) -> Poll<io::Result<usize>> {
+                pin!(self.read_buf(input)).poll(context)
+            }
+
+            #[inline]
+            fn poll_send(
+                &mut self,
+                context: &mut Context<'_>,
+                output: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(self).poll_write(context, output)
+            }
+        }
+    };
+}
+
+plain_socket!(TcpStream);
+plain_socket!(UnixStream);
+
+impl Socket for TlsStream<TcpStream> {
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        input: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_receive(self, context, input)
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> Poll<io::Result<usize>> {
+        Self::poll_send(self, context, output)
+    }
+
+    fn part(&mut self) {
+        Self::part(self);
     }
 }
 
@@ -521,6 +807,7 @@ struct Client<S: Service + 'static> {
     record: Arc<ConnectionRecord>,
     /// Who it is in the waiting room.
     holder: HolderId,
+    entrance: Entrance,
 }
 
 /// What ends a connection's waiting.
@@ -547,23 +834,35 @@ impl<S: Service + 'static> Drop for Client<S> {
 }
 
 impl<S: Service + 'static> Client<S> {
-    fn new(worker: Rc<Worker<S>>, fd: RawFd, peer: Endpoint, local: Endpoint) -> Self {
+    fn new(worker: Rc<Worker<S>>, fd: RawFd, peer: Endpoint, door: Door) -> Self {
+        let Door { local, entrance } = door;
         tracing::debug!(fd, %peer, "connection opened");
         let record = Arc::new(ConnectionRecord::new(fd, peer, local, worker.clock.now()));
         worker.record().registry.insert(Arc::clone(&record));
         worker.clients.borrow_mut().insert(fd);
         worker.counters().connections_accepted.add(1);
         let holder = worker.room.open();
-        Self { worker, record, holder }
+        worker
+            .serve_alone("new client", |service| service.client_came(&record, worker.clock.now()));
+        Self { worker, record, holder, entrance }
     }
 
     /// Serves `stream` until the connection ends.
     async fn serve<T: Socket>(self, mut stream: T) -> Ending {
         let worker = &*self.worker;
         let mut connection =
-            Connection::new(worker.protocol_limits, worker.network.share_buffers(), self.holder);
+            Connection::new(worker.protocol_limits, worker.network.share_buffers(), self.holder)
+                .at(self.entrance);
         let Err(ending) = self.converse(&mut stream, &mut connection).await;
+        stream.part();
         connection.close(&mut worker.scratch.borrow_mut());
+        worker.serve_alone("client that left", |service| {
+            let reason = match ending.reason() {
+                CloseReason::Normal if self.record.was_sent_away() => CloseReason::IdleTimeout,
+                reason => reason,
+            };
+            service.client_left(&self.record, reason, worker.clock.now());
+        });
         ending
     }
 
@@ -583,8 +882,19 @@ impl<S: Service + 'static> Client<S> {
             }
             loop {
                 let turn = self.take_turn(connection)?;
+                // At once: the next turn is another client's.
+                let side_stream = if turn == Turn::Listens {
+                    self.worker.service.borrow_mut().take_side_stream()
+                } else {
+                    None
+                };
                 self.send(stream, connection).await?;
                 match turn {
+                    Turn::Listens => {
+                        self.settle(connection)?;
+                        let Some(side_stream) = side_stream else { return Err(Ending::Closed) };
+                        return Err(self.listen(stream, &*side_stream).await);
+                    }
                     Turn::Drained => break,
                     Turn::Spent => counters.yields.add(1),
                     Turn::Full => {}
@@ -597,6 +907,7 @@ impl<S: Service + 'static> Client<S> {
                         .await;
                         continue;
                     }
+                    Turn::Closes if connection.is_at_fault() => return Err(Ending::AtFault),
                     Turn::Closes => return Err(Ending::Closed),
                     Turn::OutOfMemory => return Err(Ending::OutOfMemory),
                 }
@@ -604,8 +915,53 @@ impl<S: Service + 'static> Client<S> {
                 yield_now().await;
             }
             self.settle(connection)?;
-            self.record.set_state(ConnectionState::Waiting);
+            self.record.set_state(if connection.awaits_value() {
+                ConnectionState::Receiving
+            } else {
+                ConnectionState::Waiting
+            });
         }
+    }
+
+    /// Sends what `side_stream` has, as fast as the client takes it. What the client says is dropped; how it
+    /// ends is by closing. Nobody waits for it: what it does not take waits in the side stream, which is
+    /// bounded.
+    async fn listen<T: Socket>(&self, stream: &mut T, side_stream: &dyn SideStream) -> Ending {
+        self.record.set_state(ConnectionState::Watching);
+        let mut dropped = Vec::with_capacity(256);
+        let (mut bytes, mut sent) = (Vec::new(), 0);
+        let counters = self.worker.counters();
+        poll_fn(|context| {
+            loop {
+                match stream.poll_receive(context, &mut dropped) {
+                    Poll::Ready(Ok(count)) if count > 0 => {
+                        counters.bytes_read.add(count as u64);
+                        dropped.clear();
+                        // Whoever talks all the time does not keep others from their turn.
+                        context.waker().wake_by_ref();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+                if sent == bytes.len() {
+                    bytes.clear();
+                    sent = 0;
+                    if side_stream.poll_take(context, &mut bytes).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                match stream.poll_send(context, &bytes[sent..]) {
+                    Poll::Ready(Ok(count)) if count > 0 => {
+                        counters.bytes_written.add(count as u64);
+                        sent += count;
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        Ending::Closed
     }
 
     /// Waits for the client to send, and reads once; or for an answer that is held.
@@ -619,7 +975,7 @@ impl<S: Service + 'static> Client<S> {
         poll_fn(|context| {
             let mut scratch = self.worker.scratch.borrow_mut();
             connection.lend(&mut scratch);
-            let read = pin!(stream.read_buf(connection.input_mut())).poll(context);
+            let read = stream.poll_receive(context, connection.input_mut());
             if let Poll::Ready(read) = read {
                 return Poll::Ready(read.map(Received::Bytes));
             }
@@ -636,44 +992,16 @@ impl<S: Service + 'static> Client<S> {
         .await
     }
 
-    /// Answers what has arrived. A panic on the way is caught here and costs this connection alone.
+    /// Answers what has arrived.
     fn take_turn(&self, connection: &mut Connection) -> Result<Turn, Ending> {
         let worker = &*self.worker;
         let now = worker.clock.now();
         self.record.set_active(now);
         self.record.set_state(ConnectionState::Serving);
         connection.lend(&mut worker.scratch.borrow_mut());
-
-        let limits = worker.turn_limits();
-        let mut tally = Tally::default();
-        worker.room.begin_turn(self.holder);
-        let turn = catch_unwind(AssertUnwindSafe(|| {
-            let mut service = worker.service.borrow_mut();
-            connection.advance(&mut *service, &worker.room, now, limits, &mut tally)
-        }));
-        let counters = worker.counters();
-        counters.requests.add(tally.requests.into());
-        if tally.values_refused > 0 {
-            counters.values_refused_for_memory.add(tally.values_refused.into());
-        }
-        if turn.is_err() {
-            worker.give_up_turn();
-        }
-        if !worker.end_turn() {
-            return Err(Ending::Crashed);
-        }
-        connection.release(&worker.room, limits);
-        worker.room.end_turn();
-        turn.map_err(|_| {
-            let shape = catch_unwind(AssertUnwindSafe(|| connection.shape())).ok();
-            tracing::error!(
-                fd = self.record.fd,
-                command = shape.map_or("(undecodable)", |shape| shape.command),
-                key_bytes = shape.map_or(0, |shape| shape.key_bytes),
-                "a request met a bug in the server; its connection is closed, please report it"
-            );
-            Ending::Crashed
-        })
+        worker
+            .take_turn(connection, now, worker.turn_limits(), self.record.fd)
+            .map(|(turn, _)| turn)
     }
 
     /// Sends every answer there is, waiting for the client to take it if need be.
@@ -686,10 +1014,8 @@ impl<S: Service + 'static> Client<S> {
             return Ok(());
         }
         // Nearly always the socket takes all of it at once, straight from the worker's buffer.
-        let first = poll_fn(|context| {
-            Poll::Ready(Pin::new(&mut *stream).poll_write(context, connection.unsent()))
-        })
-        .await;
+        let first =
+            poll_fn(|context| Poll::Ready(stream.poll_send(context, connection.unsent()))).await;
         if let Poll::Ready(sent) = first {
             self.mark_sent(connection, sent?)?;
             if !connection.has_unsent() {
@@ -712,8 +1038,7 @@ impl<S: Service + 'static> Client<S> {
         let step = STALL_STEP_MAX.min(limits.write_timeout);
         let mut stalled = Duration::ZERO;
         while connection.has_unsent() {
-            let write =
-                poll_fn(|context| Pin::new(&mut *stream).poll_write(context, connection.unsent()));
+            let write = poll_fn(|context| stream.poll_send(context, connection.unsent()));
             match timeout(step, write).await {
                 Ok(sent) => {
                     self.mark_sent(connection, sent?)?;
@@ -750,7 +1075,6 @@ impl<S: Service + 'static> Client<S> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::SocketAddr;
     use std::sync::mpsc;
     use std::thread;
 
@@ -777,7 +1101,7 @@ mod tests {
             Flow::Continue
         }
 
-        fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
+        fn invalidate(&mut self, _: &MetaKey<'_>, _: &[u8], _: Call<'_>, _: &mut Vec<u8>) {}
     }
 
     /// What a test tells the worker.
@@ -838,7 +1162,7 @@ mod tests {
             }
         }
 
-        fn invalidate(&mut self, _: &MetaKey<'_>, _: Now) {}
+        fn invalidate(&mut self, _: &MetaKey<'_>, _: &[u8], _: Call<'_>, _: &mut Vec<u8>) {}
 
         fn post(&mut self, act: Act, _: Now) {
             act(self);
@@ -916,10 +1240,11 @@ mod tests {
                     index: 0,
                     service: service(),
                     mailbox,
-                    listeners: listeners.into_parts().0.remove(0),
+                    listeners: listeners.into_parts().workers.remove(0),
                     network: shared,
                     clock: Clock::system(),
                     protocol_limits: protocol::Limits::default(),
+                    entrance: Entrance::default(),
                     limits,
                     requests_per_turn: 20,
                     stop: stopped,

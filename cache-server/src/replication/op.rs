@@ -5,6 +5,7 @@
 //! touch:  2 | key len u8 | marks u8 |             deadline u64 | cas u64 | key
 //! remove: 3 | key len u8 |                                                 key
 //! flush:  4
+//! confirm: 5
 //! ```
 //!
 //! Numbers are little-endian. A deadline is in milliseconds since the start of 1970; all ones is never. Bit 0
@@ -18,6 +19,7 @@ const PUT: u8 = 1;
 const TOUCH: u8 = 2;
 const REMOVE: u8 = 3;
 const FLUSH: u8 = 4;
+const CONFIRM: u8 = 5;
 
 const STALE: u8 = 1;
 const WIN_SENT: u8 = 2;
@@ -87,6 +89,8 @@ pub(crate) enum Op<'a> {
     },
     /// No item under any key of the cluster shard.
     Flush,
+    /// What was there: a read waits for it, since who has it follows who ordered it.
+    Confirm,
 }
 
 /// An item without key and value.
@@ -164,6 +168,11 @@ pub(crate) fn encode_flush() -> Bytes {
     Bytes::from_static(&[FLUSH])
 }
 
+/// No change.
+pub(crate) fn encode_confirm() -> Bytes {
+    Bytes::from_static(&[CONFIRM])
+}
+
 fn put_key_len(to: &mut BytesMut, key: &[u8]) {
     to.put_u8(u8::try_from(key.len()).expect("the protocol checked the length"));
 }
@@ -180,8 +189,10 @@ impl<'a> Op<'a> {
 
     fn try_decode(bytes: &'a [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
-        if kind == FLUSH {
-            return rest.is_empty().then_some(Self::Flush);
+        match kind {
+            FLUSH => return rest.is_empty().then_some(Self::Flush),
+            CONFIRM => return rest.is_empty().then_some(Self::Confirm),
+            _ => {}
         }
         let (&key_len, rest) = rest.split_first()?;
         let key_len = usize::from(key_len);
@@ -250,6 +261,7 @@ mod tests {
             Ok(Op::Remove { key: b"k" })
         );
         assert_eq!(Op::decode(&encode_flush()), Ok(Op::Flush));
+        assert_eq!(Op::decode(&encode_confirm()), Ok(Op::Confirm));
     }
 
     #[test]
@@ -270,6 +282,7 @@ mod tests {
             encode_touch(&mut Ops::default(), b"key", &FACTS),
             encode_remove(&mut Ops::default(), b"key"),
             encode_flush(),
+            encode_confirm(),
         ] {
             for len in 0..whole.len() {
                 assert_eq!(Op::decode(&whole[..len]), Err(BadOp { bytes: len }));
@@ -288,5 +301,6 @@ mod tests {
         assert!(Op::decode(&[REMOVE, 0]).is_err());
         assert!(Op::decode(&[REMOVE, 251]).is_err());
         assert!(Op::decode(&[FLUSH, 0]).is_err());
+        assert!(Op::decode(&[CONFIRM, 0]).is_err());
     }
 }

@@ -32,7 +32,9 @@ use store::{
 
 use crate::replication::lanes::KnownLanes;
 use crate::replication::leases::Lease;
-use crate::replication::op::{Facts, Op, encode_flush, encode_put, encode_remove, encode_touch};
+use crate::replication::op::{
+    Facts, Op, encode_confirm, encode_flush, encode_put, encode_remove, encode_touch,
+};
 use crate::replication::wire::{KeyStamp, LaneMessage, encode_shard};
 use crate::replication::{Agenda, Replication, Waiter};
 
@@ -81,6 +83,17 @@ pub(crate) struct Tracked {
     has_told: bool,
     /// Whether this copy, which counts for nothing, was emptied.
     is_dropped: bool,
+    /// Since when it stands still, if it does: [`crate::replication::pauses`].
+    pause: Option<Pause>,
+}
+
+/// Since when a shard that this node is the primary of is not served, and why.
+#[derive(Clone, Copy)]
+enum Pause {
+    /// Another is to lead it.
+    HandingOver { since_ns: u64 },
+    /// This node was appointed, and does not serve yet.
+    TakingOver { since_ns: u64 },
 }
 
 /// What was sent to a joiner.
@@ -122,6 +135,32 @@ impl Tracked {
     fn counts(&self) -> bool {
         self.replica.is_in_sync() || self.replica.is_joining()
     }
+
+    /// The shard is not served, or was not before its last change.
+    #[cold]
+    fn note_pause(&mut self, was_serving: bool, context: &Context<'_>) {
+        let (now_ns, pauses) = (context.boot_ns, &context.replication.pauses);
+        let (is_primary, is_serving) = (self.replica.is_primary(), self.replica.is_serving());
+        match self.pause {
+            // Another leads it, or it goes on at once.
+            None if !is_primary || is_serving => {}
+            None if was_serving => self.pause = Some(Pause::HandingOver { since_ns: now_ns }),
+            None => self.pause = Some(Pause::TakingOver { since_ns: now_ns }),
+            // It goes on.
+            Some(_) if is_primary && !is_serving => {}
+            Some(Pause::HandingOver { since_ns }) => {
+                pauses.handed_over.add_ns(now_ns.saturating_sub(since_ns));
+                self.pause = None;
+            }
+            Some(Pause::TakingOver { since_ns }) => {
+                // One that is deposed before it served has taken nothing over.
+                if is_serving {
+                    pauses.taken_over.add_ns(now_ns.saturating_sub(since_ns));
+                }
+                self.pause = None;
+            }
+        }
+    }
 }
 
 impl Replicas {
@@ -146,6 +185,7 @@ impl Replicas {
             unsaid: Vec::new(),
             has_told: false,
             is_dropped: false,
+            pause: None,
         };
         let all: Box<[Tracked]> = (first..=last).map(tracked).collect();
         Self {
@@ -218,6 +258,19 @@ impl Replicas {
         Access::Granted
     }
 
+    /// Whether a read of this key may be answered and its answer leave, and that without a further question: the
+    /// shard is served, under a lease that was found before, and all its writes are committed. False says nothing.
+    #[inline]
+    pub(crate) fn answers_at_once(
+        &self,
+        hash: KeyHash,
+        replication: &Replication,
+        boot_ns: u64,
+    ) -> bool {
+        let gate = &self.gates[self.index_of_hash(hash)];
+        gate.is_serving && !gate.is_pending && replication.leases().covers(gate.lease, boot_ns)
+    }
+
     /// Whether reads may be answered, by the grants as they stand.
     #[cold]
     #[inline(never)]
@@ -226,17 +279,21 @@ impl Replicas {
         let leases = context.replication.leases();
         let found = leases.find(context.boot_ns, |grants| replica.may_read(grants));
         let Some(lease) = found else { return false };
-        // Rule 8: while a change is proposed, which may be any moment, each read asks anew.
-        if replica.is_settled() {
+        // Rule 8: while a change is proposed, which may be any moment, each read asks anew. And so does each that is
+        // to be confirmed: what is found by a lease at once is answered at once.
+        if replica.is_settled() && !context.replication.reads_are_confirmed() {
             self.gates[index].lease = lease;
         }
         true
     }
 
     /// A replica has changed: what is asked of it from now on. `is_routine` says that it was told of writes alone.
-    fn refresh(&mut self, index: usize, is_routine: bool) {
-        let replica = &self.all[index].replica;
+    fn refresh(&mut self, index: usize, is_routine: bool, context: &Context<'_>) {
         let before = self.gates[index];
+        if !(before.is_serving && self.all[index].replica.is_serving()) {
+            self.all[index].note_pause(before.is_serving, context);
+        }
+        let replica = &self.all[index].replica;
         let next = replica.next_version();
         let is_serving = replica.is_serving();
         // Equal epochs, equal sets: what the lease was found by is what it would be found by now.
@@ -300,6 +357,25 @@ impl Replicas {
     pub(crate) fn awaited(&self, hash: KeyHash) -> Option<Sequence> {
         let index = self.index_of_hash(hash);
         if self.gates[index].is_pending { self.all[index].pending.of(hash.0) } else { None }
+    }
+
+    /// Asks the shard's other copies whether they still follow this node. Returns what an answer to a read that
+    /// was carried out before has to wait for: once it is committed, nobody else led the shard when this was asked,
+    /// whatever the clocks say, and all that the read has seen is committed as well.
+    pub(crate) fn confirm(
+        &mut self,
+        shard: &mut Shard,
+        hash: KeyHash,
+        context: &mut Context<'_>,
+    ) -> Option<Sequence> {
+        let index = self.index_of_hash(hash);
+        let sequence = self.order(index, shard, None, encode_confirm(), context);
+        (self.all[index].replica.committed() < sequence).then_some(sequence)
+    }
+
+    /// Whether the copy of the key with this hash may answer where any copy may.
+    pub(crate) fn is_in_sync(&self, hash: KeyHash) -> bool {
+        self.all[self.index_of_hash(hash)].replica.is_in_sync()
     }
 
     /// Has `waiter` told once the write `sequence` of the key's shard is committed, or never will be.
@@ -423,7 +499,7 @@ impl Replicas {
         }
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
-        self.refresh(index, is_routine);
+        self.refresh(index, is_routine, context);
         let tracked = &mut self.all[index];
         if (was_joining || !counted) && tracked.replica.is_in_sync() {
             context.replication.note_position(id, tracked.replica.position());
@@ -622,7 +698,7 @@ impl Replicas {
         }
         self.carry_out(index, shard, &mut effects, context);
         self.effects = effects;
-        self.refresh(index, true);
+        self.refresh(index, true, context);
         sequence
     }
 
@@ -746,6 +822,7 @@ fn apply(shard: &mut Shard, range: &HashRange, op: &[u8], now: Timestamp) {
             shard.apply_remove(&Key::new(key), now);
         }
         Ok(Op::Flush) => remove_all(shard, range, now),
+        Ok(Op::Confirm) => {}
         Err(error) => tracing::error!("{error}"),
     }
 }
@@ -797,7 +874,7 @@ fn walk_all_of(shard: &mut Shard, hash: KeyHash, now: Timestamp, mut visit: impl
 mod tests {
     use std::sync::Arc;
 
-    use cluster::pool::Pool;
+    use cluster::pool::{Pool, Reads};
     use cluster::{Epoch, Incarnation};
 
     use super::*;
@@ -885,6 +962,31 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_is_confirmed_waits_for_the_copies_under_a_lease_too() {
+        let leading = Leading::new();
+        leading.replication.set_pool(&Pool { reads: Reads::Confirm, ..Pool::sessions() });
+        leading.replication.leases().set_held(OTHER, 100);
+        assert_eq!([1, 100].map(|now| leading.access(now)), [Access::Granted, Access::Nobody]);
+        let is_at_once = leading.with(1, |_, replicas, context| {
+            replicas.answers_at_once(HASH, context.replication, context.boot_ns)
+        });
+        assert!(!is_at_once, "a lease is not enough");
+        let confirm = || {
+            let confirm =
+                |shard: &mut Shard, replicas: &mut Replicas, context: &mut Context<'_>| {
+                    replicas.confirm(shard, HASH, context)
+                };
+            leading.with(1, confirm).expect("the other copy has not answered")
+        };
+        let asked = confirm();
+        assert_eq!(confirm(), Sequence(asked.0 + 1), "each read asks anew");
+        let message = Message::Appended { epoch: Epoch(1), last: Version::new(Epoch(1), asked) };
+        leading.step(0, Input::Received { from: OTHER, message });
+        let committed = leading.with(0, |_, replicas, _| replicas.get(ID).unwrap().committed());
+        assert_eq!(committed, asked);
+    }
+
+    #[test]
     fn lease_of_one_epoch_says_nothing_of_the_next() {
         let leading = Leading::new();
         leading.replication.leases().set_held(OTHER, 100);
@@ -909,6 +1011,40 @@ mod tests {
         assert_eq!(leading.access(1), Access::Nobody, "it may be in the set any moment");
         leading.replication.leases().set_held(next, 50);
         assert_eq!([49, 50].map(|now| leading.access(now)), [Access::Granted, Access::Nobody]);
+    }
+
+    #[test]
+    fn pause_of_a_handover_lasts_until_the_map_says_who_leads() {
+        let leading = Leading::new();
+        let pauses = &leading.replication.pauses;
+        leading.step(1_000, Input::HandOver(OTHER.node));
+        leading.step(3_000, Input::Retry);
+        assert_eq!(pauses.handed_over.count(), 0, "it stands still, for how long is not known yet");
+        let config =
+            ShardConfig { epoch: Epoch(2), primary: Some(OTHER.node), in_sync: vec![ME, OTHER] };
+        leading.step(9_000, Input::Configured(config));
+        assert_eq!((pauses.handed_over.count(), pauses.handed_over.longest_us()), (1, 8));
+    }
+
+    #[test]
+    fn pause_of_a_takeover_lasts_from_the_appointment_until_the_shard_is_served() {
+        let leading = Leading::new();
+        let pauses = &leading.replication.pauses.taken_over;
+        let led_by = |epoch, primary| ShardConfig {
+            epoch: Epoch(epoch),
+            primary: Some(primary),
+            in_sync: vec![ME, OTHER],
+        };
+        leading.with(0, |shard, replicas, context| {
+            replicas.order(0, shard, None, encode_flush(), context);
+        });
+        leading.step(1_000, Input::Configured(led_by(2, OTHER.node)));
+        leading.step(20_000, Input::Configured(led_by(3, ME.node)));
+        assert_eq!(pauses.count(), 0, "what it took over is not committed again yet");
+        let last = Version::new(Epoch(1), Sequence(1));
+        let message = Message::Appended { epoch: Epoch(3), last };
+        leading.step(25_000, Input::Received { from: OTHER, message });
+        assert_eq!((pauses.count(), pauses.longest_us()), (1, 5));
     }
 
     #[test]

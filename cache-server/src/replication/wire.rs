@@ -223,7 +223,7 @@ impl LaneMessage {
         };
         match Op::decode(op) {
             Ok(Op::Put { key, .. } | Op::Touch { key, .. } | Op::Remove { key }) => Some(key),
-            Ok(Op::Flush) | Err(_) => None,
+            Ok(Op::Flush | Op::Confirm) | Err(_) => None,
         }
     }
 

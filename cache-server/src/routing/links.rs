@@ -8,7 +8,7 @@
 //!
 //! Numbers are little-endian; a frame holds any number of these. Answers come in any order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +47,9 @@ const RETRY_LAST: Duration = Duration::from_millis(500);
 
 /// Messages and requests of a frame whose items are fetched from memory together.
 const AHEAD_MAX: usize = 16;
+/// How often a worker looks for more to send along before it sends. Two gained a sixth on sets without pipelines,
+/// four no more than that.
+const LOOKS_MAX: u32 = 2;
 
 const DONE: u8 = 0;
 const ELSEWHERE: u8 = 1;
@@ -139,7 +142,7 @@ impl Links {
     }
 
     /// Passes a request on. False when there is no connection.
-    pub(crate) fn send(&mut self, node: NodeId, token: u64, raw: &[u8]) -> bool {
+    pub(super) fn send(&self, node: NodeId, token: u64, raw: &[u8]) -> bool {
         let Some(link) = self.out.get(&node) else { return false };
         let sent = link.push(|to| {
             to.put_u64_le(token);
@@ -176,12 +179,15 @@ impl Links {
 #[derive(Default)]
 struct Outbox {
     lanes: RefCell<Vec<Arc<Lane>>>,
+    /// How often something was added.
+    additions: Cell<u64>,
     /// Told when the first lane comes.
     filled: Notify,
 }
 
 impl Outbox {
     fn add(&self, lane: &Arc<Lane>) {
+        self.additions.set(self.additions.get() + 1);
         let mut lanes = self.lanes.borrow_mut();
         if lanes.iter().any(|other| Arc::ptr_eq(other, lane)) {
             return;
@@ -192,10 +198,18 @@ impl Outbox {
         lanes.push(Arc::clone(lane));
     }
 
-    /// Flushes what comes, as long as the worker runs.
+    /// Flushes what comes, as long as the worker runs: not before the worker has looked for more, as every
+    /// send costs both nodes a system call, and a node that waits a wake-up.
     async fn keep_empty(self: Rc<Self>) {
         loop {
             self.filled.notified().await;
+            for _ in 0..LOOKS_MAX {
+                let before = self.additions.get();
+                tokio::task::yield_now().await;
+                if self.additions.get() == before {
+                    break;
+                }
+            }
             self.lanes.borrow_mut().drain(..).for_each(|lane| lane.flush());
         }
     }

@@ -35,6 +35,10 @@ pub(crate) enum Ask {
     Append,
     /// Store this operation's number if this version is the last, and left something.
     Swap(Version),
+    /// Have what there is stay for so long, if there is anything.
+    Touch {
+        ttl_ns: u64,
+    },
     /// Remove what there is.
     Delete,
     /// Remove everything of the key's shard.
@@ -186,7 +190,7 @@ fn wrong_of(id: OperationId, ask: Ask, last: Option<Write>, write: &Write) -> Op
     let left = write.value();
     let wrong = match ask {
         Ask::Read => "was no write",
-        Ask::Add | Ask::Append | Ask::Delete | Ask::Swap(_)
+        Ask::Add | Ask::Append | Ask::Delete | Ask::Swap(_) | Ask::Touch { .. }
             if before.is_some() == (ask == Ask::Add) =>
         {
             "found what it should not"
@@ -197,6 +201,8 @@ fn wrong_of(id: OperationId, ask: Ask, last: Option<Write>, write: &Write) -> Op
         Ask::Set { .. } | Ask::Add | Ask::Swap(_) if left != Some(u64::from(id)) => {
             "stored another"
         }
+        Ask::Touch { .. } if left != before => "touched the value",
+        Ask::Touch { .. } if write.deadline_ns().is_none() => "is to stay for good",
         Ask::Delete | Ask::Flush if left.is_some() => "left something",
         _ => return None,
     };
@@ -336,6 +342,19 @@ mod tests {
         assert_eq!(check(&two, &logs), Ok(()));
         logs[0].swap(0, 1);
         assert!(check(&two, &logs).unwrap_err().contains("removed nothing"));
+    }
+
+    #[test]
+    fn a_touch_leaves_the_value_and_a_deadline() {
+        let wrote = operation(SET, 0, 1, End::Wrote(version(1)));
+        let touched = operation(Ask::Touch { ttl_ns: 7 }, 2, 3, End::Wrote(version(2)));
+        let both = [wrote, touched];
+        let mut logs = log(&[(1, 0, 0), (2, 0, 1)]);
+        assert!(check(&both, &logs).unwrap_err().contains("for good"));
+        logs[0][1].left = Left::Value { value: 0, deadline_ns: Some(9) };
+        assert_eq!(check(&both, &logs), Ok(()));
+        logs[0][1].left = Left::Value { value: 1, deadline_ns: Some(9) };
+        assert!(check(&both, &logs).unwrap_err().contains("touched the value"));
     }
 
     #[test]

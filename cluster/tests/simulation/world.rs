@@ -768,6 +768,7 @@ impl World {
             (1, _) => Ask::Count,
             (2, 5..95) => Ask::Add,
             (3, 5..30) => Ask::Append,
+            (0, 10..25) => Ask::Touch { ttl_ns: random.between(100, 3_000) * MS },
             (3, 30..90) if let Some(&version) = self.seen.get(&(client, key)) => Ask::Swap(version),
             _ => Ask::Set { ttl_ns },
         }
@@ -861,7 +862,8 @@ impl World {
         let keep = |value| Some(Left::Value { value, deadline_ns });
         let stay = |value| Some(Left::Value { value, deadline_ns: None });
         let left = match (ask, found) {
-            (Ask::Read, _) | (Ask::Delete | Ask::Append | Ask::Swap(_), None) => None,
+            (Ask::Read, _)
+            | (Ask::Delete | Ask::Append | Ask::Swap(_) | Ask::Touch { .. }, None) => None,
             (Ask::Add, Some(_)) => None,
             (Ask::Swap(seen), Some(_)) if seen != last => None,
             (Ask::Set { ttl_ns }, _) => {
@@ -872,6 +874,9 @@ impl World {
             (Ask::Count, Some(value)) => keep(value + 1),
             (Ask::Count, None) => stay(1),
             (Ask::Append, Some(value)) => keep(appended(value, id)),
+            (Ask::Touch { ttl_ns }, Some(value)) => {
+                Some(Left::Value { value, deadline_ns: Some(wall_ns + ttl_ns) })
+            }
             (Ask::Delete, Some(_)) | (Ask::Flush, _) => Some(Left::Nothing),
         };
         let Some(left) = left else {

@@ -27,7 +27,7 @@ use crate::token::{Tokens, parse_i64, parse_u32, parse_u64, push_token};
 pub const OPAQUE_BYTES_MAX: usize = 32;
 
 /// The most tokens on the line of a meta command, its name included.
-pub(crate) const TOKENS_MAX: usize = 19;
+pub(crate) const TOKENS_MAX: usize = 20;
 
 /// Everything the flags of one command say, but for what they ask to be sent back.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +53,8 @@ pub(crate) struct Flags {
 impl Flags {
     /// Reads all flags of a line. `is_key` says whether the key is base64, should a flag claim so.
     ///
-    /// memcached reports a duplicate or unknown flag at once, and of several bad arguments the last
-    /// one, except that a bad `F` names no reason of its own. So does this.
+    /// memcached reports at once what is no flag, a duplicate and an unknown one, and of several bad
+    /// arguments the last one, except that a bad `F` names no reason of its own. So does this.
     pub(crate) fn parse(
         tokens: Tokens<'_>,
         is_base64: impl Fn() -> bool,
@@ -64,7 +64,10 @@ impl Flags {
         let mut seen = 0u128;
         for token in tokens {
             let [flag, argument @ ..] = token else { continue };
-            if *flag >= 127 || seen >> flag & 1 == 1 {
+            if !(flag.is_ascii_digit() || (b'A'..=b'z').contains(flag)) {
+                return Err(ProtocolError::BadCommandLine);
+            }
+            if seen >> flag & 1 == 1 {
                 return Err(ProtocolError::DuplicateFlag);
             }
             seen |= 1 << flag;
@@ -106,10 +109,8 @@ impl Flags {
                 self.initial = Some(parse_u64(argument).ok_or(ProtocolError::InvalidInitial)?);
             }
             b'D' => self.delta = Some(parse_u64(argument).ok_or(ProtocolError::InvalidMetaDelta)?),
-            b'M' => match argument {
-                &[mode] => self.mode = Some(mode),
-                _ => return Err(ProtocolError::InvalidModeLength),
-            },
+            // As in memcached a word counts as its first letter, and nothing is no mode there is.
+            b'M' => self.mode = Some(argument.first().copied().unwrap_or_default()),
             _ => return Err(ProtocolError::InvalidFlag),
         }
         Ok(())
@@ -158,6 +159,13 @@ impl<'a> Returns<'a> {
     /// What the flags among `tokens` ask for, as far as they are among `heeded`.
     pub(crate) const fn of(tokens: Tokens<'a>, heeded: u64) -> Self {
         Self { flags: tokens, heeded }
+    }
+
+    /// Whether the line has flag `first`, and flag `then` behind it. Flags are read one after the other: `t`
+    /// before `T` tells the lifetime that is left, behind it the new one.
+    pub fn stands_before(&self, first: u8, then: u8) -> bool {
+        let mut letters = self.flags.clone().filter_map(<[u8]>::first);
+        letters.any(|&letter| letter == first) && letters.any(|&letter| letter == then)
     }
 
     /// Appends the flags to a request.

@@ -2,7 +2,7 @@
 //!
 //! Quiet mode (flag `q`) leaves out the response a client expects anyway; every other response and
 //! every error is sent. [`MetaStatus::is_quiet`](crate::meta::response::MetaStatus::is_quiet) is this
-//! table, found out from memcached 1.6.18:
+//! table, found out from memcached:
 //!
 //! | command | left out | sent |
 //! |---|---|---|
@@ -98,6 +98,8 @@ pub struct MetaGet<'a> {
     pub vivify: Option<Exptime>,
     /// `R`: a client that finds less time left than this has won (`W`), if none has before.
     pub recache: Option<Exptime>,
+    /// `C`: the value that the client has; it is left out, and the answer `HD`, if the item has this cas.
+    pub known_cas: Option<u64>,
     /// `E`: the cas of an item that is created or changed.
     pub new_cas: Option<u64>,
     /// `u`: the read leaves no trace in the policy, nor in what `h` and `l` tell.
@@ -204,10 +206,7 @@ pub(crate) fn parse<'a>(letter: u8, arguments: Tokens<'a>) -> Line<'a> {
 
 fn parse_get<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
     let written = key_token(&mut arguments)?;
-    if 2 + arguments.clone().count() > TOKENS_MAX {
-        return Err(ProtocolError::TooManyFlagsGet);
-    }
-    let (flags, key) = parse_flags(arguments.clone(), written)?;
+    let (flags, key) = parse_flags(arguments.clone(), written, 2)?;
     if flags.opaque_too_long {
         return Err(ProtocolError::OpaqueTooLong);
     }
@@ -218,6 +217,7 @@ fn parse_get<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError
         touch: flags.touch,
         vivify: flags.vivify,
         recache: flags.recache,
+        known_cas: flags.compare_cas,
         new_cas: flags.new_cas,
         no_bump: flags.no_bump,
         quiet: flags.quiet,
@@ -227,22 +227,19 @@ fn parse_get<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError
 /// `ms <key> <length> <flags>*`. Whatever is wrong, the data block is skipped if its length can be
 /// read.
 fn parse_set<'a>(arguments: Tokens<'a>) -> Line<'a> {
-    let data_bytes = arguments.clone().nth(1).and_then(parse_length);
-    match (parse_set_line(arguments), data_bytes) {
-        (Ok(set), Some(data_bytes)) => Line::Store { request: Request::MetaSet(set), data_bytes },
-        (Ok(_), None) => Line::refused(ProtocolError::BadCommandLine),
-        (Err(error), data_bytes) => Line::Refused { error, noreply: false, data_bytes },
+    let Some(data_bytes) = arguments.clone().nth(1).and_then(parse_length) else {
+        return Line::refused(ProtocolError::BadCommandLine);
+    };
+    match parse_set_line(arguments) {
+        Ok(set) => Line::Store { request: Request::MetaSet(set), data_bytes },
+        Err(error) => Line::Refused { error, noreply: false, data_bytes: Some(data_bytes) },
     }
 }
 
 fn parse_set_line<'a>(mut arguments: Tokens<'a>) -> Result<MetaSet<'a>, ProtocolError> {
     let written = key_token(&mut arguments)?;
-    let length = arguments.next().ok_or(ProtocolError::BadCommandLine)?;
-    if 3 + arguments.clone().count() > TOKENS_MAX {
-        return Err(ProtocolError::TooManyFlags);
-    }
-    parse_length(length).ok_or(ProtocolError::BadCommandLine)?;
-    let (flags, key) = parse_flags(arguments.clone(), written)?;
+    let _length = arguments.next();
+    let (flags, key) = parse_flags(arguments.clone(), written, 3)?;
     let mode = match flags.mode {
         None | Some(b'S') => StoreMode::Set,
         Some(b'E') => StoreMode::Add,
@@ -271,11 +268,7 @@ fn parse_set_line<'a>(mut arguments: Tokens<'a>) -> Result<MetaSet<'a>, Protocol
 
 fn parse_delete<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
     let written = key_token(&mut arguments)?;
-    if 2 + arguments.clone().count() > TOKENS_MAX {
-        return Err(ProtocolError::TooManyFlags);
-    }
-    let (flags, key) = parse_flags(arguments.clone(), written)
-        .map_err(|_| ProtocolError::InvalidOrDuplicateFlag)?;
+    let (flags, key) = parse_flags(arguments.clone(), written, 2)?;
     if flags.opaque_too_long {
         return Err(ProtocolError::OpaqueTooLong);
     }
@@ -292,11 +285,10 @@ fn parse_delete<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolEr
 }
 
 fn parse_arithmetic<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
-    let written = key_token(&mut arguments)?;
-    if 2 + arguments.clone().count() > TOKENS_MAX {
-        return Err(ProtocolError::TooManyFlags);
-    }
-    let (flags, key) = parse_flags(arguments.clone(), written)
+    let written = arguments.next().ok_or(ProtocolError::BadCommandLine)?;
+    let (flags, key) = Key::new(written)
+        .ok_or(ProtocolError::BadCommandLine)
+        .and_then(|written| parse_flags(arguments.clone(), written, 2))
         .map_err(|_| ProtocolError::InvalidOrDuplicateFlag)?;
     let direction = match flags.mode {
         None | Some(b'I' | b'+') => Direction::Increment,
@@ -323,7 +315,7 @@ fn parse_arithmetic<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, Protoc
 
 /// `me <key> [b]`: what follows is not looked at.
 fn parse_debug<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolError> {
-    let written = arguments.next().and_then(Key::new).ok_or(ProtocolError::BadCommandLine)?;
+    let written = key_token(&mut arguments)?;
     let key = if arguments.next() == Some(b"b") {
         MetaKey::base64(written.as_bytes()).ok_or(ProtocolError::BadCommandLine)?
     } else {
@@ -333,14 +325,18 @@ fn parse_debug<'a>(mut arguments: Tokens<'a>) -> Result<Request<'a>, ProtocolErr
 }
 
 fn key_token<'a>(arguments: &mut Tokens<'a>) -> Result<Key<'a>, ProtocolError> {
-    let token = arguments.next().ok_or(ProtocolError::UnknownCommand)?;
-    Key::new(token).ok_or(ProtocolError::BadCommandLine)
+    arguments.next().and_then(Key::new).ok_or(ProtocolError::BadCommandLine)
 }
 
+/// Reads the flags of a line on which so many tokens stand before them, and with them what the key is.
 fn parse_flags<'a>(
     tokens: Tokens<'_>,
     written: Key<'a>,
+    tokens_before: usize,
 ) -> Result<(Flags, MetaKey<'a>), ProtocolError> {
+    if tokens_before + tokens.clone().count() > TOKENS_MAX {
+        return Err(ProtocolError::TooManyFlags);
+    }
     let flags = Flags::parse(tokens, || MetaKey::base64(written.as_bytes()).is_some())?;
     let key = MetaKey { written, base64: flags.base64 };
     Ok((flags, key))
@@ -355,6 +351,7 @@ impl MetaGet<'_> {
         push_exptime(out, b'T', self.touch);
         push_exptime(out, b'N', self.vivify);
         push_exptime(out, b'R', self.recache);
+        push_argument(out, b'C', self.known_cas);
         push_argument(out, b'E', self.new_cas);
         push_flag(out, b'u', self.no_bump);
         push_flag(out, b'q', self.quiet);

@@ -7,17 +7,25 @@
 //!   | no newline in reach                 | refused, data follows      v
 //!   v                                     +-----------> Swallow <--- Refuse
 //! Closed                                                   +--> Line, all of it swallowed
+//!
+//!             first byte 0x80                               first byte anything else
+//! Frame, ... <---------------- Start, nothing received yet ------------------------> Line
 //! ```
 //!
 //! - In `Line`, the first `scanned` bytes hold no newline; they are not searched again.
 //! - In `Data`, the header is valid; it is read a second and last time when the data is complete.
+//! - The binary protocol has the same states under other names; a connection never goes over.
 //! - What a stream of bytes decodes to does not depend on the pieces it arrives in.
 //!
 //! After data of another length than announced, memcached takes up the next line right behind the
 //! announced length and its two bytes of line end, whatever they are. So does this.
 
 use crate::backup::{ITEM_OVERHEAD_BYTES_MAX, SLICE_BYTES_MAX};
+use crate::binary::request::{BinaryRequest, Command};
+use crate::binary::response::{self, Status};
+use crate::binary::{HEADER_BYTES, Head, Header, Opcode, REQUEST_MAGIC, sasl};
 use crate::error::ProtocolError;
+use crate::key::KEY_BYTES_MAX;
 use crate::meta::request::MetaKey;
 use crate::request::{Request, StoreMode};
 use crate::token::{Tokens, find};
@@ -56,6 +64,28 @@ impl Limits {
             _ => self.value_bytes_max,
         }
     }
+
+    /// Why a binary request cannot have a value of so many bytes, if it cannot.
+    fn refuse_value(&self, request: &BinaryRequest<'_>, bytes: usize) -> Option<ProtocolError> {
+        match request.command {
+            Command::Sasl(_) => {
+                (bytes > sasl::MESSAGE_BYTES_MAX).then_some(ProtocolError::OutOfMemory)
+            }
+            _ => (bytes > self.value_bytes_max).then_some(ProtocolError::TooLarge),
+        }
+    }
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// What its first byte says.
+    #[default]
+    Auto,
+    /// Lines: the classic and the meta commands.
+    Text,
+    /// Frames.
+    Binary,
 }
 
 /// What one call of [`Decoder::decode`] found.
@@ -94,20 +124,30 @@ pub enum Step<'a> {
 pub struct Refusal<'a> {
     /// Why.
     pub error: ProtocolError,
-    /// The client asked for no answer, so there is none. ([`Refusal::line`] heeds it.)
+    /// The client asked for no answer, so there is none. ([`Refusal::encode`] heeds it.)
     pub noreply: bool,
+    /// The binary request that it answers; `None` in the text protocol.
+    pub frame: Option<Head>,
     /// An item that must be removed: a `set` or `ms` whose value could not be taken leaves no stale
     /// value behind.
     pub invalidates: Option<MetaKey<'a>>,
 }
 
 impl Refusal<'_> {
-    /// The line to answer, its `\r\n` included; empty when nothing is to be sent.
-    pub const fn line(&self) -> &'static str {
-        if self.noreply { "" } else { self.error.line() }
+    /// Appends the answer, if there is any.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self.frame {
+            Some(head) => response::encode_error(out, head, Status::from(self.error)),
+            None => out.extend_from_slice(self.line().as_bytes()),
+        }
     }
 
-    /// Whether the connection closes once the line, if any, is sent.
+    /// The line to answer, its `\r\n` included; empty when nothing is to be sent, or no line.
+    pub const fn line(&self) -> &'static str {
+        if self.noreply || self.frame.is_some() { "" } else { self.error.line() }
+    }
+
+    /// Whether the connection closes once the answer, if any, is sent.
     pub const fn closes(&self) -> bool {
         self.error.closes()
     }
@@ -139,11 +179,16 @@ impl<'a> Line<'a> {
         if let Some(keys) = line.strip_prefix(b"get ") {
             return text::request::parse_get(Tokens::new(keys), false);
         }
-        let mut tokens = Tokens::new(line);
-        match tokens.next() {
-            Some(&[b'm', letter]) => meta::request::parse(letter, tokens),
-            Some(command) => text::request::parse(command, tokens),
-            None => Self::refused(ProtocolError::UnknownCommand),
+        if line.len() < COMMAND_BYTES_MIN {
+            return Self::refused(ProtocolError::BadCommandLine);
+        }
+        // The name is what stands before the first space: nothing, where the line begins with one.
+        let name_bytes = find(b' ', line).unwrap_or(line.len());
+        let (name, arguments) = line.split_at(name_bytes);
+        let arguments = Tokens::new(arguments);
+        match name {
+            &[b'm', letter] => meta::request::parse(letter, arguments),
+            name => text::request::parse(name, arguments),
         }
     }
 }
@@ -157,10 +202,14 @@ impl<'a> Line<'a> {
 pub struct Decoder {
     limits: Limits,
     state: State,
+    /// The client of a binary connection must authenticate before anything else.
+    is_locked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
+    /// Nothing was received yet, and either protocol may be.
+    Start,
     /// A line is awaited; its first `scanned` bytes hold no newline.
     Line { scanned: usize },
     /// A header of `header_bytes` is valid; with its data and their line end it makes `total_bytes`.
@@ -169,20 +218,47 @@ enum State {
     Refuse { header_bytes: usize, total_bytes: usize, error: ProtocolError },
     /// This many bytes are dropped before the next line.
     Swallow { remaining: usize },
-    /// A line had no end; nothing can be made of what follows.
+    /// A binary request is awaited.
+    Frame,
+    /// All but the value of a binary request is valid; with it the frame makes `total_bytes`.
+    FrameValue { total_bytes: usize },
+    /// The same, but the value is not wanted.
+    FrameRefuse { error: ProtocolError },
+    /// This many bytes are dropped before the next binary request.
+    FrameSwallow { remaining: usize },
+    /// A line had no end, or a frame was none; nothing can be made of what follows.
     Closed,
 }
+
+/// The longest body of a binary request: memcached's `ITEM_SIZE_MAX_UPPER_LIMIT`.
+const FRAME_BODY_BYTES_MAX: usize = 1 << 30;
 
 /// The two bytes behind every data block.
 const LINE_END: &[u8; 2] = b"\r\n";
 
-/// Spaces in front of a long line of gets, at most, as in memcached.
-const LEADING_SPACES_MAX: usize = 100;
+/// A shorter line is not looked at.
+const COMMAND_BYTES_MIN: usize = 2;
 
 impl Decoder {
     /// A decoder at the start of a connection.
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Line { scanned: 0 } }
+        Self::of(limits, Dialect::Auto)
+    }
+
+    /// A decoder at the start of a connection on which `dialect` is spoken.
+    pub const fn of(limits: Limits, dialect: Dialect) -> Self {
+        let state = match dialect {
+            Dialect::Auto => State::Start,
+            Dialect::Text => State::Line { scanned: 0 },
+            Dialect::Binary => State::Frame,
+        };
+        Self { limits, state, is_locked: false }
+    }
+
+    /// From now on, whether a binary request other than [those for
+    /// everybody](Opcode::is_for_everybody) is refused.
+    pub const fn set_locked(&mut self, is_locked: bool) {
+        self.is_locked = is_locked;
     }
 
     /// Changes the limits, for every line that is not complete yet.
@@ -203,7 +279,9 @@ impl Decoder {
     /// with its line end; `None` when no data is awaited.
     pub const fn awaited_bytes(&self) -> Option<usize> {
         match self.state {
-            State::Data { total_bytes, .. } => Some(total_bytes),
+            State::Data { total_bytes, .. } | State::FrameValue { total_bytes } => {
+                Some(total_bytes)
+            }
             _ => None,
         }
     }
@@ -211,14 +289,39 @@ impl Decoder {
     /// Refuses the request whose data is awaited: the next [`Decoder::decode`] answers `error`, and
     /// the data is swallowed as it arrives. Without effect when no data is awaited.
     pub const fn refuse_data(&mut self, error: ProtocolError) {
-        if let State::Data { header_bytes, total_bytes } = self.state {
-            self.state = State::Refuse { header_bytes, total_bytes, error };
+        match self.state {
+            State::Data { header_bytes, total_bytes } => {
+                self.state = State::Refuse { header_bytes, total_bytes, error };
+            }
+            State::FrameValue { .. } => self.state = State::FrameRefuse { error },
+            _ => {}
         }
     }
 
     /// Takes up anything but the start of a line.
     fn resume<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         match self.state {
+            State::Start => match input.first() {
+                None => Step::More { consumed: 0, wanted: 1 },
+                Some(&REQUEST_MAGIC) => self.decode_frame(input, None),
+                Some(_) => self.decode_line(input, 0),
+            },
+            State::Frame => self.decode_frame(input, None),
+            State::FrameValue { total_bytes } if input.len() < total_bytes => {
+                Step::More { consumed: 0, wanted: total_bytes }
+            }
+            State::FrameValue { .. } => self.decode_frame(input, None),
+            State::FrameRefuse { error } => self.decode_frame(input, Some(error)),
+            State::FrameSwallow { remaining } if input.len() <= remaining => {
+                self.state = match remaining - input.len() {
+                    0 => State::Frame,
+                    remaining => State::FrameSwallow { remaining },
+                };
+                Step::More { consumed: input.len(), wanted: 1 }
+            }
+            State::FrameSwallow { remaining } => {
+                self.decode_frame(&input[remaining..], None).behind(remaining)
+            }
             State::Line { scanned } => self.decode_line(input, scanned),
             State::Data { total_bytes, .. } if input.len() < total_bytes => {
                 Step::More { consumed: 0, wanted: total_bytes }
@@ -327,7 +430,8 @@ impl Decoder {
             }
             _ => (false, None),
         };
-        Step::Refused { consumed: header_bytes, refusal: Refusal { error, noreply, invalidates } }
+        let refusal = Refusal { error, noreply, frame: None, invalidates };
+        Step::Refused { consumed: header_bytes, refusal }
     }
 
     fn wait_for_line_end<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
@@ -341,16 +445,97 @@ impl Decoder {
     /// How long the line at the front of `input` may be, which shows by its first word.
     #[cold]
     fn line_bytes_max(&self, input: &[u8]) -> usize {
-        let spaces = input.iter().take_while(|&&byte| byte == b' ').count();
-        let command = &input[spaces..];
-        let is_get = [&b"get "[..], b"gets ", b"gat ", b"gats "]
-            .iter()
-            .any(|name| command.starts_with(name));
-        if is_get && spaces <= LEADING_SPACES_MAX {
+        let is_get =
+            [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|name| input.starts_with(name));
+        if is_get {
             self.limits.get_line_bytes_max.max(self.limits.line_bytes_max)
         } else {
             self.limits.line_bytes_max
         }
+    }
+
+    /// The binary request at the front of `input`. Its value is refused with `error`, if there is one.
+    fn decode_frame<'a>(&mut self, input: &'a [u8], error: Option<ProtocolError>) -> Step<'a> {
+        self.state = State::Frame;
+        let Some(&magic) = input.first() else { return Step::More { consumed: 0, wanted: 1 } };
+        if magic != REQUEST_MAGIC {
+            self.state = State::Closed;
+            return refused(input.len(), ProtocolError::BadMagic, false);
+        }
+        let Some(header) = Header::read(input) else {
+            return Step::More { consumed: 0, wanted: HEADER_BYTES };
+        };
+        let Some(prefix) = input.get(..header.prefix_bytes()) else {
+            return Step::More { consumed: 0, wanted: header.prefix_bytes() };
+        };
+        if let Err(error) = self.admit(&header) {
+            return self.close_frame(&header, error);
+        }
+        let request = match BinaryRequest::parse(&header, prefix) {
+            Ok(request) => request,
+            // Known by its length, so what follows can be made sense of.
+            Err(error @ ProtocolError::UnknownCommand) => {
+                return self.refuse_frame(&header, error, None);
+            }
+            Err(error) => return self.close_frame(&header, error),
+        };
+        let value_bytes = header.total_bytes() - prefix.len();
+        if let Some(error) = error.or_else(|| self.limits.refuse_value(&request, value_bytes)) {
+            return self.refuse_frame(&header, error, overwritten(&request));
+        }
+        let total_bytes = header.total_bytes();
+        let Some(value) = input.get(prefix.len()..total_bytes) else {
+            self.state = State::FrameValue { total_bytes };
+            return Step::More { consumed: 0, wanted: total_bytes };
+        };
+        match Request::Binary(request).with_data(value) {
+            Some(request) => Step::Request { consumed: total_bytes, request },
+            None => self.close_frame(&header, ProtocolError::BadFrame),
+        }
+    }
+
+    /// Whether a frame may be looked at further.
+    #[inline]
+    fn admit(&self, header: &Header) -> Result<(), ProtocolError> {
+        if !header.is_sound() {
+            return Err(ProtocolError::BadFrameLengths);
+        }
+        if header.body_bytes > FRAME_BODY_BYTES_MAX {
+            return Err(ProtocolError::BadFrame);
+        }
+        if self.is_locked
+            && !Opcode::from_byte(header.head.opcode).is_some_and(Opcode::is_for_everybody)
+        {
+            return Err(ProtocolError::NotAuthenticated);
+        }
+        if header.key_bytes > KEY_BYTES_MAX {
+            return Err(ProtocolError::BadFrame);
+        }
+        Ok(())
+    }
+
+    /// Answers `error` to a binary request and drops its value.
+    fn refuse_frame<'a>(
+        &mut self,
+        header: &Header,
+        error: ProtocolError,
+        invalidates: Option<MetaKey<'a>>,
+    ) -> Step<'a> {
+        let consumed = header.prefix_bytes();
+        if header.total_bytes() > consumed {
+            self.state = State::FrameSwallow { remaining: header.total_bytes() - consumed };
+        }
+        let frame = Some(header.head);
+        Step::Refused { consumed, refusal: Refusal { error, noreply: false, frame, invalidates } }
+    }
+
+    /// Answers `error` to a binary request, the last one of the connection.
+    #[cold]
+    fn close_frame<'a>(&mut self, header: &Header, error: ProtocolError) -> Step<'a> {
+        self.state = State::Closed;
+        let (consumed, frame) = (header.prefix_bytes(), Some(header.head));
+        let refusal = Refusal { error, noreply: false, frame, invalidates: None };
+        Step::Refused { consumed, refusal }
     }
 
     #[cold]
@@ -385,7 +570,16 @@ fn complete<'a>(request: Request<'a>, whole: &'a [u8], header_bytes: usize) -> S
 }
 
 const fn refused<'a>(consumed: usize, error: ProtocolError, noreply: bool) -> Step<'a> {
-    Step::Refused { consumed, refusal: Refusal { error, noreply, invalidates: None } }
+    let refusal = Refusal { error, noreply, frame: None, invalidates: None };
+    Step::Refused { consumed, refusal }
+}
+
+/// The item that a binary write overwrites, whatever it held: as in memcached also where a cas is
+/// compared.
+fn overwritten<'a>(request: &BinaryRequest<'a>) -> Option<MetaKey<'a>> {
+    let Command::Store(store) = &request.command else { return None };
+    matches!(Opcode::from_byte(request.head.opcode), Some(Opcode::Set | Opcode::SetQ))
+        .then_some(MetaKey::plain(store.key))
 }
 
 /// A line may end in a bare newline; a `\r` in front of it belongs to the line end.
@@ -406,7 +600,10 @@ mod tests {
 
     /// What a connection hears when `stream` arrives in `pieces`, and how much of it is done with.
     fn hear(limits: Limits, pieces: &[&[u8]]) -> (Vec<String>, usize) {
-        let mut decoder = Decoder::new(limits);
+        hear_by(Decoder::new(limits), pieces)
+    }
+
+    fn hear_by(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<String>, usize) {
         let (mut heard, mut input, mut done, mut wanted) = (Vec::new(), Vec::new(), 0, 0);
         for piece in pieces {
             input.extend_from_slice(piece);
@@ -438,6 +635,38 @@ mod tests {
             }
         }
         (heard, done)
+    }
+
+    /// `stream` in pieces.
+    fn cut_at<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut rest = stream;
+        for cut in cuts.iter().rev() {
+            let (front, back) = rest.split_at(*cut);
+            pieces.insert(0, back);
+            rest = front;
+        }
+        pieces.insert(0, rest);
+        pieces
+    }
+
+    #[test]
+    fn the_first_byte_says_what_is_spoken() {
+        let frame = b"\x80\x0b\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let heard = |dialect, input| hear_by(Decoder::of(SMALL, dialect), &[input]).0;
+        assert!(heard(Dialect::Auto, &frame[..])[0].contains("Binary"));
+        assert!(heard(Dialect::Binary, &frame[..])[0].contains("Binary"));
+        assert_eq!(heard(Dialect::Auto, b"mn\r\n"), ["MetaNoop"]);
+        let line = [frame, &b"\r\n"[..]].concat();
+        assert!(heard(Dialect::Text, &line)[0].contains("UnknownCommand"));
+        assert!(heard(Dialect::Binary, b"mn\r\n")[0].contains("BadMagic"));
+        // It stays what it was.
+        let mixed = [b"mn\r\n", &line[..]].concat();
+        assert!(heard(Dialect::Auto, &mixed)[1].contains("UnknownCommand"));
+        let mixed = [&frame[..], b"mn\r\n"].concat();
+        assert!(heard(Dialect::Auto, &mixed)[1].contains("BadMagic"));
     }
 
     fn more(step: Step<'_>) -> usize {
@@ -590,17 +819,30 @@ mod tests {
             stream in arbitrary::stream(),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-            cuts.sort_unstable();
-            let mut pieces = Vec::new();
-            let mut rest = &stream[..];
-            for cut in cuts.iter().rev() {
-                let (front, back) = rest.split_at(*cut);
-                pieces.insert(0, back);
-                rest = front;
-            }
-            pieces.insert(0, rest);
-            prop_assert_eq!(hear(SMALL, &[&stream]), hear(SMALL, &pieces));
+            prop_assert_eq!(hear(SMALL, &[&stream]), hear(SMALL, &cut_at(&stream, &cuts)));
+        }
+
+        #[test]
+        fn a_binary_request_encoded_decodes_to_itself(parts in Parts::any()) {
+            let request = Request::Binary(parts.binary_request());
+            let mut out = Vec::new();
+            request.encode(&mut out);
+            let mut decoder = Decoder::new(Limits::default());
+            prop_assert_eq!(
+                decoder.decode(&out),
+                Step::Request { consumed: out.len(), request: request.clone() }
+            );
+        }
+
+        #[test]
+        fn a_binary_stream_decodes_alike_however_it_is_cut(
+            stream in arbitrary::binary_stream(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let hear = |pieces: &[&[u8]]| hear_by(Decoder::of(SMALL, Dialect::Binary), pieces);
+            let whole = hear(&[&stream]);
+            prop_assert_eq!(&whole, &hear(&cut_at(&stream, &cuts)));
+            prop_assert_eq!(&whole, &hear(&stream.chunks(1).collect::<Vec<_>>()));
         }
 
         #[test]

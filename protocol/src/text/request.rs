@@ -4,15 +4,17 @@
 //! get|gets <key>+                      set|add|replace|append|prepend <key> <flags> <exptime> <bytes> [noreply]
 //! gat|gats <exptime> <key>+            cas <key> <flags> <exptime> <bytes> <cas> [noreply]
 //! incr|decr <key> <delta> [noreply]    touch <key> <exptime> [noreply]
-//! delete <key> [0] [noreply]           flush_all [delay] [noreply]
+//! delete <key> [noreply]               flush_all [delay] [noreply]
 //! verbosity <level> [noreply]          cache_memlimit <MiB> [noreply]
-//! stats [words], version, quit          config get cluster
+//! stats [words], version, quit, shutdown [graceful]          config get cluster
+//! watch|lru_crawler|lru|slabs|debugtime [words]
 //!
 //! backup <shard> <generation> <entry> [prefix]         restore <bytes> [keep-newer <cache id>]
 //! ```
 //!
-//! The last two are this project's own: see [`crate::backup`]. As in memcached a word other than `noreply` in its place is passed over, and an error in a line
-//! that ends in `noreply` is not reported.
+//! The last two are this project's own: see [`crate::backup`]. As in memcached 1.6.45 words beyond those
+//! are passed over (`delete` takes two at most), `noreply` is looked for in the last one, and an error in a
+//! line that ends so is not reported.
 
 use crate::backup::{Backup, CacheId, Cursor, Items, KEEP_NEWER, Restore};
 use crate::error::ProtocolError;
@@ -20,8 +22,8 @@ use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::request::decoder::Line;
 use crate::request::{
-    Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, Store, StoreMode, Touch,
-    Verbosity,
+    AdminCommand, Arithmetic, Delete, Direction, FlushAll, Get, MemoryLimit, Request, ShutdownMode,
+    Store, StoreMode, Touch, Verbosity,
 };
 use crate::token::{
     Tokens, parse_i64, parse_length, parse_u32, parse_u64, push_number, push_signed, push_token,
@@ -38,7 +40,7 @@ impl<'a> Keys<'a> {
     /// The keys on `line`, separated by spaces; `None` when there is none, or one is too long.
     #[inline]
     pub fn new(line: &'a [u8]) -> Option<Self> {
-        Self::of(Tokens::new(line)).filter(|keys| keys.count > 0)
+        Self::of(Tokens::new(line))
     }
 
     #[inline]
@@ -48,7 +50,7 @@ impl<'a> Keys<'a> {
             Key::new(token)?;
             count += 1;
         }
-        Some(Self { tokens, count })
+        (count > 0).then_some(Self { tokens, count })
     }
 }
 
@@ -85,24 +87,41 @@ pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
         b"prepend" => parse_store(arguments, StoreMode::Prepend, false),
         b"cas" => parse_store(arguments, StoreMode::Set, true),
         b"incr" => {
-            Words::of(arguments).parse(|words| parse_arithmetic(words, Direction::Increment))
+            Words::of(arguments).parse(2, |words| parse_arithmetic(words, Direction::Increment))
         }
         b"decr" => {
-            Words::of(arguments).parse(|words| parse_arithmetic(words, Direction::Decrement))
+            Words::of(arguments).parse(2, |words| parse_arithmetic(words, Direction::Decrement))
         }
-        b"delete" => Words::of(arguments).parse(parse_delete),
-        b"touch" => Words::of(arguments).parse(parse_touch),
-        b"flush_all" => Words::of(arguments).parse(parse_flush_all),
-        b"verbosity" => Words::of(arguments).parse(parse_verbosity),
-        b"cache_memlimit" => Words::of(arguments).parse(parse_memory_limit),
+        b"delete" => Words::of(arguments).parse(1, parse_delete),
+        b"touch" => Words::of(arguments).parse(2, parse_touch),
+        b"flush_all" => Words::of(arguments).parse(0, parse_flush_all),
+        b"verbosity" => Words::of(arguments).parse(0, parse_verbosity),
+        b"cache_memlimit" => Words::of(arguments).parse(0, parse_memory_limit),
         b"stats" => Line::Request(Request::Stats { arguments }),
         b"version" => Line::Request(Request::Version),
+        b"refresh_certs" => Line::Request(Request::RefreshCerts),
         b"config" => parse_config(arguments),
+        b"shutdown" => parse_shutdown(arguments),
         b"quit" => Line::Request(Request::Quit),
         b"backup" => parse_backup(arguments),
         b"restore" => parse_restore(arguments),
-        _ => Line::refused(ProtocolError::UnknownCommand),
+        _ => parse_rarely(command, arguments),
     }
+}
+
+/// What nobody sends often, and what is no command.
+fn parse_rarely<'a>(name: &[u8], arguments: Tokens<'a>) -> Line<'a> {
+    if let Some(command) = AdminCommand::ALL.into_iter().find(|it| it.name() == name) {
+        return Line::Request(Request::Administer { command, arguments });
+    }
+    let last = arguments.last().unwrap_or_default();
+    // A browser, or a page that has a browser send commands for it: the headers and the body of what it
+    // posts are not to be carried out.
+    if last.starts_with(b"HTTP/") {
+        return Line::refused(ProtocolError::NotOurProtocol);
+    }
+    let noreply = last == b"noreply";
+    Line::Refused { error: ProtocolError::UnknownCommand, noreply, data_bytes: None }
 }
 
 /// One error line and nothing else, if any key is too long. (memcached adds a stray line end when
@@ -110,18 +129,14 @@ pub(crate) fn parse<'a>(command: &[u8], arguments: Tokens<'a>) -> Line<'a> {
 #[inline]
 pub(crate) fn parse_get<'a>(arguments: Tokens<'a>, with_cas: bool) -> Line<'a> {
     match Keys::of(arguments) {
-        Some(keys) if keys.count > 0 => {
-            Line::Request(Request::Get(Get { keys, with_cas, touch: None }))
-        }
-        Some(_) => Line::refused(ProtocolError::UnknownCommand),
+        Some(keys) => Line::Request(Request::Get(Get { keys, with_cas, touch: None })),
         None => Line::refused(ProtocolError::BadCommandLine),
     }
 }
 
 fn parse_get_and_touch<'a>(mut arguments: Tokens<'a>, with_cas: bool) -> Line<'a> {
-    let Some(exptime) = arguments.next().filter(|_| arguments.clone().next().is_some()) else {
-        return Line::refused(ProtocolError::UnknownCommand);
-    };
+    let exptime = arguments.next().filter(|_| arguments.clone().next().is_some());
+    let Some(exptime) = exptime else { return Line::refused(ProtocolError::BadCommandLine) };
     let Some(exptime) = parse_exptime(exptime) else {
         return Line::refused(ProtocolError::InvalidExptime);
     };
@@ -149,6 +164,9 @@ const MEMORY_LIMIT_MIB_MAX: u32 = 1_000_000_000;
 /// `cas` takes the most.
 const WORDS_MAX: usize = 6;
 
+/// Key, hold time, `noreply`.
+const DELETE_WORDS_MAX: usize = 3;
+
 impl<'a> Words<'a> {
     #[inline]
     fn of(arguments: Tokens<'a>) -> Self {
@@ -165,12 +183,18 @@ impl<'a> Words<'a> {
         Self { words, count, noreply: last == b"noreply" }
     }
 
-    /// A command without data, from its words; an error is silent if they end in `noreply`.
-    fn parse(&self, command: impl FnOnce(&Self) -> Result<Request<'a>, ProtocolError>) -> Line<'a> {
+    /// A command without data that takes at least so many words. An error in them is silent if they end
+    /// in `noreply`; that there are too few is told, since `noreply` may stand for another.
+    fn parse(
+        &self,
+        count_min: usize,
+        command: impl FnOnce(&Self) -> Result<Request<'a>, ProtocolError>,
+    ) -> Line<'a> {
+        if self.count < count_min {
+            return Line::refused(ProtocolError::BadCommandLine);
+        }
         match command(self) {
             Ok(request) => Line::Request(request),
-            // Too many or too few words: `noreply` may be anything, so the error is told.
-            Err(ProtocolError::UnknownCommand) => Line::refused(ProtocolError::UnknownCommand),
             Err(error) => Line::Refused { error, noreply: self.noreply, data_bytes: None },
         }
     }
@@ -178,29 +202,18 @@ impl<'a> Words<'a> {
     fn key(&self) -> Result<Key<'a>, ProtocolError> {
         Key::new(self.words[0]).ok_or(ProtocolError::BadCommandLine)
     }
-
-    /// Whether there are as many words as a command takes.
-    fn expect(&self, counts: std::ops::RangeInclusive<usize>) -> Result<(), ProtocolError> {
-        if counts.contains(&self.count) { Ok(()) } else { Err(ProtocolError::UnknownCommand) }
-    }
 }
 
 /// A line that is wrong still skips the data block that follows it, if its length can be read: so
 /// the data is not taken for commands.
 fn parse_store<'a>(arguments: Tokens<'a>, mode: StoreMode, with_cas: bool) -> Line<'a> {
     let words = Words::of(arguments);
-    let data_bytes = parse_length(words.words[3]);
-    match (parse_store_line(&words, mode, with_cas), data_bytes) {
-        (Ok(store), Some(data_bytes)) => Line::Store { request: Request::Store(store), data_bytes },
-        (Ok(_), None) => Line::Refused {
-            error: ProtocolError::BadCommandLine,
-            noreply: words.noreply,
-            data_bytes: None,
-        },
-        (Err(error @ ProtocolError::UnknownCommand), data_bytes) => {
-            Line::Refused { error, noreply: false, data_bytes }
-        }
-        (Err(error), data_bytes) => Line::Refused { error, noreply: words.noreply, data_bytes },
+    let Some(data_bytes) = parse_length(words.words[3]) else {
+        return Line::refused(ProtocolError::BadCommandLine);
+    };
+    match parse_store_line(&words, mode, with_cas) {
+        Ok(store) => Line::Store { request: Request::Store(store), data_bytes },
+        Err(error) => Line::Refused { error, noreply: words.noreply, data_bytes: Some(data_bytes) },
     }
 }
 
@@ -209,7 +222,6 @@ fn parse_store_line<'a>(
     mode: StoreMode,
     with_cas: bool,
 ) -> Result<Store<'a>, ProtocolError> {
-    words.expect(if with_cas { 5..=6 } else { 4..=5 })?;
     let [_, client_flags, exptime, _, cas, _] = words.words;
     let key = words.key()?;
     let client_flags = parse_u32(client_flags).ok_or(ProtocolError::BadCommandLine)?;
@@ -224,36 +236,27 @@ fn parse_arithmetic<'a>(
     words: &Words<'a>,
     direction: Direction,
 ) -> Result<Request<'a>, ProtocolError> {
-    words.expect(2..=3)?;
     let key = words.key()?;
     let delta = parse_u64(words.words[1]).ok_or(ProtocolError::InvalidDelta)?;
     Ok(Request::Arithmetic(Arithmetic { direction, key, delta, noreply: words.noreply }))
 }
 
 fn parse_touch<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
-    words.expect(2..=3)?;
     let key = words.key()?;
     let exptime = parse_exptime(words.words[1]).ok_or(ProtocolError::InvalidExptime)?;
     Ok(Request::Touch(Touch { key, exptime, noreply: words.noreply }))
 }
 
-/// An old client may send a hold time, which can only be 0.
+/// Old clients send a hold time, which is passed over; with more words than that it is no `delete` that
+/// anybody means. A key may be called `noreply`.
 fn parse_delete<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
-    words.expect(1..=3)?;
-    let held = words.words[1] == b"0";
-    let valid = match words.count {
-        1 => true,
-        2 => held || words.noreply,
-        _ => held && words.noreply,
-    };
-    if !valid {
-        return Err(ProtocolError::DeleteUsage);
+    if words.count > DELETE_WORDS_MAX {
+        return Err(ProtocolError::BadCommandLine);
     }
     Ok(Request::Delete(Delete { key: words.key()?, noreply: words.count > 1 && words.noreply }))
 }
 
 fn parse_flush_all<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
-    words.expect(0..=2)?;
     let noreply = words.noreply;
     let delay = if words.count == usize::from(noreply) {
         Exptime::Never
@@ -264,13 +267,11 @@ fn parse_flush_all<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> 
 }
 
 fn parse_verbosity<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
-    words.expect(1..=2)?;
     let level = parse_u32(words.words[0]).ok_or(ProtocolError::BadCommandLine)?;
     Ok(Request::Verbosity(Verbosity { level, noreply: words.noreply }))
 }
 
 fn parse_memory_limit<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolError> {
-    words.expect(1..=2)?;
     let mebibytes = parse_u32(words.words[0]).ok_or(ProtocolError::UnknownCommand)?;
     if mebibytes < MEMORY_LIMIT_MIB_MIN {
         return Err(ProtocolError::MemoryLimitTooSmall);
@@ -279,6 +280,15 @@ fn parse_memory_limit<'a>(words: &Words<'a>) -> Result<Request<'a>, ProtocolErro
         return Err(ProtocolError::MemoryLimitTooLarge);
     }
     Ok(Request::MemoryLimit(MemoryLimit { mebibytes, noreply: words.noreply }))
+}
+
+fn parse_shutdown<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
+    let mode = match (arguments.next(), arguments.next()) {
+        (None, _) => Some(ShutdownMode::Now),
+        (Some(b"graceful"), None) => Some(ShutdownMode::Graceful),
+        _ => None,
+    };
+    Line::Request(Request::Shutdown { mode })
 }
 
 /// The list of nodes is all that clients ask a `config` command for.
@@ -291,8 +301,8 @@ fn parse_config<'a>(arguments: Tokens<'a>) -> Line<'a> {
 }
 
 fn parse_backup<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
-    if !(3..=4).contains(&arguments.clone().count()) {
-        return Line::refused(ProtocolError::UnknownCommand);
+    if arguments.clone().count() > 4 {
+        return Line::refused(ProtocolError::BadCommandLine);
     }
     let Some(cursor) = Cursor::parse(&mut arguments) else {
         return Line::refused(ProtocolError::BadCommandLine);
@@ -310,21 +320,19 @@ fn parse_backup<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
 fn parse_restore<'a>(arguments: Tokens<'a>) -> Line<'a> {
     let words = Words::of(arguments);
     let [bytes, how, cache_id, ..] = words.words;
-    let data_bytes = parse_length(bytes);
-    let keep_newer = match (words.count, CacheId::parse(cache_id)) {
-        (1, _) => Ok(None),
-        (3, Some(cache_id)) if how == KEEP_NEWER => Ok(Some(cache_id)),
-        (3, _) => Err(ProtocolError::BadCommandLine),
-        _ => Err(ProtocolError::UnknownCommand),
+    let Some(data_bytes) = parse_length(bytes) else {
+        return Line::refused(ProtocolError::BadCommandLine);
     };
-    match (keep_newer, data_bytes) {
-        (Ok(keep_newer), Some(data_bytes)) => {
-            let restore = Restore { keep_newer, items: Items::NONE };
-            Line::Store { request: Request::Restore(restore), data_bytes }
+    let keep_newer = match (words.count, CacheId::parse(cache_id)) {
+        (1, _) => None,
+        (3, Some(cache_id)) if how == KEEP_NEWER => Some(cache_id),
+        _ => {
+            let error = ProtocolError::BadCommandLine;
+            return Line::Refused { error, noreply: false, data_bytes: Some(data_bytes) };
         }
-        (Ok(_), None) => Line::refused(ProtocolError::BadCommandLine),
-        (Err(error), data_bytes) => Line::Refused { error, noreply: false, data_bytes },
-    }
+    };
+    let restore = Restore { keep_newer, items: Items::NONE };
+    Line::Store { request: Request::Restore(restore), data_bytes }
 }
 
 #[inline]

@@ -5,7 +5,13 @@ use clap::{Args, ValueEnum};
 use super::{PlanError, SERVER_ITEM_BYTES_MAX, SERVER_THREADS};
 use crate::replay::{ServerShape, Unit};
 use crate::run::Caches;
-use crate::size::{self, Size};
+use crate::size::{Size, read_bytes};
+
+/// What a server can be given (its `-m`): no less than one MiB, and no more than machines have.
+const SERVER_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 40;
+
+/// What a server's largest item may be (its `-I`).
+const ITEM_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 30;
 
 /// What is simulated, and how large it is.
 #[derive(Clone, Debug, Args)]
@@ -27,7 +33,7 @@ pub struct CachesArgs {
         long,
         value_name = "MEMORY",
         value_delimiter = ',',
-        value_parser = size::read_bytes,
+        value_parser = server_memory,
         conflicts_with_all = ["size", "unit", "item_overhead"]
     )]
     as_server: Vec<u64>,
@@ -45,7 +51,7 @@ pub struct CachesArgs {
     #[arg(
         long,
         value_name = "BYTES",
-        value_parser = size::read_bytes
+        value_parser = item_size
     )]
     item_size_max: Option<u64>,
 }
@@ -92,5 +98,41 @@ impl CachesArgs {
             return Err(PlanError::BytesOfObjects);
         }
         Ok(Caches::Plain { unit, sizes: self.size.clone() })
+    }
+}
+
+/// Why an amount of bytes is none that a server takes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ServerSizeError {
+    #[error("the server takes 1MiB to 64TiB")]
+    Memory,
+    #[error("the server takes 1KiB to 1GiB")]
+    Item,
+}
+
+fn server_memory(text: &str) -> Result<u64, ServerSizeError> {
+    let bytes = read_bytes(text).map_err(|_| ServerSizeError::Memory)?;
+    Some(bytes).filter(|bytes| SERVER_BYTES.contains(bytes)).ok_or(ServerSizeError::Memory)
+}
+
+pub(super) fn item_size(text: &str) -> Result<u64, ServerSizeError> {
+    let bytes = read_bytes(text).map_err(|_| ServerSizeError::Item)?;
+    Some(bytes).filter(|bytes| ITEM_BYTES.contains(bytes)).ok_or(ServerSizeError::Item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_server_takes_is_refused() {
+        assert_eq!(server_memory("64MiB"), Ok(64 << 20));
+        for text in ["0", "1KiB", "65TiB", "18446744073709551615", "10%", "x"] {
+            assert_eq!(server_memory(text), Err(ServerSizeError::Memory), "{text}");
+        }
+        assert_eq!(item_size("1MiB"), Ok(1 << 20));
+        for text in ["0", "1000", "2GiB", "x"] {
+            assert_eq!(item_size(text), Err(ServerSizeError::Item), "{text}");
+        }
     }
 }

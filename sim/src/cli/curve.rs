@@ -45,8 +45,8 @@ pub struct CurveArgs {
     size: Vec<Size>,
 
     /// How many sizes are shown where --size names none
-    #[arg(long, value_name = "N", default_value = "32")]
-    points: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    points: u16,
 
     /// Look at a sample: a share of the objects (1%), or so many of them at most (8192), however many
     /// come. The curve then has a band
@@ -71,8 +71,8 @@ pub struct ShowArgs {
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: OutputName,
 
-    /// Draw a picture too: an SVG, or, if the name ends in .html, a page to send to a colleague, with
-    /// figures, what they rest on, and the command that made it. Both ask nothing of the network
+    /// Draw a picture too: an SVG, a PNG, or, if the name ends in .html, a page to send to a colleague,
+    /// with figures, what they rest on, and the command that made it. None asks anything of the network
     #[arg(long, value_name = "FILE", value_parser = picture)]
     plot: Option<PathBuf>,
 }
@@ -110,8 +110,8 @@ pub struct MergeArgs {
     size: Vec<Size>,
 
     /// How many sizes are shown where --size names none
-    #[arg(long, value_name = "N", default_value = "32")]
-    points: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    points: u16,
 
     /// Write what was put together to a file, for a further `merge`
     #[arg(long, value_name = "FILE")]
@@ -150,7 +150,7 @@ impl CurveArgs {
             },
             sampling: self.sample.map_or(Sampling::Whole, |SampleSize(sampling)| sampling),
             dealing: self.part.dealing(),
-            points: self.points.get(),
+            points: self.points.into(),
             sizes: self.size.clone(),
         })
     }
@@ -174,7 +174,7 @@ impl MergeArgs {
 
     /// The sizes shown, and how many if there are none.
     pub fn sizes(&self) -> (&[Size], usize) {
-        (&self.size, self.points.get())
+        (&self.size, self.points.into())
     }
 
     /// Where the map is saved, if anywhere.

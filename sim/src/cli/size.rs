@@ -6,6 +6,7 @@ use std::thread;
 
 use clap::{Args, ValueEnum};
 
+use super::caches::item_size;
 use super::curve::SampleSize;
 use super::{
     ExpiryName, LogArgs, ONE_JOB, OutputName, PlanError, Policies, SERVER_ITEM_BYTES_MAX,
@@ -61,8 +62,8 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: OutputName,
 
-    /// Draw a picture too: an SVG, or, if the name ends in .html, a page to send to a colleague, with the
-    /// answer, curves, what it rests on, and the command that made it
+    /// Draw a picture too: an SVG, a PNG, or, if the name ends in .html, a page to send to a colleague,
+    /// with the answer, curves, what it rests on, and the command that made it
     #[arg(long, value_name = "FILE", value_parser = super::curve::picture)]
     plot: Option<PathBuf>,
 
@@ -337,8 +338,6 @@ enum NumberError {
     Rate,
     #[error("write auto, whole, a share of the objects as in 1%, or at least 512 of them")]
     Depth,
-    #[error("the server takes 1KiB to 1GiB")]
-    ItemSize,
 }
 
 /// Reads a number that is one: no infinity, and nothing that is none.
@@ -375,11 +374,6 @@ fn seconds(text: &str) -> Result<f64, NumberError> {
 
 fn rate(text: &str) -> Result<f64, NumberError> {
     number(text).filter(|&rate| rate > 0.0).ok_or(NumberError::Rate)
-}
-
-fn item_size(text: &str) -> Result<u64, NumberError> {
-    let bytes = read_bytes(text).map_err(|_| NumberError::ItemSize)?;
-    Some(bytes).filter(|bytes| (1 << 10..=1 << 30).contains(bytes)).ok_or(NumberError::ItemSize)
 }
 
 fn depth(text: &str) -> Result<Depth, NumberError> {
@@ -462,7 +456,7 @@ mod tests {
             ("--memory-price 3 --backend-price 9 --backend-rate 0", "above 0"),
             ("--requests-per-second=-1", "above 0"),
             ("--sample 7", "at least 512"),
-            ("--plot a.png", "a browser saves"),
+            ("--plot a.jpg", ".svg, .png or .html"),
             ("--item-size-max 2GiB", "1GiB"),
         ] {
             let error = args(flags).unwrap_err();

@@ -102,7 +102,7 @@ impl Wish {
     pub fn check(&self) -> Result<(), FleetError> {
         let allowance_bytes = allowance_bytes(self.shape);
         if let Some(machine_bytes_max) = self.machine_bytes_max
-            && machine_bytes_max < allowance_bytes + STEP_BYTES
+            && machine_bytes_max < allowance_bytes + memory_bytes_min(self.shape)
         {
             return Err(FleetError::NoRoom { machine_bytes_max, allowance_bytes });
         }
@@ -155,12 +155,17 @@ fn node_bytes(shape: ServerShape, memory_bytes: u64, nodes: u32, copies: u32) ->
     };
     let wanted = for_items(memory_bytes) * u128::from(copies);
     let even = memory_bytes.saturating_mul(copies.into()).div_ceil(nodes.into());
-    let mut bytes = even.next_multiple_of(STEP_BYTES);
+    let mut bytes = even.next_multiple_of(STEP_BYTES).max(memory_bytes_min(shape));
     // Shards come in powers of two, and what is not used of each is less than a twentieth of it.
     while for_items(bytes) * u128::from(nodes) < wanted {
         bytes += STEP_BYTES;
     }
     bytes
+}
+
+/// The least `-m` that a server takes, in bytes: its largest item is at most half of it, as with memcached.
+pub fn memory_bytes_min(shape: ServerShape) -> u64 {
+    (2 * shape.item_bytes_max).next_multiple_of(STEP_BYTES)
 }
 
 /// What a server's resident memory may exceed `-m` by, in bytes, at its default limits: the formula of

@@ -12,7 +12,9 @@ use super::report::{
 use super::run::{Advice, Chosen};
 use super::watch::TENTHS;
 use crate::html;
-use crate::plot::{self, Across, Chart, Form, Level, Line, Mark, Spot, Up, escaped, money};
+use crate::plot::{
+    self, Across, Chart, DrawError, Form, Level, Line, Mark, Spot, Up, escaped, money,
+};
 use crate::replay::Unit;
 
 /// What the axis of sizes says.
@@ -24,20 +26,20 @@ const DRAWN_TIMES: f64 = 3.0;
 /// Costs above so many times the least are cut off: what matters is where the curve is low.
 const COSTS_DRAWN: f64 = 4.0;
 
-/// Writes the picture of an advice; `command` is the command line that made it.
+/// Draws an advice in the form asked for; `command` is the command line that made it.
 ///
 /// # Errors
 ///
-/// What `out` answers.
-pub fn draw(advice: &Advice, form: Form, command: &str, out: &mut String) -> fmt::Result {
-    match form {
-        Form::Svg => {
-            let chart = hit_ratios(advice);
-            let title = format!("{}: {}", chart.title, html::name_of(&advice.trace));
-            plot::draw(&Chart { title, ..chart }, plot::ALONE, true, out)
-        }
-        Form::Html => page(advice, command, out),
+/// There is no room for the picture.
+pub fn draw(advice: &Advice, form: Form, command: &str) -> Result<Vec<u8>, DrawError> {
+    if form == Form::Html {
+        let mut out = String::new();
+        page(advice, command, &mut out)?;
+        return Ok(out.into_bytes());
     }
+    let chart = hit_ratios(advice);
+    let title = format!("{}: {}", chart.title, html::name_of(&advice.trace));
+    plot::draw_alone(&Chart { title, ..chart }, form == Form::Png)
 }
 
 fn page(advice: &Advice, command: &str, out: &mut String) -> fmt::Result {

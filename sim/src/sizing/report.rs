@@ -70,8 +70,10 @@ pub(crate) fn mib(bytes: u64) -> String {
 /// What is advised in a few words; the page's largest.
 pub(crate) fn headline(advice: &Advice) -> String {
     let Some(chosen) = &advice.chosen else {
-        let target = percent(advice.ask.target.unwrap_or(1.0));
-        return format!("No size hits {target} of these reads");
+        return match advice.ask.target {
+            Some(target) => format!("No size hits {} of these reads", percent(target)),
+            None => "No cache hits any of these reads".into(),
+        };
     };
     let (fleet, policy) = (&chosen.fleet, chosen.candidate.policy);
     let memory = match fleet.nodes {
@@ -125,6 +127,10 @@ pub(crate) fn commands(advice: &Advice) -> Vec<String> {
     vec![founder, format!("{joining} --cluster-dir DIR --join HOST:PORT --token-file FILE")]
 }
 
+/// What is said of a log without a knee, which every log has that a cache of any size hits.
+const NO_HITS: &str = "each asks for an object for the first time, after it expired or was deleted, or for one too \
+                       large to be stored. A longer log has fewer of the first kind";
+
 /// What is advised and why, each with its heading.
 pub(crate) fn answer(advice: &Advice) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
@@ -138,7 +144,8 @@ pub(crate) fn answer(advice: &Advice) -> Vec<(&'static str, String)> {
             }
             lines.extend(rules(advice, chosen.candidate.hit_ratio));
         }
-        None => lines.push(("target", unreachable(advice))),
+        None if advice.ask.target.is_some() => lines.push(("target", unreachable(advice))),
+        None => lines.push(("why", NO_HITS.into())),
     }
     if let Some(knee) = &advice.knee {
         lines.push(("knee", knee_line(knee, advice.chosen.as_ref())));

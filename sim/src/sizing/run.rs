@@ -13,7 +13,7 @@ use eviction::Kind;
 use tempfile::NamedTempFile;
 
 use super::choice::{Aim, Candidate, STEP_BYTES, envelope, in_steps, knee};
-use super::fleet::{Fleet, Wish};
+use super::fleet::{Fleet, Wish, memory_bytes_min};
 use super::prices::{Costs, Load, PerRequest, Prices};
 use super::watch::{Actor, Course, Scout, Scouted};
 use crate::replay::{self, Replay, ServerShape};
@@ -432,7 +432,7 @@ impl<'a> Search<'a> {
     /// Every policy in every size, and a cache that holds everything.
     fn first_round(&mut self) -> Result<(Round, Candidate, Vec<f64>), SizingError> {
         let top = self.scouted.weight_bytes as f64 * ROOM_TO_SPARE + 2.0 * STEP_BYTES as f64;
-        let sizes = grid(top, self.plan.points);
+        let sizes = grid(top, memory_bytes_min(self.plan.wish.shape), self.plan.points);
         let largest = sizes.last().copied().unwrap_or(STEP_BYTES);
         let of = |&policy: &Kind| sizes.iter().map(move |&size| (policy, size)).collect::<Vec<_>>();
         let mut wanted: Vec<(Kind, u64)> = self.log.policies.iter().flat_map(of).collect();
@@ -514,8 +514,10 @@ impl<'a> Search<'a> {
         let others: Vec<Candidate> =
             curves.iter().filter(|it| it.policy != found.policy).copied().collect();
         let second = aim.best(&others).copied();
+        let least = memory_bytes_min(self.plan.wish.shape);
         let near = |it: Candidate| {
-            [0.92, 1.0, 1.08].map(|factor| (it.policy, in_steps(it.memory_bytes as f64 * factor)))
+            [0.92, 1.0, 1.08]
+                .map(|factor| (it.policy, in_steps(it.memory_bytes as f64 * factor).max(least)))
         };
         let mut wanted: Vec<(Kind, u64)> =
             std::iter::once(found).chain(second).flat_map(near).collect();
@@ -660,12 +662,13 @@ fn load(scouted: &Scouted, reads_per_s: Option<f64>) -> Option<Load> {
     }
 }
 
-/// Sizes up to that in which everything fits, each by about the same factor larger than the one before.
-fn grid(top: f64, points: usize) -> Vec<u64> {
+/// Sizes up to that in which everything fits, each by about the same factor larger than the one before, and none
+/// below `least`.
+fn grid(top: f64, least: u64, points: usize) -> Vec<u64> {
     let smallest = (top / SMALLEST_PART).max(STEP_BYTES as f64);
     let growth = (top / smallest).max(1.0);
     let last = points.saturating_sub(1).max(1) as f64;
-    let size = |n: usize| in_steps((smallest * growth.powf(n as f64 / last)).ceil());
+    let size = |n: usize| in_steps((smallest * growth.powf(n as f64 / last)).ceil()).max(least);
     let mut sizes: Vec<u64> = (0..points.max(2)).map(size).collect();
     sizes.dedup();
     sizes
@@ -782,9 +785,9 @@ mod tests {
         SizingPlan { ask: Ask { target: Some(target), ..Ask::default() }, ..plan }
     }
 
-    /// The hit ratio of every policy in every size up to `mib`, each replayed as the server would.
+    /// The hit ratio of every policy in every size up to `mib` that the server takes, each replayed as it would.
     fn every_size(plan: &SizingPlan, mib: u64) -> Vec<Candidate> {
-        let memory_bytes = (1..=mib).map(|mib| mib * MIB).collect();
+        let memory_bytes = (2..=mib).map(|mib| mib * MIB).collect();
         let caches = Caches::Server { shape: SHAPE, memory_bytes };
         let log = Plan { caches, ..plan.plan.clone() };
         let report = run::run(&log, &mut Deaf { malformed: 0 }).unwrap();
@@ -901,7 +904,7 @@ mod tests {
         let file = text_log("1,1,100\n2,1,100\n3,1,100\n");
         let advice = advice(&plan(&file, &[Kind::Lru]));
         let chosen = advice.chosen.unwrap();
-        assert_eq!(chosen.candidate.memory_bytes, MIB);
+        assert_eq!(chosen.candidate.memory_bytes, memory_bytes_min(SHAPE));
         assert!((chosen.candidate.hit_ratio - 2.0 / 3.0).abs() < 1e-12);
     }
 
@@ -1004,10 +1007,11 @@ mod tests {
 
     #[test]
     fn a_grid_runs_from_small_to_all_in_whole_steps() {
-        let sizes = grid(1e10, 20);
+        let sizes = grid(1e10, MIB, 20);
         assert_eq!(sizes.len(), 20);
         assert!(sizes.iter().all(|size| size.is_multiple_of(MIB)));
         assert!(sizes.is_sorted() && *sizes.last().unwrap() as f64 >= 1e10 - 1e6);
-        assert_eq!(grid(10.0, 20), [MIB]);
+        assert_eq!(grid(10.0, MIB, 20), [MIB]);
+        assert_eq!(grid(4e6, 3 * MIB, 20), [3 * MIB, 4 * MIB], "the server takes no less");
     }
 }

@@ -127,6 +127,11 @@ impl Layout {
             .split(|&byte| byte == delimiter)
             .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned())
             .collect();
+        Some(Self { delimiter, ..Self::of_names(&names)? })
+    }
+
+    /// The layout of columns whose names tell it; none if no name is that of an id.
+    pub(crate) fn of_names(names: &[String]) -> Option<Self> {
         let find = |known: &[&str]| {
             let is_known = |name: &&String| known.contains(&name.to_ascii_lowercase().as_str());
             names.iter().find(is_known).map(|name| Column::Name(name.clone()))
@@ -138,7 +143,6 @@ impl Layout {
             key_size: find(&["key_size", "key_bytes"]),
             op: find(&["op", "operation", "command", "cmd"]),
             ttl: find(&["ttl", "ttl_s"]),
-            delimiter,
             header: Header::Present,
             ..Self::DEFAULT
         })
@@ -322,6 +326,62 @@ impl Csv {
         })
     }
 
+    /// For rows of columns that have these names, none of which is a header.
+    ///
+    /// # Errors
+    ///
+    /// A column is missing.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn of_columns(layout: &Layout, names: &[String]) -> Result<Self, OpenError> {
+        let columns = Columns::find(layout, names)?;
+        if let Some(missing) = columns.places().find(|&place| place >= names.len()) {
+            let name = (missing + 1).to_string();
+            return Err(OpenError::NoSuchColumn { name, header: names.join(",") });
+        }
+        Ok(Self {
+            columns,
+            delimiter: layout.delimiter,
+            time_unit: layout.time_unit,
+            header_is_next: false,
+            scratch: Vec::new(),
+            fields: Vec::new(),
+        })
+    }
+
+    /// The places of the columns that are read, the first being 0.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        self.columns.places()
+    }
+
+    /// Where the time stands, the first column being 0.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn time_place(&self) -> Option<usize> {
+        self.columns.time
+    }
+
+    /// What a step of the times is, whatever the layout says.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn set_time_unit(&mut self, unit: TimeUnit) {
+        self.time_unit = unit;
+    }
+
+    /// An access whose fields lie so in `line`.
+    ///
+    /// # Errors
+    ///
+    /// They are none.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn row(
+        &mut self,
+        line: &[u8],
+        fields: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Access, Fault> {
+        self.fields.clear();
+        self.fields.extend(fields);
+        self.access(line)
+    }
+
     /// An access whose fields have been found in `line`.
     fn access(&mut self, line: &[u8]) -> Result<Access, Fault> {
         let Columns { time, id, size, key_size, op, ttl } = self.columns;
@@ -415,6 +475,13 @@ impl Columns {
             op: find(&layout.op)?,
             ttl: find(&layout.ttl)?,
         })
+    }
+
+    /// All of them, the first column being 0.
+    #[cfg(feature = "parquet")]
+    fn places(self) -> impl Iterator<Item = usize> {
+        let Self { time, id, size, key_size, op, ttl } = self;
+        [time, Some(id), size, key_size, op, ttl].into_iter().flatten()
     }
 
     /// Whether a column that must hold a number holds some word: then the line is a header.
@@ -616,7 +683,7 @@ mod tests {
             ("x,2,3", "the time is `x`, not a number from 0 to 4294967295"),
             ("1.x,2,3", "the time is `1.x`, not a number from 0 to 4294967295"),
             ("1,,3", "the id is empty"),
-            ("1,\u{0},\u{0}", "the size is `\u{0}`, not a number from 0 to 4294967295"),
+            ("1,\u{0},\u{0}", r"the size is `\u{0}`, not a number from 0 to 4294967295"),
         ] {
             let text = format!("time,id,size\n\n1,2,3\n{line}\n1,2,3");
             assert_eq!(complaint(&text, DEFAULT), format!("line 4: {why}"));

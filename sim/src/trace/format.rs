@@ -237,7 +237,9 @@ impl Format {
             Some(Self::Csv(layout)) => Self::of_text(head).or(Some(Self::Csv(layout))),
             Some(format) => Some(format),
             None if head.starts_with(&lcs::MAGIC) => Some(Self::Lcs),
-            None if head.starts_with(b"PAR1") => Some(Self::Parquet(csv::Layout::default())),
+            None if head.starts_with(super::PARQUET_MAGIC) => {
+                Some(Self::Parquet(csv::Layout::default()))
+            }
             None if head.contains(&0) => vscsi::Vscsi::of(head).map(|_| Self::Vscsi),
             None => Self::of_text(head),
         }

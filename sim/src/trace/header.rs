@@ -75,6 +75,12 @@ mod tests {
     }
 
     #[test]
+    fn a_header_cannot_speak_to_the_terminal() {
+        let error = Columns::find(b"size\x1b[2J,time\n", ["key"]).unwrap_err();
+        assert!(error.to_string().ends_with(r"size\u{1b}[2J,time"), "{error}");
+    }
+
+    #[test]
     fn a_missing_column_is_named() {
         let error = Columns::find(b"size,time\n", ["key"]).unwrap_err();
         assert_eq!(error.to_string(), "no column is named `key`, the header has: size,time");

@@ -35,6 +35,17 @@ impl Position {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// So many more have been taken.
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All of them have.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn finish(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
 }
 
 /// `source`, unpacked if its first bytes say that it is packed, and how far it has been read.
@@ -70,7 +81,7 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
-        self.position.0.fetch_add(count as u64, Ordering::Relaxed);
+        self.position.advance(count as u64);
         Ok(count)
     }
 }

@@ -29,8 +29,6 @@ const LEAST_GAP: usize = *FILLER_BYTES.start() as usize;
 /// Lives of segments skipped by every walk: where power was lost, or both copies of a shard's state,
 /// some may have been lived that nothing tells of.
 const LIVES_SKIPPED: u64 = 1 << 20;
-/// Writes skipped likewise.
-const WRITES_SKIPPED: u64 = 1 << 24;
 
 /// A segment with an intact header, not yet walked.
 #[derive(Clone, Copy, Debug)]
@@ -216,7 +214,6 @@ impl Log {
 
     /// Every segment was walked: goes on where the log stood, in the segments that were open.
     pub(crate) fn end_reopening(&mut self, reopening: &mut Reopening) {
-        reopening.write_sequences += WRITES_SKIPPED;
         for stream in Stream::ALL {
             let open = reopening.unsealed.iter().filter(|it| it.stream == stream as u16);
             self.open[stream as usize] =
