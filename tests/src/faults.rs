@@ -149,9 +149,11 @@ impl fmt::Display for Report {
             "  {answered} answered, {lost} connections lost, {late} late, refused: {refused:?}"
         )?;
         for ((fault, victim), gaps) in &self.gaps {
+            // In the order of the faults, so that the worst can be found in what the nodes said.
+            let worst = (1..).zip(gaps).max_by_key(|(_, gap)| **gap).map_or(0, |(nth, _)| nth);
             writeln!(
                 f,
-                "  {fault} ({victim:?}): gap without an acknowledged write {}",
+                "  {fault} ({victim:?}): gap without an acknowledged write {}, the worst is no. {worst}",
                 Spread(gaps)
             )?;
         }

@@ -41,8 +41,9 @@ const KILLS: &str = "200";
 /// How many simulated clusters a campaign has.
 const SIMULATIONS: &str = "10000";
 /// Campaigns of faults done to clusters of processes, and how many faults each has.
-const FAILOVERS: [(&str, &str); 4] = [
+const FAILOVERS: [(&str, &str); 5] = [
     ("failover::a_hundred_kills", "100"),
+    ("failover::a_hundred_kills_of_a_strict_cluster", "100"),
     ("failover::pauses_of_half_a_minute", "12"),
     ("failover::partitions_of_every_kind", "60"),
     ("failover::every_fault_in_turn", "60"),
@@ -426,7 +427,7 @@ fn clusters(run: &mut Run) {
         run.step("simulated clusters", step.arg("--nocapture").env("SIM_SEEDS", SIMULATIONS));
     }
     for (campaign, rounds) in FAILOVERS {
-        let tests = format!("test --workspace --test it -- --ignored {campaign}");
+        let tests = format!("test --workspace --test it -- --ignored --exact {campaign}");
         if run.is_any_test(campaign, &tests, "failover::") {
             run.step(campaign, cargo(&tests).arg("--nocapture").env("FAILOVER_ROUNDS", rounds));
         }
