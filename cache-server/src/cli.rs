@@ -640,7 +640,7 @@ impl MeaninglessFlags {
             warnings.push(format!("-n does nothing here: {no_slabs}"));
         }
         if self.enable_largepages {
-            warnings.push("-L does nothing here: the kernel decides on large pages".into());
+            warnings.push("-L does nothing here: large pages are asked for without it".into());
         }
         if self.disable_cas {
             knobs.cas = false;

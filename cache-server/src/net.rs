@@ -93,9 +93,20 @@ pub trait Service {
         None
     }
 
-    /// These requests follow, one call of [`Service::handle`] each: a chance to have their items
-    /// fetched from memory all at once. Changes nothing.
-    fn prefetch(&self, _requests: &[Ahead<'_>]) {}
+    /// These requests follow: a chance to have their items fetched from memory all at once, and to
+    /// carry out the first of them together. Appends their answers to `out`, and begins none once `out`
+    /// is `output_bytes_high` long. How many were carried out: each of the others is handed to
+    /// [`Service::handle`]. What is answered here is answered whole, waits for nothing, and the next
+    /// request follows.
+    fn handle_ahead(
+        &mut self,
+        _requests: &[Ahead<'_>],
+        _now: Now,
+        _output_bytes_high: usize,
+        _out: &mut Vec<u8>,
+    ) -> usize {
+        0
+    }
 
     /// A turn of the client with this descriptor begins.
     fn turn_begins(&mut self, _client: RawFd) {}

@@ -216,19 +216,39 @@ impl Service for CacheService {
         self.routing.is_some()
     }
 
-    fn prefetch(&self, requests: &[Ahead<'_>]) {
-        // What another node leads is not read here.
-        self.prefetch_led(requests.iter().filter_map(|ahead| match &ahead.request {
-            Request::Get(get) => get.keys.clone().next(),
-            Request::Store(store) => Some(store.key),
-            Request::Arithmetic(arithmetic) => Some(arithmetic.key),
-            Request::Touch(touch) => Some(touch.key),
-            Request::Delete(delete) => Some(delete.key),
-            Request::MetaGet(get) if !get.key.is_base64() => protocol::Key::new(get.key.written()),
-            Request::MetaSet(set) if !set.key.is_base64() => protocol::Key::new(set.key.written()),
-            Request::Binary(binary) => binary.command.key(),
-            _ => None,
-        }));
+    fn handle_ahead(
+        &mut self,
+        requests: &[Ahead<'_>],
+        now: Now,
+        output_bytes_high: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        if self.routing.is_some() {
+            // What another node leads is not read here.
+            self.prefetch_led(requests.iter().filter_map(|ahead| key_ahead(&ahead.request)));
+            return 0;
+        }
+        let now = timestamp(now);
+        let mut batch = self.shards.batch();
+        batch.prefetch(&keys(requests.iter().filter_map(|ahead| key_ahead(&ahead.request))));
+        for (index, Ahead { request, .. }) in requests.iter().enumerate() {
+            if out.len() >= output_bytes_high {
+                return index;
+            }
+            if let Request::Get(get) = request {
+                let mut asked = get.keys.clone();
+                let (Some(first), None) = (asked.next(), asked.next()) else { return index };
+                let key = Key::new(first.as_bytes());
+                self.get_one(get, first, &mut batch.lock(&key), &key, now, out);
+                Response::End.encode(out);
+                continue;
+            }
+            let mut scratch = KeyScratch::default();
+            let Some(key) = key_of(request, &mut scratch) else { return index };
+            let mut shard = batch.lock(&key);
+            self.on_key(request, &mut On { shard: &mut shard, key, own_cas: None, now }, out);
+        }
+        requests.len()
     }
 
     fn authenticate(&mut self, credentials: Option<Credentials<'_>>) -> bool {
@@ -398,21 +418,25 @@ impl CacheService {
 
     fn get(&self, get: &Get<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
-        let mut to_prefetch = get.keys.clone().skip(call.done);
-        let mut prefetched = call.done;
-        for (index, asked) in get.keys.clone().enumerate().skip(call.done) {
-            if index == prefetched && get.keys.len() > 1 {
-                let ahead = to_prefetch.by_ref().take(PREFETCHED_KEYS_MAX);
-                let ahead: Keys<'_> = ahead.map(|key| Key::new(key.as_bytes())).collect();
-                prefetched += ahead.len();
-                self.shards.prefetch(&ahead);
+        let mut left = get.keys.clone().enumerate().skip(call.done);
+        loop {
+            let next: ArrayVec<_, PREFETCHED_KEYS_MAX> =
+                left.by_ref().take(PREFETCHED_KEYS_MAX).collect();
+            if next.is_empty() {
+                break;
             }
-            // At least one key a call, or a get would never end.
-            if index > call.done && out.len() > call.output_bytes_high {
-                return Flow::Pause { done: index };
+            let mut batch = self.shards.batch();
+            let keys = keys(next.iter().map(|&(_, asked)| asked));
+            if keys.len() > 1 {
+                batch.prefetch(&keys);
             }
-            let key = Key::new(asked.as_bytes());
-            self.get_one(get, asked, &mut self.shards.lock(&key), &key, now, out);
+            for (&(index, asked), key) in next.iter().zip(&keys) {
+                // At least one key a call, or a get would never end.
+                if index > call.done && out.len() > call.output_bytes_high {
+                    return Flow::Pause { done: index };
+                }
+                self.get_one(get, asked, &mut batch.lock(key), key, now, out);
+            }
         }
         Response::End.encode(out);
         Flow::Continue
@@ -877,6 +901,26 @@ pub(crate) fn key_of<'a>(request: &Request<'a>, scratch: &'a mut KeyScratch) -> 
         _ => return None,
     };
     Some(Key::new(key.as_bytes()))
+}
+
+/// The key whose item a request reads, or one of them, where it stands as it is in what was sent.
+fn key_ahead<'a>(request: &Request<'a>) -> Option<protocol::Key<'a>> {
+    match request {
+        Request::Get(get) => get.keys.clone().next(),
+        Request::Store(store) => Some(store.key),
+        Request::Arithmetic(arithmetic) => Some(arithmetic.key),
+        Request::Touch(touch) => Some(touch.key),
+        Request::Delete(delete) => Some(delete.key),
+        Request::MetaGet(get) if !get.key.is_base64() => protocol::Key::new(get.key.written()),
+        Request::MetaSet(set) if !set.key.is_base64() => protocol::Key::new(set.key.written()),
+        Request::Binary(binary) => binary.command.key(),
+        _ => None,
+    }
+}
+
+/// The first of these keys, hashed, as many as are fetched at once.
+pub(crate) fn keys<'a>(keys: impl Iterator<Item = protocol::Key<'a>>) -> Keys<'a> {
+    keys.take(PREFETCHED_KEYS_MAX).map(|key| Key::new(key.as_bytes())).collect()
 }
 
 /// Answers a hit of `mg`.

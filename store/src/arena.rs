@@ -3,12 +3,14 @@
 //! The log above asks for segments by number and never learns where they live, so a shard over
 //! anonymous memory and one over a mapped file are the same shard.
 
+mod anonymous;
 pub mod bus_error;
 pub(crate) mod cache_file;
 pub(crate) mod heap;
 pub(crate) mod mapped;
 mod space;
 
+pub use anonymous::AnonymousArena;
 pub use cache_file::{CacheFile, Durability, Existing, OpenError};
 pub use heap::HeapArena;
 pub use mapped::MappedArena;
@@ -38,6 +40,8 @@ pub trait Arena: Send {
     /// Makes it `segment_count` segments, if there are fewer. An arena that cannot grow stays as it
     /// is.
     fn grow(&mut self, segment_count: u32);
+    /// So many segments are going to be in use at a time, at most; those of the lowest numbers first.
+    fn expect(&mut self, _segments: u32) {}
     /// Gives the segment's memory back to the system; its content is lost.
     fn release(&mut self, segment: SegmentId);
     /// Makes sure that writing to a segment cannot fail for want of room: `false` where the system

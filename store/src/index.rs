@@ -17,6 +17,7 @@ use std::ops::Range;
 use eviction::EntryId;
 
 use crate::hash::{TAG_BITS, fast_range};
+use crate::huge_pages;
 use crate::prefetch::prefetch;
 use crate::snapshot::{Reader, Writer};
 
@@ -66,7 +67,7 @@ impl Default for Index {
 impl Index {
     /// An empty table.
     pub fn new() -> Self {
-        Self { buckets: vec![EMPTY_BUCKET; BUCKETS_MIN], len: 0 }
+        Self { buckets: empty(BUCKETS_MIN), len: 0 }
     }
 
     /// Entries in the table.
@@ -143,7 +144,7 @@ impl Index {
         debug_assert!(self.is_empty());
         let buckets = usize::try_from(entries).unwrap_or(0) / LOAD_MAX + 1;
         if buckets > self.buckets.len() {
-            self.buckets = vec![EMPTY_BUCKET; buckets];
+            self.buckets = empty(buckets);
         }
     }
 
@@ -165,7 +166,7 @@ impl Index {
 
     fn grow(&mut self, hash_of: impl Fn(EntryId) -> u32) {
         let count = self.buckets.len() + (self.buckets.len() / 4).max(BUCKETS_MIN);
-        let old = std::mem::replace(&mut self.buckets, vec![EMPTY_BUCKET; count]);
+        let old = std::mem::replace(&mut self.buckets, empty(count));
         for bucket in &old {
             for (slot, &tag) in bucket.tags.iter().enumerate() {
                 if tag != EMPTY {
@@ -250,7 +251,7 @@ impl Index {
         let len = usize::try_from(from.u64()?).ok()?;
         let rows = from.column::<64>()?;
         let (mut id_max, mut taken) = (0, 0);
-        let mut buckets = Vec::with_capacity(rows.len());
+        let mut buckets = huge_pages::with_capacity(rows.len());
         buckets.extend(rows.iter().map(|row| {
             let mut bucket = EMPTY_BUCKET;
             bucket.tags.copy_from_slice(&row[..SLOTS]);
@@ -273,6 +274,13 @@ impl Index {
     pub fn bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
     }
+}
+
+/// So many empty buckets.
+fn empty(count: usize) -> Vec<Bucket> {
+    let mut buckets = huge_pages::with_capacity(count);
+    buckets.resize(count, EMPTY_BUCKET);
+    buckets
 }
 
 /// The low 8 bits of a hash, but never the mark of an empty slot.

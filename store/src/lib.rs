@@ -36,6 +36,7 @@ mod departures;
 mod entries;
 mod expiry;
 pub mod hash;
+mod huge_pages;
 pub mod index;
 mod log;
 mod page;

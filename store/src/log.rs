@@ -236,6 +236,7 @@ impl Log {
     /// Limits the segments that hold memory, and gives back what is free beyond the limit.
     pub(crate) fn set_resident_max(&mut self, segments: u32) {
         self.resident_max = segments.min(self.arena.segment_count());
+        self.arena.expect(self.resident_max);
         while self.resident_segments() > self.resident_max {
             let Some(segment) = self.free_resident.pop() else { break };
             self.arena.release(segment);

@@ -134,7 +134,7 @@ pub struct Connection {
     lease: Lease,
 }
 
-/// Requests decoded together, so that the service can prefetch what all of them will read.
+/// Requests decoded together, so that the service can have what all of them will read fetched at once.
 type Batch<'a> = ArrayVec<Ahead<'a>, BATCH_REQUESTS_MAX>;
 
 /// Decodes up to `more_max` further whole requests of `input` into `batch`. The connection's own
@@ -248,11 +248,18 @@ impl Connection {
                     batch.push(Ahead { request, bytes: consumed });
                     let more_max = (limits.requests_max - tally.requests - 1) as usize;
                     look_ahead(self.decoder.clone(), &input[consumed..], more_max, &mut batch);
-                    if batch.len() > 1 {
-                        service.prefetch(&batch);
+                    let mut ahead = 0;
+                    if batch.len() > 1 && self.done == 0 && self.gate == Gate::Open {
+                        let (call, out) = self.outgoing.call(now, &[], 0, room, limits);
+                        ahead = service.handle_ahead(&batch, now, call.output_bytes_high, out);
                     }
-                    let mut offset = 0;
-                    for (index, Ahead { request, bytes }) in batch.iter().enumerate() {
+                    let mut offset = batch[..ahead].iter().map(|ahead| ahead.bytes).sum();
+                    if ahead > 0 {
+                        tally.requests += u32::try_from(ahead).unwrap_or(u32::MAX);
+                        self.wanted = 0;
+                        self.input.start += offset;
+                    }
+                    for (index, Ahead { request, bytes }) in batch.iter().enumerate().skip(ahead) {
                         if let Some(obstacle) = self.outgoing.obstacle(limits) {
                             return obstacle;
                         }
