@@ -42,7 +42,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 pub(super) use self::file::Progress;
-use self::file::{COMMITTED, Done, Job, PURGED, SNAPSHOT, VOTE, Write, Writer, writer_is_gone};
+use self::file::{
+    COMMITTED, Disk, Done, File, FileSystem, Job, PURGED, SNAPSHOT, VOTE, Write, Writer,
+    writer_is_gone,
+};
 pub use self::file::{Identity, OpenError, Writing};
 
 mod file;
@@ -110,8 +113,7 @@ impl Storage {
     ///
     /// A file of that name is there, or cannot be made.
     pub fn create(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        file::make(path, identity)?;
-        Self::open(path, identity, writing)
+        Self::create_on(&FileSystem { path, writing }, identity)
     }
 
     /// Opens the file of a node that comes back.
@@ -121,10 +123,23 @@ impl Storage {
     /// It is not there, in use, damaged, or somebody else's. It is looked at in a copy first, so a file
     /// that is refused is left as it was.
     pub fn open(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        let inspected = file::inspect(path, identity)?;
-        let database = file::open(path)?;
+        Self::open_on(&FileSystem { path, writing }, identity)
+    }
+
+    /// [`create`](Self::create), on any disk.
+    pub(super) fn create_on(disk: &impl Disk, identity: Identity) -> Result<Self, OpenError> {
+        disk.make(identity)?;
+        Self::open_on(disk, identity)
+    }
+
+    /// [`open`](Self::open), on any disk.
+    pub(super) fn open_on(disk: &impl Disk, identity: Identity) -> Result<Self, OpenError> {
+        let path = disk.path();
+        let inspected = file::inspect(disk, identity)?;
+        let database = disk.open()?;
         let progress = Arc::new(Progress::default());
-        let writer = Writer::start(database, writing, progress.clone())
+        let writer = disk
+            .start(File { database, progress: progress.clone() })
             .map_err(|source| OpenError::Io { path: path.into(), source })?;
         let map = match &inspected.snapshot {
             Some(snapshot) => decode(&snapshot.map).map_err(|error| OpenError::Unusable {
@@ -197,7 +212,7 @@ impl Shared {
                 Err(error) => return done(Err(error)),
             }
         }
-        self.writer.submit(Job { writes, done });
+        (self.writer)(Job { writes, done });
     }
 
     /// The same for a caller that waits.
