@@ -185,6 +185,18 @@ pub struct RaftControlPlane {
     /// Whether the disk hangs, so that this node is not to lead.
     stands_back: Arc<AtomicBool>,
     tasks: Vec<AbortHandle>,
+    #[cfg(test)]
+    breach: std::sync::OnceLock<Breach>,
+}
+
+/// A rule to break, so that it is seen that the simulation would tell.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// A leader does not ask whether it still leads before it answers a read.
+    ReadsUnconfirmed,
+    /// A proposer is told what a command will come to, not what it came to.
+    AnswersEarly,
 }
 
 impl RaftControlPlane {
@@ -233,6 +245,8 @@ impl RaftControlPlane {
             stopping,
             stands_back,
             tasks,
+            #[cfg(test)]
+            breach: std::sync::OnceLock::new(),
         })
     }
 
@@ -253,6 +267,12 @@ impl RaftControlPlane {
     #[cfg(test)]
     pub(super) fn disk(&self) -> Arc<Progress> {
         self.storage.progress()
+    }
+
+    /// From now on it breaks a rule.
+    #[cfg(test)]
+    pub(super) fn breach(&self, breach: Breach) {
+        assert!(self.breach.set(breach).is_ok(), "one rule is broken at a time");
     }
 
     /// Answers bytes that another node's [`Transport::call`] sent. `None`: they are no request, and whoever
@@ -407,8 +427,15 @@ impl RaftControlPlane {
         }
         let (answer, answered) = oneshot::channel();
         let gone = || Refusal::NotNow("the control plane is stopping".into());
+        #[cfg(test)]
+        let likely = ClusterMap::clone(&self.watch().borrow()).apply(&command);
         let proposal = Proposal { command, bytes, answer };
         self.proposals.send(proposal).await.map_err(|_| gone())?;
+        #[cfg(test)]
+        if self.breach.get() == Some(&Breach::AnswersEarly) {
+            tokio::spawn(answered);
+            return Ok(likely);
+        }
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -433,6 +460,10 @@ impl RaftControlPlane {
     }
 
     async fn read_index(&self) -> Result<Option<u64>, Refusal> {
+        #[cfg(test)]
+        if self.breach.get() == Some(&Breach::ReadsUnconfirmed) && self.leader() == Some(self.me) {
+            return Ok(*self.storage.watch_applied().borrow());
+        }
         match self.raft.ensure_linearizable().await {
             Ok(log_id) => Ok(log_id.map(|log_id| log_id.index)),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {

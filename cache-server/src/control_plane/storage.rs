@@ -48,7 +48,7 @@ use self::file::{
 };
 pub use self::file::{Identity, OpenError, Writing};
 
-mod file;
+pub(super) mod file;
 
 openraft::declare_raft_types!(
     /// What openraft is to agree on: batches of commands, and an outcome for each.
@@ -79,7 +79,13 @@ struct Shared {
     progress: Arc<Progress>,
     maps: watch::Sender<Arc<ClusterMap>>,
     applied_index: watch::Sender<Option<u64>>,
+    #[cfg(test)]
+    witness: std::sync::OnceLock<Witness>,
 }
+
+/// Told of every entry that is applied, with the map that came of it; and of a snapshot that was installed.
+#[cfg(test)]
+pub(super) type Witness = Box<dyn Fn(LogId<u64>, Option<&Entry>, &Arc<ClusterMap>) + Send + Sync>;
 
 /// What the file holds, and what is on its way there.
 #[derive(Default)]
@@ -156,6 +162,8 @@ impl Storage {
             progress,
             maps: watch::Sender::new(Arc::new(map)),
             applied_index: watch::Sender::new(applied.map(|it| it.index)),
+            #[cfg(test)]
+            witness: std::sync::OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -190,6 +198,25 @@ impl Storage {
             membership: snapshot.map(|it| it.meta.last_membership).unwrap_or_default(),
         };
         (LogStore { shared: self.shared.clone() }, machine)
+    }
+
+    /// Has `witness` told from now on, and of the map that this node begins with.
+    #[cfg(test)]
+    pub(super) fn witnessed(&self, witness: Witness) {
+        let applied =
+            self.shared.memory.lock().snapshot.as_ref().and_then(|it| it.meta.last_log_id);
+        if let Some(applied) = applied {
+            witness(applied, None, &self.shared.maps.borrow());
+        }
+        assert!(self.shared.witness.set(witness).is_ok(), "a log has one witness");
+    }
+
+    /// All that a file holds, as bytes that are equal when it is.
+    #[cfg(test)]
+    pub(super) fn contents(disk: &impl Disk, identity: Identity) -> Result<Vec<u8>, OpenError> {
+        let Memory { log, vote, committed, purged, snapshot } = file::inspect(disk, identity)?;
+        let entries: Vec<Entry> = log.into_values().map(|logged| logged.entry).collect();
+        Ok(encode(&(entries, vote, committed, purged, snapshot)).expect("it was decoded"))
     }
 
     /// Writes down how far was committed, so that a restart begins with the map of now. Waits for the
@@ -411,6 +438,8 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut outcomes = vec![];
         for entry in entries {
+            #[cfg(test)]
+            let seen = entry.clone();
             self.applied = Some(entry.log_id);
             outcomes.push(match entry.payload {
                 EntryPayload::Blank => vec![],
@@ -424,6 +453,10 @@ impl RaftStateMachine<Types> for Machine {
                     vec![]
                 }
             });
+            #[cfg(test)]
+            if let Some(witness) = self.shared.witness.get() {
+                witness(seen.log_id, Some(&seen), &self.map);
+            }
         }
         self.publish();
         Ok(outcomes)
@@ -456,6 +489,10 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
+        #[cfg(test)]
+        if let (Some(witness), Some(applied)) = (self.shared.witness.get(), self.applied) {
+            witness(applied, None, &self.map);
+        }
         Ok(())
     }
 
