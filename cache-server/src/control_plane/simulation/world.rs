@@ -655,7 +655,11 @@ impl World {
         let present: Vec<NodeId> = map.present().map(|(id, _)| id).collect();
         let all = self.common.plan.voters as u64 + self.common.plan.learners;
         if self.replaced.is_some() || present.len() as u64 != all || self.running() != present {
-            return Some(format!("{:?} is replaced, {present:?} are there", self.replaced));
+            let Wishes { remove, add, .. } = &*self.common.wishes.lock();
+            return Some(format!(
+                "{:?} is replaced, {remove:?} to be removed, {add:?} to be added, {present:?} are there",
+                self.replaced
+            ));
         }
         if !history.membership().iter().eq(&present) {
             return Some(format!("{:?} take part, not {present:?}", history.membership()));
