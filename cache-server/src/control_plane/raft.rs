@@ -310,12 +310,25 @@ impl RaftControlPlane {
         }
         *self.tended.lock() = (alive.clone(), voters_max);
         let map = self.watch().borrow().clone();
-        let change = voters::next_change(&map, &self.voters(), &self.learners(), alive, voters_max);
+        let next =
+            || voters::next_change(&map, &self.voters(), &self.learners(), alive, voters_max);
+        let change = self.unfinished_change().or_else(next);
         if let Some(change) = &change {
             tracing::info!(?change, "changing who takes part in the control plane");
             self.change(change.clone(), within).await?;
         }
         Ok(change)
+    }
+
+    /// The change of voters that a leader began and did not live to finish. Until somebody does, a majority of
+    /// those who voted before is needed for every decision, beside one of those who are to vote.
+    fn unfinished_change(&self) -> Option<Change> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [_, .., next] => Some(Change::Vote(next.iter().copied().map(node_id).collect())),
+            _ => None,
+        }
     }
 
     /// Takes part no longer, and writes down how far it came.
@@ -491,10 +504,13 @@ impl RaftControlPlane {
                 if settled && nodes == self.voters() {
                     return Ok(());
                 }
+                // Who has a vote by now keeps it, however far behind.
+                let finishes = self.unfinished_change() == Some(Change::Vote(nodes.clone()));
                 if let Some(stranger) = nodes.iter().find(|node| !known(node)) {
                     return Err(Refusal::Never(format!("node {stranger} is not a learner yet")));
                 }
-                if let Some(behind) = nodes.iter().find(|node| !has_caught_up(&metrics, **node)) {
+                let is_behind = |node: &&NodeId| !finishes && !has_caught_up(&metrics, **node);
+                if let Some(behind) = nodes.iter().find(is_behind) {
                     return Err(Refusal::NotNow(format!("node {behind} has not caught up")));
                 }
                 let nodes: BTreeSet<u64> = nodes.into_iter().map(raft_id).collect();

@@ -195,6 +195,14 @@ fn one_seed_gives_one_run_of_the_control_plane() {
     }
 }
 
+/// The leader went between the two steps of the change, and who was to vote was who voted, in both together.
+#[test]
+fn change_of_voters_that_a_leader_left_unfinished_is_finished() {
+    for seed in [245, 273] {
+        run(seed, None).unwrap();
+    }
+}
+
 /// A rule is broken: one of the seeds that are run by default tells.
 fn is_found(wrong: Wrong) {
     let found = (0..SEEDS).find_map(|seed| run(seed, Some(wrong)).err());
