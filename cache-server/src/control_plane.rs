@@ -24,6 +24,8 @@ use tokio::sync::watch;
 
 mod network;
 mod raft;
+#[cfg(test)]
+mod simulation;
 mod storage;
 #[cfg(test)]
 mod tests;

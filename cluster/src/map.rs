@@ -41,6 +41,9 @@ pub const WEIGHT_MAX: u16 = 1000;
 /// Join tokens that wait to be used. One more, and the first to expire is forgotten.
 pub const TOKENS_MAX: usize = 256;
 
+/// Who founded the cluster.
+const FOUNDER: NodeId = NodeId(1);
+
 /// Who holds a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardConfig {
@@ -367,11 +370,10 @@ impl ClusterMap {
         shard_count: u16,
         founder: &NewNode,
     ) -> Applied {
-        const FIRST: NodeId = NodeId(1);
         if self.is_founded() {
             // The id was drawn at random by the founder: who knows it repeats the command.
             return match self.cluster == cluster {
-                true => Ok((Change::Nothing, Outcome::NodeAdded(FIRST))),
+                true => Ok((Change::Nothing, Outcome::NodeAdded(FOUNDER))),
                 false => Err(Refusal::Founded { cluster: self.cluster }),
             };
         }
@@ -386,10 +388,10 @@ impl ClusterMap {
         }
         self.cluster = cluster;
         self.pool = pool.clone();
-        self.nodes.insert(FIRST, founder.join(0));
-        let place = ShardPlace { config: ShardConfig::default(), targets: vec![FIRST] };
+        self.nodes.insert(FOUNDER, founder.join(0));
+        let place = ShardPlace { config: ShardConfig::default(), targets: vec![FOUNDER] };
         self.shards = vec![place; usize::from(shard_count)];
-        Ok((Change::Placement, Outcome::NodeAdded(FIRST)))
+        Ok((Change::Placement, Outcome::NodeAdded(FOUNDER)))
     }
 
     fn add_token(&mut self, hash: [u8; 32], expires_unix_ms: u64) -> (Change, Outcome) {
@@ -412,10 +414,14 @@ impl ClusterMap {
         now_unix_ms: u64,
         new: &NewNode,
     ) -> Applied {
-        let is_repeated =
-            |node: &Node| node.request == request && node.addresses.peer == new.addresses.peer;
-        if let Some((id, _)) = self.present().find(|(_, node)| is_repeated(node)) {
-            return Ok((Change::Nothing, Outcome::NodeAdded(id)));
+        // A copy that comes late finds its node wherever that has moved to, and adds no other when it is gone.
+        // The founder came without a request.
+        let mut joined = self.nodes.iter().filter(|&(&id, _)| id != FOUNDER);
+        if let Some((&id, node)) = joined.find(|(_, node)| node.request == request) {
+            return match node.standing {
+                Standing::Removed => Err(Refusal::NodeRemoved { node: id }),
+                _ => Ok((Change::Nothing, Outcome::NodeAdded(id))),
+            };
         }
         check_weight(new.weight)?;
         if let Some(hash) = token_hash {

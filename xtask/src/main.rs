@@ -26,8 +26,8 @@ usage: cargo xtask <chore>
   bench [ARGS...]      the criterion benches; ARGS go to cargo bench
   soak [--seconds N]   a real server against a model of it, under random operations (default 3600), and
                        each fuzz target as long; then the campaigns: of restarts, 200 kills, a million
-                       flipped bits; of clusters, 10,000 simulated ones and hours of faults done to
-                       real ones";
+                       flipped bits; of clusters, 10,000 simulated ones, 10,000 simulated control
+                       planes, and hours of faults done to real ones";
 
 /// What `cargo xtask fmt` adds to `rustfmt.toml`: options that only a nightly rustfmt knows.
 const NIGHTLY_FORMAT: &str = "group_imports=StdExternalCrate,imports_granularity=Module";
@@ -38,7 +38,7 @@ const COMMITS_SPELLED: &str = "500";
 
 /// How often the campaign of restarts ends the server.
 const KILLS: &str = "200";
-/// How many simulated clusters a campaign has.
+/// How many simulated clusters a campaign has, and how many control planes.
 const SIMULATIONS: &str = "10000";
 /// Campaigns of faults done to clusters of processes, and how many faults each has.
 const FAILOVERS: [(&str, &str); 5] = [
@@ -418,13 +418,22 @@ fn restarts(run: &mut Run) {
     }
 }
 
-/// Clusters, simulated from many seeds and of real processes; see `cluster/tests/simulation` and
-/// `tests/it/failover.rs`. Both have short forms among the tests.
+/// Clusters and their control planes, simulated from many seeds, and clusters of real processes; see
+/// `cluster/tests/simulation`, `cache-server/src/control_plane/simulation.rs` and `tests/it/failover.rs`. All have
+/// short forms among the tests.
 fn clusters(run: &mut Run) {
-    let simulation = "test --release -p cluster --test simulation -- no_seed";
-    if run.is_any_test("simulated clusters", simulation, "no_seed") {
-        let mut step = cargo(simulation);
-        run.step("simulated clusters", step.arg("--nocapture").env("SIM_SEEDS", SIMULATIONS));
+    for (name, simulation, prefix) in [
+        ("simulated clusters", "test --release -p cluster --test simulation -- no_seed", "no_seed"),
+        (
+            "simulated control planes",
+            "test --release -p cache-server --lib -- simulation::no_seed",
+            "control_plane::simulation::no_seed",
+        ),
+    ] {
+        if run.is_any_test(name, simulation, prefix) {
+            let mut step = cargo(simulation);
+            run.step(name, step.arg("--nocapture").env("SIM_SEEDS", SIMULATIONS));
+        }
     }
     for (campaign, rounds) in FAILOVERS {
         let tests = format!("test --workspace --test it -- --ignored --exact {campaign}");

@@ -185,6 +185,18 @@ pub struct RaftControlPlane {
     /// Whether the disk hangs, so that this node is not to lead.
     stands_back: Arc<AtomicBool>,
     tasks: Vec<AbortHandle>,
+    #[cfg(test)]
+    breach: std::sync::OnceLock<Breach>,
+}
+
+/// A rule to break, so that it is seen that the simulation would tell.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// A leader does not ask whether it still leads before it answers a read.
+    ReadsUnconfirmed,
+    /// A proposer is told what a command will come to, not what it came to.
+    AnswersEarly,
 }
 
 impl RaftControlPlane {
@@ -233,6 +245,8 @@ impl RaftControlPlane {
             stopping,
             stands_back,
             tasks,
+            #[cfg(test)]
+            breach: std::sync::OnceLock::new(),
         })
     }
 
@@ -253,6 +267,12 @@ impl RaftControlPlane {
     #[cfg(test)]
     pub(super) fn disk(&self) -> Arc<Progress> {
         self.storage.progress()
+    }
+
+    /// From now on it breaks a rule.
+    #[cfg(test)]
+    pub(super) fn breach(&self, breach: Breach) {
+        assert!(self.breach.set(breach).is_ok(), "one rule is broken at a time");
     }
 
     /// Answers bytes that another node's [`Transport::call`] sent. `None`: they are no request, and whoever
@@ -290,12 +310,25 @@ impl RaftControlPlane {
         }
         *self.tended.lock() = (alive.clone(), voters_max);
         let map = self.watch().borrow().clone();
-        let change = voters::next_change(&map, &self.voters(), &self.learners(), alive, voters_max);
+        let next =
+            || voters::next_change(&map, &self.voters(), &self.learners(), alive, voters_max);
+        let change = self.unfinished_change().or_else(next);
         if let Some(change) = &change {
             tracing::info!(?change, "changing who takes part in the control plane");
             self.change(change.clone(), within).await?;
         }
         Ok(change)
+    }
+
+    /// The change of voters that a leader began and did not live to finish. Until somebody does, a majority of
+    /// those who voted before is needed for every decision, beside one of those who are to vote.
+    fn unfinished_change(&self) -> Option<Change> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [_, .., next] => Some(Change::Vote(next.iter().copied().map(node_id).collect())),
+            _ => None,
+        }
     }
 
     /// Takes part no longer, and writes down how far it came.
@@ -407,8 +440,15 @@ impl RaftControlPlane {
         }
         let (answer, answered) = oneshot::channel();
         let gone = || Refusal::NotNow("the control plane is stopping".into());
+        #[cfg(test)]
+        let likely = ClusterMap::clone(&self.watch().borrow()).apply(&command);
         let proposal = Proposal { command, bytes, answer };
         self.proposals.send(proposal).await.map_err(|_| gone())?;
+        #[cfg(test)]
+        if self.breach.get() == Some(&Breach::AnswersEarly) {
+            tokio::spawn(answered);
+            return Ok(likely);
+        }
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -433,6 +473,10 @@ impl RaftControlPlane {
     }
 
     async fn read_index(&self) -> Result<Option<u64>, Refusal> {
+        #[cfg(test)]
+        if self.breach.get() == Some(&Breach::ReadsUnconfirmed) && self.leader() == Some(self.me) {
+            return Ok(*self.storage.watch_applied().borrow());
+        }
         match self.raft.ensure_linearizable().await {
             Ok(log_id) => Ok(log_id.map(|log_id| log_id.index)),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
@@ -460,10 +504,13 @@ impl RaftControlPlane {
                 if settled && nodes == self.voters() {
                     return Ok(());
                 }
+                // Who has a vote by now keeps it, however far behind.
+                let finishes = self.unfinished_change() == Some(Change::Vote(nodes.clone()));
                 if let Some(stranger) = nodes.iter().find(|node| !known(node)) {
                     return Err(Refusal::Never(format!("node {stranger} is not a learner yet")));
                 }
-                if let Some(behind) = nodes.iter().find(|node| !has_caught_up(&metrics, **node)) {
+                let is_behind = |node: &&NodeId| !finishes && !has_caught_up(&metrics, **node);
+                if let Some(behind) = nodes.iter().find(is_behind) {
                     return Err(Refusal::NotNow(format!("node {behind} has not caught up")));
                 }
                 let nodes: BTreeSet<u64> = nodes.into_iter().map(raft_id).collect();

@@ -42,10 +42,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 pub(super) use self::file::Progress;
-use self::file::{COMMITTED, Done, Job, PURGED, SNAPSHOT, VOTE, Write, Writer, writer_is_gone};
+use self::file::{
+    COMMITTED, Disk, Done, File, FileSystem, Job, PURGED, SNAPSHOT, VOTE, Write, Writer,
+    writer_is_gone,
+};
 pub use self::file::{Identity, OpenError, Writing};
 
-mod file;
+pub(super) mod file;
 
 openraft::declare_raft_types!(
     /// What openraft is to agree on: batches of commands, and an outcome for each.
@@ -76,7 +79,13 @@ struct Shared {
     progress: Arc<Progress>,
     maps: watch::Sender<Arc<ClusterMap>>,
     applied_index: watch::Sender<Option<u64>>,
+    #[cfg(test)]
+    witness: std::sync::OnceLock<Witness>,
 }
+
+/// Told of every entry that is applied, with the map that came of it; and of a snapshot that was installed.
+#[cfg(test)]
+pub(super) type Witness = Box<dyn Fn(LogId<u64>, Option<&Entry>, &Arc<ClusterMap>) + Send + Sync>;
 
 /// What the file holds, and what is on its way there.
 #[derive(Default)]
@@ -110,8 +119,7 @@ impl Storage {
     ///
     /// A file of that name is there, or cannot be made.
     pub fn create(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        file::make(path, identity)?;
-        Self::open(path, identity, writing)
+        Self::create_on(&FileSystem { path, writing }, identity)
     }
 
     /// Opens the file of a node that comes back.
@@ -121,10 +129,23 @@ impl Storage {
     /// It is not there, in use, damaged, or somebody else's. It is looked at in a copy first, so a file
     /// that is refused is left as it was.
     pub fn open(path: &Path, identity: Identity, writing: Writing) -> Result<Self, OpenError> {
-        let inspected = file::inspect(path, identity)?;
-        let database = file::open(path)?;
+        Self::open_on(&FileSystem { path, writing }, identity)
+    }
+
+    /// [`create`](Self::create), on any disk.
+    pub(super) fn create_on(disk: &impl Disk, identity: Identity) -> Result<Self, OpenError> {
+        disk.make(identity)?;
+        Self::open_on(disk, identity)
+    }
+
+    /// [`open`](Self::open), on any disk.
+    pub(super) fn open_on(disk: &impl Disk, identity: Identity) -> Result<Self, OpenError> {
+        let path = disk.path();
+        let inspected = file::inspect(disk, identity)?;
+        let database = disk.open()?;
         let progress = Arc::new(Progress::default());
-        let writer = Writer::start(database, writing, progress.clone())
+        let writer = disk
+            .start(File { database, progress: progress.clone() })
             .map_err(|source| OpenError::Io { path: path.into(), source })?;
         let map = match &inspected.snapshot {
             Some(snapshot) => decode(&snapshot.map).map_err(|error| OpenError::Unusable {
@@ -141,6 +162,8 @@ impl Storage {
             progress,
             maps: watch::Sender::new(Arc::new(map)),
             applied_index: watch::Sender::new(applied.map(|it| it.index)),
+            #[cfg(test)]
+            witness: std::sync::OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -177,6 +200,25 @@ impl Storage {
         (LogStore { shared: self.shared.clone() }, machine)
     }
 
+    /// Has `witness` told from now on, and of the map that this node begins with.
+    #[cfg(test)]
+    pub(super) fn witnessed(&self, witness: Witness) {
+        let applied =
+            self.shared.memory.lock().snapshot.as_ref().and_then(|it| it.meta.last_log_id);
+        if let Some(applied) = applied {
+            witness(applied, None, &self.shared.maps.borrow());
+        }
+        assert!(self.shared.witness.set(witness).is_ok(), "a log has one witness");
+    }
+
+    /// All that a file holds, as bytes that are equal when it is.
+    #[cfg(test)]
+    pub(super) fn contents(disk: &impl Disk, identity: Identity) -> Result<Vec<u8>, OpenError> {
+        let Memory { log, vote, committed, purged, snapshot } = file::inspect(disk, identity)?;
+        let entries: Vec<Entry> = log.into_values().map(|logged| logged.entry).collect();
+        Ok(encode(&(entries, vote, committed, purged, snapshot)).expect("it was decoded"))
+    }
+
     /// Writes down how far was committed, so that a restart begins with the map of now. Waits for the
     /// writes before it.
     pub(super) async fn flush(&self) -> io::Result<()> {
@@ -197,7 +239,7 @@ impl Shared {
                 Err(error) => return done(Err(error)),
             }
         }
-        self.writer.submit(Job { writes, done });
+        (self.writer)(Job { writes, done });
     }
 
     /// The same for a caller that waits.
@@ -396,6 +438,8 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut outcomes = vec![];
         for entry in entries {
+            #[cfg(test)]
+            let seen = entry.clone();
             self.applied = Some(entry.log_id);
             outcomes.push(match entry.payload {
                 EntryPayload::Blank => vec![],
@@ -409,6 +453,10 @@ impl RaftStateMachine<Types> for Machine {
                     vec![]
                 }
             });
+            #[cfg(test)]
+            if let Some(witness) = self.shared.witness.get() {
+                witness(seen.log_id, Some(&seen), &self.map);
+            }
         }
         self.publish();
         Ok(outcomes)
@@ -441,6 +489,10 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
+        #[cfg(test)]
+        if let (Some(witness), Some(applied)) = (self.shared.witness.get(), self.applied) {
+            witness(applied, None, &self.map);
+        }
         Ok(())
     }
 

@@ -32,7 +32,8 @@ pub enum Command {
     },
     /// Takes a node in. It takes its share of the shards from now on.
     AddNode {
-        /// Drawn at random: the same command, sent again, gives the same id.
+        /// Drawn at random: the same command, sent again, gives the same id, or is refused once the node was
+        /// removed.
         request: u64,
         /// SHA-256 of the token that the node showed; `None` where the proposer vouches for the node.
         token_hash: Option<[u8; 32]>,

@@ -196,7 +196,29 @@ fn removed_id_never_returns() {
         gone.to_string(),
         "node 3 was removed, and its id does not return: it may join anew with a token"
     );
-    assert_eq!(map.apply(&add(3)), Outcome::NodeAdded(NodeId(4)), "a new id at the old address");
+    let Command::AddNode { node, .. } = add(3) else { unreachable!() };
+    let anew = Command::AddNode { request: 99, token_hash: None, now_unix_ms: 0, node };
+    assert_eq!(map.apply(&anew), Outcome::NodeAdded(NodeId(4)), "a new id at the old address");
+}
+
+#[test]
+fn join_that_is_sent_again_late_adds_no_other_node() {
+    let mut map = cluster_of(3);
+    let moved = Command::NodeUp {
+        node: NodeId(3),
+        incarnation: Incarnation(11),
+        addresses: addresses(33),
+        version: "1".into(),
+        recovered: BTreeMap::new(),
+    };
+    assert_eq!(map.apply(&moved), Outcome::Done);
+    let before = map.clone();
+    assert_eq!(map.apply(&add(3)), Outcome::NodeAdded(NodeId(3)), "it has moved");
+    assert_eq!(map, before);
+    assert_eq!(map.apply(&Command::Remove { node: NodeId(3), force: false }), Outcome::Done);
+    let before = map.clone();
+    assert_eq!(refused(map.apply(&add(3))), Refusal::NodeRemoved { node: NodeId(3) });
+    assert_eq!(map, before);
 }
 
 #[test]

@@ -41,7 +41,7 @@ const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 
 const IDENTITY: &str = "identity";
-pub(super) const VOTE: &str = "vote";
+pub(in super::super) const VOTE: &str = "vote";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const PURGED: &str = "purged";
 pub(super) const SNAPSHOT: &str = "snapshot";
@@ -61,7 +61,7 @@ pub enum Writing {
     /// On a thread of their own: an fsync then keeps nobody waiting who does not need it.
     Thread,
     /// On the caller's thread, before the call returns: nothing depends on how threads are scheduled.
-    /// For simulations.
+    /// For tests.
     Inline,
 }
 
@@ -122,44 +122,112 @@ pub enum OpenError {
     },
 }
 
-/// Makes the file, which appears under its name when it is whole.
-pub(super) fn make(path: &Path, identity: Identity) -> Result<(), OpenError> {
-    if path.exists() {
-        return Err(OpenError::Present { path: path.into() });
+/// What the file lies on: a file system, or a simulated disk that is slow, fails, and forgets what was
+/// not synced.
+pub(in super::super) trait Disk {
+    /// What the file is called.
+    fn path(&self) -> &Path;
+
+    /// Makes the file, which appears under its name when it is whole.
+    fn make(&self, identity: Identity) -> Result<(), OpenError>;
+
+    /// The file as it is, in memory.
+    fn copy(&self) -> Result<InMemoryBackend, OpenError>;
+
+    /// Opens a file that was inspected.
+    fn open(&self) -> Result<Database, OpenError>;
+
+    /// Has what is handed to the writer written to `file`.
+    fn start(&self, file: File) -> io::Result<Writer>;
+}
+
+/// A file where its path says.
+pub(super) struct FileSystem<'a> {
+    pub(super) path: &'a Path,
+    pub(super) writing: Writing,
+}
+
+impl Disk for FileSystem<'_> {
+    fn path(&self) -> &Path {
+        self.path
     }
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(OpenError::Io { path: unfinished, source });
+
+    fn make(&self, identity: Identity) -> Result<(), OpenError> {
+        let path = self.path;
+        if path.exists() {
+            return Err(OpenError::Present { path: path.into() });
         }
-        _ => {}
+        let unfinished = path.with_extension("new");
+        match fs::remove_file(&unfinished) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Io { path: unfinished, source });
+            }
+            _ => {}
+        }
+        let made = builder()
+            .create(&unfinished)
+            .map_err(redb::Error::from)
+            .and_then(|database| write_identity(&database, identity))
+            .and_then(|()| sync(&unfinished).map_err(redb::Error::Io));
+        made.map_err(|error| opening(&unfinished, error))?;
+        let renamed = fs::rename(&unfinished, path).and_then(|()| sync_directory_of(path));
+        renamed.map_err(|source| OpenError::Io { path: path.into(), source })
     }
-    write_identity(&unfinished, identity).map_err(|error| opening(&unfinished, error))?;
-    let renamed = fs::rename(&unfinished, path).and_then(|()| sync_directory_of(path));
-    renamed.map_err(|source| OpenError::Io { path: path.into(), source })
+
+    fn copy(&self) -> Result<InMemoryBackend, OpenError> {
+        copy_of(self.path)
+    }
+
+    fn open(&self) -> Result<Database, OpenError> {
+        builder().open(self.path).map_err(|error| opening(self.path, error.into()))
+    }
+
+    fn start(&self, mut file: File) -> io::Result<Writer> {
+        Ok(match self.writing {
+            Writing::Inline => {
+                let file = Mutex::new(file);
+                Box::new(move |job| file.lock().commit(vec![job]))
+            }
+            Writing::Thread => {
+                // The thread ends when the sender goes, and is not waited for: it may be in an fsync that
+                // hangs.
+                let (sender, jobs) = mpsc::channel::<Job>();
+                thread::Builder::new().name("raft-log".into()).spawn(move || {
+                    while let Ok(first) = jobs.recv() {
+                        file.commit(std::iter::once(first).chain(jobs.try_iter()).collect());
+                    }
+                })?;
+                Box::new(move |job| {
+                    if let Err(refused) = sender.send(job) {
+                        (refused.0.done)(Err(writer_is_gone()));
+                    }
+                })
+            }
+        })
+    }
 }
 
-/// Opens a file that was inspected.
-pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
-    builder().open(path).map_err(|error| opening(path, error.into()))
-}
-
-fn builder() -> Builder {
+pub(in super::super) fn builder() -> Builder {
     let mut builder = Builder::new();
     // Bits that the device turned are then an error here and not a panic later.
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
 }
 
-fn write_identity(path: &Path, identity: Identity) -> Result<(), redb::Error> {
-    let database = builder().create(path)?;
+pub(in super::super) fn write_identity(
+    database: &Database,
+    identity: Identity,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(LOG)?;
     let bytes = encode(&(FORMAT, identity)).map_err(redb::Error::Io)?;
     transaction.open_table(ABOUT)?.insert(IDENTITY, bytes.as_slice())?;
     transaction.commit()?;
-    drop(database);
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(redb::Error::Io)
+    Ok(())
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {
@@ -167,14 +235,15 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    fs::File::open(directory)?.sync_all()
+    sync(directory)
 }
 
 /// Reads all there is from a copy of the file in memory: recovering from a crash writes to it, and a file
 /// that is not ours, or beyond recovery, is none of our business to write to.
-pub(super) fn inspect(path: &Path, identity: Identity) -> Result<Memory, OpenError> {
+pub(super) fn inspect(disk: &impl Disk, identity: Identity) -> Result<Memory, OpenError> {
+    let path = disk.path();
     let unusable = |reason: String| OpenError::Unusable { path: path.into(), reason };
-    let copy = copy_of(path)?;
+    let copy = disk.copy()?;
     // The copy is in memory: whatever cannot be read of it is not in the file.
     let damaged = |error: redb::Error| unusable(error.to_string());
     let database = builder().create_with_backend(copy).map_err(|error| damaged(error.into()))?;
@@ -283,7 +352,7 @@ fn part<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T, Rea
     postcard::from_bytes(bytes).map_err(|error| ReadError::Contents(format!("its {name}: {error}")))
 }
 
-fn opening(path: &Path, error: redb::Error) -> OpenError {
+pub(in super::super) fn opening(path: &Path, error: redb::Error) -> OpenError {
     let path = path.into();
     match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
@@ -294,7 +363,7 @@ fn opening(path: &Path, error: redb::Error) -> OpenError {
 
 // The writer.
 
-pub(super) enum Write {
+pub(in super::super) enum Write {
     About(&'static str, Vec<u8>),
     Append(Vec<(u64, Vec<u8>)>),
     /// Drops the entries from this one on.
@@ -303,11 +372,11 @@ pub(super) enum Write {
     Purge(u64),
 }
 
-pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+pub(in super::super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-pub(super) struct Job {
-    pub(super) writes: Vec<Write>,
-    pub(super) done: Done,
+pub(in super::super) struct Job {
+    pub(in super::super) writes: Vec<Write>,
+    pub(in super::super) done: Done,
 }
 
 /// How many transactions were begun and ended. A watchdog that finds the same one open for too long knows
@@ -351,70 +420,37 @@ impl Progress {
     }
 }
 
-pub(super) enum Writer {
-    Inline(Mutex<File>),
-    // The thread ends when the sender goes, and is not waited for: it may be in an fsync that hangs.
-    Thread(mpsc::Sender<Job>),
+/// Takes a job, and sees to it that it is done.
+pub(in super::super) type Writer = Box<dyn Fn(Job) + Send + Sync>;
+
+/// The file, open for writing.
+pub(in super::super) struct File {
+    pub(super) database: Database,
+    pub(super) progress: Arc<Progress>,
 }
 
-pub(super) struct File {
-    database: Database,
-    progress: Arc<Progress>,
-}
-
-impl Writer {
-    pub(super) fn start(
-        database: Database,
-        writing: Writing,
-        progress: Arc<Progress>,
-    ) -> io::Result<Self> {
-        let mut file = File { database, progress };
-        Ok(match writing {
-            Writing::Inline => Self::Inline(Mutex::new(file)),
-            Writing::Thread => {
-                let (sender, jobs) = mpsc::channel::<Job>();
-                thread::Builder::new().name("raft-log".into()).spawn(move || {
-                    while let Ok(first) = jobs.recv() {
-                        file.commit(std::iter::once(first).chain(jobs.try_iter()).collect());
-                    }
-                })?;
-                Self::Thread(sender)
-            }
-        })
-    }
-
-    pub(super) fn submit(&self, job: Job) {
-        match self {
-            Self::Inline(file) => file.lock().commit(vec![job]),
-            Self::Thread(sender) => {
-                if let Err(refused) = sender.send(job) {
-                    (refused.0.done)(Err(writer_is_gone()));
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn writer_is_gone() -> io::Error {
+pub(in super::super) fn writer_is_gone() -> io::Error {
     io::Error::other("the thread that writes the Raft log is gone")
 }
 
 impl File {
     /// All that is waiting, as one transaction: under load an fsync serves many.
     fn commit(&mut self, jobs: Vec<Job>) {
-        self.progress.begun.fetch_add(1, Ordering::Release);
+        self.begin();
         let result = self.transaction(&jobs);
-        self.progress.ended.fetch_add(1, Ordering::Release);
-        match result {
-            Ok(()) => jobs.into_iter().for_each(|job| (job.done)(Ok(()))),
-            Err(error) => {
-                let text = error.to_string();
-                jobs.into_iter().for_each(|job| (job.done)(Err(io::Error::other(text.clone()))));
-            }
-        }
+        self.end();
+        answer(jobs, &result);
     }
 
-    fn transaction(&self, jobs: &[Job]) -> Result<(), redb::Error> {
+    pub(in super::super) fn begin(&self) {
+        self.progress.begun.fetch_add(1, Ordering::Release);
+    }
+
+    pub(in super::super) fn end(&self) {
+        self.progress.ended.fetch_add(1, Ordering::Release);
+    }
+
+    pub(in super::super) fn transaction(&self, jobs: &[Job]) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut about = transaction.open_table(ABOUT)?;
@@ -437,5 +473,12 @@ impl File {
         // Commits are durable unless asked otherwise: one fsync, with checksums to tell a torn one.
         transaction.commit()?;
         Ok(())
+    }
+}
+
+/// Tells who waits what came of a transaction.
+pub(in super::super) fn answer(jobs: Vec<Job>, result: &Result<(), redb::Error>) {
+    for job in jobs {
+        (job.done)(result.as_ref().copied().map_err(|error| io::Error::other(error.to_string())));
     }
 }
