@@ -32,7 +32,7 @@ use crate::replay::{DEPTH_MAX, Expiry, Replayed, replay};
 use crate::report::{Cell, Output, Report};
 use crate::restart::{self, Contender, Series};
 use crate::schedule::Arrivals;
-use crate::server_process::{Launch, cpu_time};
+use crate::server_process::{Kind, Launch, cpu_time};
 use crate::session::Session;
 use crate::size::{parse_bytes, parse_bytes_range};
 use crate::value::Values;
@@ -269,6 +269,7 @@ impl RunArgs {
             dialect: self.protocol.into(),
             fill: self.fill,
             values: Values::new(),
+            checks: true,
         })
     }
 
@@ -634,6 +635,7 @@ impl CompareArgs {
         // Room beside the load for the connections that ask for statistics.
         let connections = usize::try_from(self.connections).unwrap_or(usize::MAX).max(1024) + 16;
         let launch = |program: &Path, extra: &[OsString]| Launch {
+            kind: Kind::Memcached,
             program: program.to_owned(),
             memory_mib,
             connections,
@@ -793,6 +795,7 @@ impl BackupArgs {
         let cores = Cores::of_this_machine()?;
         let connections = usize::try_from(self.connections)?;
         let launch = Launch {
+            kind: Kind::Memcached,
             program: self.ours.clone(),
             memory_mib: self.memory,
             // Room for the backup beside the load.
@@ -950,6 +953,7 @@ impl RestartArgs {
         let threads = OsString::from(format!("-t{}", all_cores.len()));
         let contender = |program: PathBuf, extra: &[OsString], stop, survives_kills| Contender {
             launch: Launch {
+                kind: Kind::Memcached,
                 program,
                 memory_mib,
                 connections: 64,

@@ -72,6 +72,7 @@ impl Contest {
             dialect: Dialect::Text,
             fill: false,
             values: Values::new(),
+            checks: true,
         }
     }
 }
