@@ -1,6 +1,7 @@
 //! The command line of cache-bench: flags into plans, and results into reports.
 
 mod cluster;
+mod echo;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ use sim::trace::csv::Layout;
 use sim::ttl::TtlRule;
 
 use self::cluster::ClusterArgs;
+use self::echo::EchoArgs;
 use crate::backup::{self, Notice, Round};
 use crate::compare::{self, Contest, Rules, Speed, median};
 use crate::interrupt::{Interrupt, Interrupted};
@@ -70,6 +72,8 @@ enum Task {
     Restart(RestartArgs),
     /// Start clusters of our server and one alone; compare what a request costs them, and kill a node.
     Cluster(ClusterArgs),
+    /// Serve as the limit in comparisons: move bytes as a cache would, and do nothing else.
+    Echo(EchoArgs),
 }
 
 /// Whether every value that came back was its key's.
@@ -101,6 +105,7 @@ impl Cli {
             Task::Backup(args) => args.execute(&interrupt),
             Task::Restart(args) => args.execute(&interrupt),
             Task::Cluster(args) => args.execute(&interrupt),
+            Task::Echo(args) => args.execute(&interrupt),
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod cluster_process;
 pub mod compare;
 pub mod connection;
 pub mod cores;
+pub mod echo;
 pub mod interrupt;
 pub mod keyspace;
 pub mod load;
