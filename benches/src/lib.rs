@@ -35,6 +35,7 @@ pub mod echo;
 pub mod interrupt;
 pub mod keyspace;
 pub mod load;
+pub mod noise;
 pub mod replay;
 pub mod replication;
 pub mod report;
