@@ -44,6 +44,7 @@ pub mod schedule;
 pub mod server_process;
 pub mod session;
 pub mod size;
+pub mod syscalls;
 pub mod tally;
 pub mod value;
 pub mod wire;
