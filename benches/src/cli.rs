@@ -2,6 +2,7 @@
 
 mod cluster;
 mod echo;
+mod suite;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ use sim::ttl::TtlRule;
 
 use self::cluster::ClusterArgs;
 use self::echo::EchoArgs;
+use self::suite::SuiteArgs;
 use crate::backup::{self, Notice, Round};
 use crate::compare::{self, Contest, Rules, Speed, median};
 use crate::interrupt::{Interrupt, Interrupted};
@@ -72,6 +74,8 @@ enum Task {
     Restart(RestartArgs),
     /// Start clusters of our server and one alone; compare what a request costs them, and kill a node.
     Cluster(ClusterArgs),
+    /// Compare our server with others in all workloads; report as a table, JSON and a page.
+    Suite(SuiteArgs),
     /// Serve as the limit in comparisons: move bytes as a cache would, and do nothing else.
     Echo(EchoArgs),
 }
@@ -105,6 +109,7 @@ impl Cli {
             Task::Backup(args) => args.execute(&interrupt),
             Task::Restart(args) => args.execute(&interrupt),
             Task::Cluster(args) => args.execute(&interrupt),
+            Task::Suite(args) => args.execute(&interrupt),
             Task::Echo(args) => args.execute(&interrupt),
         }
     }

@@ -6,6 +6,7 @@
 //! trace ──────────────────────────> session ──> replay
 //! server_process ──────────────────────────────> compare, backup, restart
 //! cluster_process ─────────────────────────────> replication
+//! echo, noise, syscalls ───────────────────────> suite: all of it against several servers, in one report
 //! ```
 //!
 //! - Keys and values are functions of a number, so any reply can be checked without remembering
@@ -44,6 +45,7 @@ pub mod schedule;
 pub mod server_process;
 pub mod session;
 pub mod size;
+pub mod suite;
 pub mod syscalls;
 pub mod tally;
 pub mod value;
