@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sim::html::command_line;
 
-use super::{Cores, Verdict, parse_duration};
+use super::parse::parse_duration;
+use super::{Cores, Verdict};
 use crate::cores;
 use crate::interrupt::Interrupt;
 use crate::report::Output;
