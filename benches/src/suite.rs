@@ -231,6 +231,7 @@ pub fn run(
     let mut rows = Vec::new();
     for row in &plan.rows {
         interrupt.check()?;
+        bench.row = row.name;
         let measured = match &row.task {
             Task::Speed(speed) => speed::closed_loop(&mut bench, speed),
             Task::OpenLoop(speed) => speed::open_loop(&mut bench, speed),
@@ -251,6 +252,9 @@ pub fn run(
                 Found { verdict: Some(Verdict::Failed(reason)), ..Found::default() }
             }
         };
+        for note in &found.notes {
+            bench.observer.note(&format!("row {}: {note}", row.name));
+        }
         rows.push(figures::Row {
             name: row.name,
             group: row.task.group(),
@@ -298,6 +302,8 @@ struct Bench<'a> {
     plan: &'a Plan,
     interrupt: &'a Interrupt,
     observer: &'a mut dyn Observer,
+    /// The row that is run.
+    row: &'static str,
     /// Servers that hold what the last row asked of them.
     field: Option<(Data, Vec<Fielded>)>,
     /// Who counts system calls, once it has been tried; or why nobody does.
@@ -320,7 +326,12 @@ impl<'a> Bench<'a> {
         let contestants = std::iter::once(&plan.ours).chain(&plan.others);
         let names = contestants.map(|it| it.name.clone()).chain([ECHO.to_owned()]);
         let servers = names.map(|name| Server { name, version: None, command: None }).collect();
-        Self { plan, interrupt, observer, field: None, tool: None, servers }
+        Self { plan, interrupt, observer, row: "", field: None, tool: None, servers }
+    }
+
+    /// Says what of the row is being done.
+    fn begin(&mut self, doing: &str) {
+        self.observer.begin(&format!("{}: {doing}", self.row));
     }
 
     /// All but the echo server, ours first.
@@ -343,7 +354,7 @@ impl<'a> Bench<'a> {
     }
 
     fn start(&mut self, contestant: &Contestant, launch: &Launch) -> Result<Fielded, RowError> {
-        self.observer.begin(&format!("starting {}", contestant.name));
+        self.begin(&format!("starting {}", contestant.name));
         let server = ServerProcess::start(launch, self.interrupt)?;
         if let Some(told) = self.servers.iter_mut().find(|it| it.name == contestant.name)
             && told.version.is_none()
@@ -379,7 +390,7 @@ impl<'a> Bench<'a> {
                 let [server_cores, _] = self.cores(data.threads);
                 let launch = contestant.launch(data.memory_mib, server_cores, &threads);
                 let entrant = self.start(contestant, &launch)?;
-                self.observer.begin(&format!("filling {} with {} items", entrant.name, data.keys));
+                self.begin(&format!("filling {} with {} items", entrant.name, data.keys));
                 self.fill(&entrant, row)?;
                 fielded.push(entrant);
             }

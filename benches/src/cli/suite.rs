@@ -31,8 +31,8 @@ use crate::suite::{self, Observer, Plan, Rules, html, table};
 #[derive(Debug, Args)]
 pub(super) struct SuiteArgs {
     /// Our server's executable.
-    #[arg(long, value_name = "PATH")]
-    ours: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    ours: Option<PathBuf>,
     /// Servers to compare with: names found in PATH, or at a path, with flags of their own
     /// ('old=/opt/old/memcached -t 1'); several are separated by commas. Redis is known by
     /// its name or its --version; others must take memcached's flags.
@@ -126,7 +126,7 @@ impl SuiteArgs {
         let Cores { server, load } = Cores::of_this_machine()?;
         let others: Vec<Contestant> =
             self.against.iter().map(|text| Contestant::parse(text)).collect::<Result<_, _>>()?;
-        let ours = Contestant::ours(self.ours.clone(), self.ours_arg.clone());
+        let ours = Contestant::ours(self.ours.clone().unwrap_or_default(), self.ours_arg.clone());
         let mut names: Vec<&str> = others.iter().map(|it| it.name.as_str()).collect();
         names.extend([ours.name.as_str(), suite::ECHO]);
         names.sort_unstable();

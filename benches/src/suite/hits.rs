@@ -19,7 +19,7 @@ pub(super) fn row(bench: &mut Bench<'_>) -> Result<Found, RowError> {
     let steps = sources.len() * rules.memory_shares.len() * takes_part.len();
     bench.observer.expect(steps as u64);
     for source in &sources {
-        bench.observer.begin(&format!("reading {}", source.name));
+        bench.begin(&format!("reading {}", source.name));
         let demand = source.demand()?;
         if !demand.has_sizes {
             (0..rules.memory_shares.len() * takes_part.len()).for_each(|_| bench.observer.done());
@@ -84,7 +84,7 @@ fn mebibytes(bytes: f64) -> u64 {
 fn play(bench: &mut Bench<'_>, source: &Source, entrant: &Fielded) -> Result<Replayed, RowError> {
     let (log, server) = (source.name.as_str(), entrant.name.as_str());
     let doing = format!("replaying {log} to {server}");
-    bench.observer.begin(&doing);
+    bench.begin(&doing);
     let address = entrant.server.address();
     let replayed = replay(source.requests()?, address, 1, Expiry::Log, bench.interrupt, |_| {})
         .map_err(|error| RowError::from((error, log, server)))?;

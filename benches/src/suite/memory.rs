@@ -57,7 +57,7 @@ fn fill(
     launch.extra.extend(policy.map(|policy| OsString::from(format!("--eviction={policy}"))));
     let Fielded { name, server, kind } = bench.start(contestant, &launch)?;
     debug_assert_ne!(kind, Kind::Echo, "an echo server keeps nothing");
-    bench.observer.begin(&format!("filling {name} beyond -m {}", row.memory_mib));
+    bench.begin(&format!("filling {name} beyond -m {}", row.memory_mib));
     let memory = fill_beyond(&server, &launch, row.value_bytes, &load_cores, bench.interrupt)?;
     bench.observer.done();
     if memory.items == 0 {

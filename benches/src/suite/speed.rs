@@ -51,7 +51,8 @@ pub(super) fn closed_loop(bench: &mut Bench<'_>, speed: &Speed) -> Result<Found,
         fielded.pop();
     }
     bench.field = Some((speed.data, fielded));
-    Ok(rounds.found(servers, measures, Vec::new()))
+    let notes = doubts(speed, &servers);
+    Ok(rounds.found(servers, measures, notes))
 }
 
 /// Latency at a pace that everybody keeps up with.
@@ -60,7 +61,7 @@ pub(super) fn open_loop(bench: &mut Bench<'_>, speed: &Speed) -> Result<Found, R
     // Ours, if it is alone.
     let reference = fielded.get(1).or_else(|| fielded.first());
     let Some(reference) = reference else { return Ok(Found::default()) };
-    bench.observer.begin(&format!("open loop: how much {} manages", reference.name));
+    bench.begin(&format!("how much {} manages", reference.name));
     let saturated = load(bench, speed, reference, &bench.load_plan(reference, speed))?;
     let rate = (saturated.requests_per_second() * OPEN_LOOP_SHARE).max(1.0);
     let note = format!(
@@ -79,7 +80,8 @@ pub(super) fn open_loop(bench: &mut Bench<'_>, speed: &Speed) -> Result<Found, R
         }
     }
     bench.field = Some((speed.data, fielded));
-    Ok(rounds.found(servers, measures, vec![note]))
+    let notes = std::iter::once(note).chain(doubts(speed, &servers)).collect();
+    Ok(rounds.found(servers, measures, notes))
 }
 
 /// An echo server for these requests.
@@ -157,7 +159,7 @@ fn rounds(
             // There and back again: nobody is always first, or always after the same.
             let which = if number.is_multiple_of(2) { turn } else { fielded.len() - 1 - turn };
             let (entrant, round_number) = (&fielded[which], number + 1);
-            bench.observer.begin(&format!("round {round_number} of {wanted}: {}", entrant.name));
+            bench.begin(&format!("round {round_number} of {wanted}: {}", entrant.name));
             let seed = 1 + number as u64;
             let plan = Plan { pace, seed, ..bench.load_plan(entrant, speed) };
             round.push((which, slot(bench, speed, fielded, entrant, &plan)?));
@@ -261,6 +263,23 @@ fn entrants(bench: &Bench<'_>, fielded: &[Fielded], rounds: &Rounds) -> Vec<Entr
     present.chain(absent).collect()
 }
 
+/// What makes a server's figures doubtful: it answers with less than it was given to keep.
+fn doubts(speed: &Speed, servers: &[Entrant]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for Entrant { server, hit_ratio, refused, .. } in servers {
+        if let Some(ratio) = hit_ratio.filter(|&ratio| ratio < 1.0 && !speed.data.overflows()) {
+            let percent = 100.0 * ratio;
+            doubts.push(format!(
+                "{server} had {percent:.2}% of the keys asked for, and was given all"
+            ));
+        }
+        if *refused > 0 {
+            doubts.push(format!("{server} refused {refused} requests"));
+        }
+    }
+    doubts
+}
+
 fn percentiles(latency: &Histogram<u64>) -> Vec<Percentile> {
     let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
     let at = |quantile| Percentile { quantile, us: us(latency.value_at_quantile(quantile)) };
@@ -290,7 +309,7 @@ fn syscalls_per_request(
     let pid = entrant.server.pid();
     let tool = bench.tool.get_or_insert_with(|| Tool::for_process(pid));
     let Ok(tool) = *tool else { return Ok(None) };
-    bench.observer.begin(&format!("counting system calls of {}", entrant.name));
+    bench.begin(&format!("counting system calls of {}", entrant.name));
     let scale = if bench.plan.rules.scale == Scale::Full { 1 } else { 10 };
     // Enough for every connection to have asked many times; large values take their time.
     let few = if speed.data.value_bytes > 10_000 { 4_000 } else { 20_000 } / scale;
@@ -305,4 +324,28 @@ fn syscalls_per_request(
     }
     let [few_calls, many_calls] = counts.map(|count| count as f64);
     Ok(Some((many_calls - few_calls) / (2 * few) as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::rows::{self, Task};
+
+    fn row(name: &str) -> Speed {
+        let rows = rows::chosen(Scale::Full, &[name.to_owned()]).unwrap();
+        let Task::Speed(speed) = rows[0].task else { panic!("{name} is a row of speed") };
+        speed
+    }
+
+    #[test]
+    fn a_server_that_lost_what_it_was_given_is_in_doubt_where_all_fits() {
+        let entrant = |hit_ratio, refused| {
+            let server = "theirs".to_owned();
+            Entrant { server, hit_ratio: Some(hit_ratio), refused, ..Entrant::default() }
+        };
+        assert!(doubts(&row("mixed"), &[entrant(1.0, 0)]).is_empty());
+        assert!(doubts(&row("mixed"), &[entrant(0.7, 0)])[0].contains("70.00%"));
+        assert!(doubts(&row("evict"), &[entrant(0.7, 0)]).is_empty());
+        assert!(doubts(&row("evict"), &[entrant(0.7, 3)])[0].contains("refused 3"));
+    }
 }
