@@ -38,6 +38,7 @@ use self::rows::{Data, Row, Scale, Speed, Task};
 use crate::compare::CompareError;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::load::{self, Extent, LoadError, Pace, Target};
+use crate::noise::Noise;
 use crate::replay::ReplayError;
 use crate::replay::log::LogError;
 use crate::server_process::{Kind, Launch, LaunchError, ServerProcess};
@@ -262,7 +263,8 @@ pub fn run(
             verdict: found.verdict.unwrap_or(Verdict::Measured),
             cores_are_shared: row.task.shares_cores(),
             noise: found.noise,
-            rounds_repeated: found.rounds_repeated,
+            noise_by_round: found.noise_by_round,
+            rounds_discarded: found.rounds_discarded,
             servers: found.servers,
             measures: found.measures,
             notes: found.notes,
@@ -290,8 +292,9 @@ fn told(error: &dyn std::error::Error) -> String {
 #[derive(Default)]
 struct Found {
     verdict: Option<Verdict>,
-    noise: Option<crate::noise::Noise>,
-    rounds_repeated: usize,
+    noise: Option<Noise>,
+    noise_by_round: Vec<f64>,
+    rounds_discarded: usize,
     servers: Vec<figures::Entrant>,
     measures: Vec<figures::Measure>,
     notes: Vec<String>,

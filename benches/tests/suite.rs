@@ -181,7 +181,7 @@ fn a_machine_that_is_too_noisy_gives_no_figures() {
     let row = &bench.report()["rows"][0];
     assert_eq!(row["verdict"], "too_noisy");
     assert_eq!(row["measures"].as_array().unwrap().len(), 0);
-    assert_eq!(row["rounds_repeated"], 3);
+    assert_eq!(row["rounds_discarded"], 3);
     assert!(said(&output).contains("too noisy"));
 }
 

@@ -92,8 +92,10 @@ pub struct Row {
     pub cores_are_shared: bool,
     /// The worst that disturbed a round that counts; for want of one, any round. None where nothing is timed.
     pub noise: Option<Noise>,
-    /// Rounds that were run again because something disturbed them.
-    pub rounds_repeated: usize,
+    /// The share of disturbance that decides, in each round that counts.
+    pub noise_by_round: Vec<f64>,
+    /// Rounds that did not count because something disturbed them.
+    pub rounds_discarded: usize,
     /// What each server did.
     pub servers: Vec<Entrant>,
     /// What was measured and compared.

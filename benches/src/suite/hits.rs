@@ -1,8 +1,9 @@
 //! Hit ratios at equal memory: logs replayed to servers with their default policies.
 
+use super::contestant::Contestant;
 use super::figures::{Better, ComparedBy, Entrant, Measure};
 use super::traces::Source;
-use super::{Bench, Fielded, Found, RowError};
+use super::{Bench, Found, RowError};
 use crate::replay::{Expiry, Replayed, replay};
 use crate::server_process::Kind;
 
@@ -13,59 +14,54 @@ pub(super) fn row(bench: &mut Bench<'_>) -> Result<Found, RowError> {
     let (takes_part, absent): (Vec<_>, Vec<_>) =
         bench.contestants().partition(|it| it.kind == Kind::Memcached);
     let mut found = Found::default();
-    let mut of_all: Vec<(String, Vec<f64>)> =
+    // By server: the hits of each log at each size, in percent.
+    let mut hits: Vec<(String, Vec<f64>)> =
         takes_part.iter().map(|it| (it.name.clone(), Vec::new())).collect();
     let sources = Source::all(&rules.traces, rules.scale)?;
-    let steps = sources.len() * rules.memory_shares.len() * takes_part.len();
-    bench.observer.expect(steps as u64);
+    let replays = (rules.memory_shares.len() * takes_part.len()) as u64;
+    bench.observer.expect(sources.len() as u64 * replays);
     for source in &sources {
         bench.begin(&format!("reading {}", source.name));
         let demand = source.demand()?;
         if !demand.has_sizes {
-            (0..rules.memory_shares.len() * takes_part.len()).for_each(|_| bench.observer.done());
+            (0..replays).for_each(|_| bench.observer.done());
             found.notes.push(format!("{} is left out: it does not tell sizes", source.name));
             continue;
         }
         for &share in &rules.memory_shares {
             let memory_mib = mebibytes(demand.bytes as f64 * share);
-            for (contestant, (_, percents)) in takes_part.iter().zip(&mut of_all) {
-                let [server_cores, _] = bench.cores(1);
-                let launch = contestant.launch(memory_mib, server_cores, &[]);
-                let entrant = bench.start(contestant, &launch)?;
-                let replayed = play(bench, source, &entrant)?;
-                percents.push(replayed.hit_percent());
+            for (contestant, (_, hits)) in takes_part.iter().zip(&mut hits) {
+                hits.push(play(bench, source, contestant, memory_mib)?.hit_percent());
                 bench.observer.done();
             }
-            let last = |(name, percents): &(String, Vec<f64>)| {
-                (name.clone(), percents.last().copied().into_iter().collect())
-            };
-            let name = format!(
-                "hits of {}, {:.0}% of its bytes: -m {memory_mib}",
-                source.name,
-                share * 100.0
-            );
-            found.measures.push(percent(name, of_all.iter().map(last).collect()));
+            let (log, percent) = (&source.name, share * 100.0);
+            let name = format!("hits of {log}, {percent:.0}% of its bytes: -m {memory_mib}");
+            found
+                .measures
+                .push(measure(name, &hits, |hits| hits.last().copied().into_iter().collect()));
         }
     }
     // A round is a log: the ends of the spread are the worst of them and the best.
-    found.measures.push(percent("hits, log by log".to_owned(), of_all.clone()));
-    let mean = |(name, percents): &(String, Vec<f64>)| {
-        (name.clone(), vec![percents.iter().sum::<f64>() / percents.len().max(1) as f64])
+    found.measures.push(measure("hits, log by log", &hits, <[f64]>::to_vec));
+    let mean = |hits: &[f64]| vec![hits.iter().sum::<f64>() / hits.len().max(1) as f64];
+    found.measures.push(measure("hits on average", &hits, mean));
+    let present = takes_part.iter().map(|it| (it, None));
+    let absent = absent.iter().map(|it| (it, Some("logs are replayed in memcached's protocol")));
+    let entrant = |(contestant, absent): (&&Contestant, Option<&str>)| Entrant {
+        server: contestant.name.clone(),
+        absent: absent.map(str::to_owned),
+        ..Entrant::default()
     };
-    found.measures.push(percent("hits on average".to_owned(), of_all.iter().map(mean).collect()));
-    found.servers = takes_part
-        .iter()
-        .map(|it| Entrant { server: it.name.clone(), ..Entrant::default() })
-        .chain(absent.iter().map(|it| Entrant {
-            server: it.name.clone(),
-            absent: Some("logs are replayed in memcached's protocol".to_owned()),
-            ..Entrant::default()
-        }))
-        .collect();
+    found.servers = present.chain(absent).map(entrant).collect();
     Ok(found)
 }
 
-fn percent(name: String, values: Vec<(String, Vec<f64>)>) -> Measure {
+fn measure(
+    name: impl Into<String>,
+    hits: &[(String, Vec<f64>)],
+    of: impl Fn(&[f64]) -> Vec<f64>,
+) -> Measure {
+    let values = hits.iter().map(|(server, hits)| (server.clone(), of(hits))).collect();
     Measure::of(name, "%", Better::Higher, ComparedBy::Difference, values)
 }
 
@@ -81,10 +77,18 @@ fn mebibytes(bytes: f64) -> u64 {
     mib.max(MIB_MIN)
 }
 
-fn play(bench: &mut Bench<'_>, source: &Source, entrant: &Fielded) -> Result<Replayed, RowError> {
-    let (log, server) = (source.name.as_str(), entrant.name.as_str());
-    let doing = format!("replaying {log} to {server}");
-    bench.begin(&doing);
+/// Replays a log to a server that was just started with so much memory.
+fn play(
+    bench: &mut Bench<'_>,
+    source: &Source,
+    contestant: &Contestant,
+    memory_mib: u64,
+) -> Result<Replayed, RowError> {
+    let [server_cores, _] = bench.cores(1);
+    let launch = contestant.launch(memory_mib, server_cores, &[]);
+    let entrant = bench.start(contestant, &launch)?;
+    let (log, server) = (source.name.as_str(), contestant.name.as_str());
+    bench.begin(&format!("replaying {log} to {server} at -m {memory_mib}"));
     let address = entrant.server.address();
     let replayed = replay(source.requests()?, address, 1, Expiry::Log, bench.interrupt, |_| {})
         .map_err(|error| RowError::from((error, log, server)))?;

@@ -473,7 +473,8 @@ pub(super) mod tests {
             verdict,
             cores_are_shared: false,
             noise: Some(Noise { server_wait: 0.04, ..Noise::default() }),
-            rounds_repeated: 0,
+            noise_by_round: vec![0.04],
+            rounds_discarded: 0,
             servers: vec![Entrant {
                 server: "redis".to_owned(),
                 absent: Some("runs commands on one thread".to_owned()),

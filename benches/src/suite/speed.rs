@@ -123,7 +123,8 @@ struct Rounds {
     slots: Vec<Vec<Slot>>,
     verdict: Verdict,
     noise: Option<Noise>,
-    repeated: usize,
+    noise_by_round: Vec<f64>,
+    discarded: usize,
 }
 
 impl Rounds {
@@ -131,7 +132,8 @@ impl Rounds {
         Found {
             verdict: Some(self.verdict),
             noise: self.noise,
-            rounds_repeated: self.repeated,
+            noise_by_round: self.noise_by_round,
+            rounds_discarded: self.discarded,
             servers,
             measures,
             notes,
@@ -139,7 +141,7 @@ impl Rounds {
     }
 }
 
-/// As many rounds as there are to be, or none if the machine is too noisy for twice as many.
+/// As many rounds as there are to be, or none if the machine is too noisy in more than as many again.
 fn rounds(
     bench: &mut Bench<'_>,
     speed: &Speed,
@@ -147,42 +149,64 @@ fn rounds(
     pace: Pace,
 ) -> Result<Rounds, RowError> {
     let rules = &bench.plan.rules;
-    let (wanted, shares_cores) = (rules.rounds, speed.data.threads > 1);
-    let mut slots: Vec<Vec<Slot>> = fielded.iter().map(|_| Vec::new()).collect();
-    let (mut kept, mut any): (Option<Noise>, Option<Noise>) = (None, None);
-    let worse = |one: Option<Noise>, other: Noise| Some(one.map_or(other, |it| it.worse(other)));
-    let mut repeated = 0;
-    while slots[0].len() < wanted {
-        let number = slots[0].len();
-        let mut round = Vec::new();
-        for turn in 0..fielded.len() {
-            // There and back again: nobody is always first, or always after the same.
-            let which = if number.is_multiple_of(2) { turn } else { fielded.len() - 1 - turn };
-            let (entrant, round_number) = (&fielded[which], number + 1);
-            bench.begin(&format!("round {round_number} of {wanted}: {}", entrant.name));
-            let seed = 1 + number as u64;
-            let plan = Plan { pace, seed, ..bench.load_plan(entrant, speed) };
-            round.push((which, slot(bench, speed, fielded, entrant, &plan)?));
-            bench.observer.done();
-        }
+    let nothing = || fielded.iter().map(|_| Vec::new()).collect();
+    let mut rounds = Rounds {
+        slots: nothing(),
+        verdict: Verdict::Measured,
+        noise: None,
+        noise_by_round: Vec::new(),
+        discarded: 0,
+    };
+    let mut any = Noise::default();
+    while rounds.noise_by_round.len() < rules.rounds {
+        let round = round(bench, speed, fielded, pace, rounds.noise_by_round.len())?;
         let noise = round.iter().map(|(_, slot)| slot.noise).fold(Noise::default(), Noise::worse);
-        let is_noisy = noise.share(shares_cores) > rules.noise_max;
-        any = worse(any, noise);
+        let share = noise.share(speed.data.threads > 1);
+        any = any.worse(noise);
+        let is_noisy = share > rules.noise_max;
         if is_noisy && !rules.noise_allowed {
-            repeated += 1;
-            if repeated > wanted {
-                let slots = fielded.iter().map(|_| Vec::new()).collect();
-                return Ok(Rounds { slots, verdict: Verdict::TooNoisy, noise: any, repeated });
+            rounds.discarded += 1;
+            if rounds.discarded > rules.rounds {
+                let (slots, verdict) = (nothing(), Verdict::TooNoisy);
+                let (noise, noise_by_round) = (Some(any), Vec::new());
+                return Ok(Rounds { slots, verdict, noise, noise_by_round, ..rounds });
             }
             bench.observer.expect(fielded.len() as u64);
             continue;
         }
-        kept = worse(kept, noise);
-        round.into_iter().for_each(|(which, slot)| slots[which].push(slot));
+        if is_noisy {
+            rounds.verdict = Verdict::Noisy;
+        }
+        rounds.noise = Some(rounds.noise.unwrap_or_default().worse(noise));
+        rounds.noise_by_round.push(share);
+        round.into_iter().for_each(|(which, slot)| rounds.slots[which].push(slot));
     }
-    let is_noisy = kept.is_some_and(|it| it.share(shares_cores) > rules.noise_max);
-    let verdict = if is_noisy { Verdict::Noisy } else { Verdict::Measured };
-    Ok(Rounds { slots, verdict, noise: kept, repeated })
+    Ok(rounds)
+}
+
+/// A turn for every server, each with its place in `fielded`.
+fn round(
+    bench: &mut Bench<'_>,
+    speed: &Speed,
+    fielded: &[Fielded],
+    pace: Pace,
+    number: usize,
+) -> Result<Vec<(usize, Slot)>, RowError> {
+    let mut order: Vec<usize> = (0..fielded.len()).collect();
+    if !number.is_multiple_of(2) {
+        // There and back again: nobody is always first, or always after the same.
+        order.reverse();
+    }
+    let mut round = Vec::new();
+    for which in order {
+        let entrant = &fielded[which];
+        let (counted, wanted) = (number + 1, bench.plan.rules.rounds);
+        bench.begin(&format!("round {counted} of {wanted}: {}", entrant.name));
+        let plan = Plan { pace, seed: counted as u64, ..bench.load_plan(entrant, speed) };
+        round.push((which, slot(bench, speed, fielded, entrant, &plan)?));
+        bench.observer.done();
+    }
+    Ok(round)
 }
 
 /// One turn of load, watched.
