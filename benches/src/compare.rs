@@ -72,6 +72,7 @@ impl Contest {
             dialect: Dialect::Text,
             fill: false,
             values: Values::new(),
+            checks: true,
         }
     }
 }
@@ -125,6 +126,12 @@ pub enum CompareError {
         /// What the operating system says.
         #[source]
         source: io::Error,
+    },
+    /// A server holds nothing of what it was given.
+    #[error("{server} holds nothing of what it was given")]
+    Empty {
+        /// The server's title.
+        server: String,
     },
     /// There cannot be so many keys.
     #[error(transparent)]
@@ -284,12 +291,28 @@ pub fn memory(
     interrupt: &Interrupt,
     mut progress: impl FnMut(&str),
 ) -> Result<Memory, CompareError> {
-    let fits = (launch.memory_mib << 20) / (KEY_BYTES + VALUE_BYTES) as u64;
-    let written = fits * 3 / 2;
-    let workload = Contest::SET.workload(Keyspace::new(written, KEY_BYTES)?);
     let server = ServerProcess::start(launch, interrupt)?;
+    progress(&format!("filling {} beyond -m {}", server.title(), launch.memory_mib));
+    fill_beyond(&server, launch, VALUE_BYTES, load_cores, interrupt)
+}
+
+/// Fills a server that was just started as `launch` says beyond its memory, with values of `value_bytes`,
+/// and looks what it holds and what that takes.
+pub(crate) fn fill_beyond(
+    server: &ServerProcess,
+    launch: &Launch,
+    value_bytes: usize,
+    load_cores: &[usize],
+    interrupt: &Interrupt,
+) -> Result<Memory, CompareError> {
+    let fits = (launch.memory_mib << 20) / (KEY_BYTES + value_bytes) as u64;
+    let written = fits * 3 / 2;
+    let workload = Workload {
+        value_bytes: value_bytes..=value_bytes,
+        dialect: launch.kind.dialect(),
+        ..Contest::SET.workload(Keyspace::new(written, KEY_BYTES)?)
+    };
     let title = server.title();
-    progress(&format!("filling {title} at -m {} with {written} items", launch.memory_mib));
     let rules = Rules {
         pairs: 1,
         round: Duration::ZERO,
@@ -298,10 +321,10 @@ pub fn memory(
         keys: written,
         load_cores: load_cores.to_vec(),
     };
-    load::fill(&plan(&server, &rules, 1), &workload, interrupt, |_| {})
+    load::fill(&plan(server, &rules, 1), &workload, interrupt, |_| {})
         .map_err(|source| CompareError::Load { server: title.clone(), source })?;
     let items = Session::connect(server.address())
-        .and_then(|mut session| session.items())
+        .and_then(|mut session| launch.kind.items(&mut session))
         .map_err(|source| CompareError::Session { server: title.clone(), source })?;
     let resident_bytes = resident_bytes(server.pid())
         .map_err(|source| CompareError::Memory { server: title.clone(), source })?;

@@ -6,6 +6,7 @@
 //! trace ──────────────────────────> session ──> replay
 //! server_process ──────────────────────────────> compare, backup, restart
 //! cluster_process ─────────────────────────────> replication
+//! echo, noise, syscalls ───────────────────────> suite: all of it against several servers, in one report
 //! ```
 //!
 //! - Keys and values are functions of a number, so any reply can be checked without remembering
@@ -31,9 +32,11 @@ pub mod cluster_process;
 pub mod compare;
 pub mod connection;
 pub mod cores;
+pub mod echo;
 pub mod interrupt;
 pub mod keyspace;
 pub mod load;
+pub mod noise;
 pub mod replay;
 pub mod replication;
 pub mod report;
@@ -42,6 +45,8 @@ pub mod schedule;
 pub mod server_process;
 pub mod session;
 pub mod size;
+pub mod suite;
+pub mod syscalls;
 pub mod tally;
 pub mod value;
 pub mod wire;

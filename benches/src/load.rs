@@ -33,7 +33,7 @@ use crate::schedule::{Arrivals, Schedule};
 use crate::server_process::{cpu_time, resident_bytes};
 use crate::tally::{Tally, Window};
 use crate::workload::{Ask, Requests, Workload};
-use crate::{clock, cores};
+use crate::{clock, cores, noise};
 
 /// How long the last answers may take after the end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -495,6 +495,7 @@ impl<'a> Worker<'a> {
                 return Err(LoadError::Silent { outstanding: self.outstanding });
             }
         }
+        self.tally.load_wait = noise::thread_wait().unwrap_or_default();
         Ok(self.tally)
     }
 

@@ -27,7 +27,7 @@ use crate::compare::{CompareError, Contest, KEY_BYTES, Side};
 use crate::interrupt::Interrupt;
 use crate::keyspace::{Keyspace, Popularity};
 use crate::load::{self, Extent, Outcome, Pace, Plan, Target};
-use crate::server_process::{Launch, ServerProcess};
+use crate::server_process::{Kind, Launch, ServerProcess};
 use crate::value::Values;
 use crate::wire::Dialect;
 use crate::workload::Workload;
@@ -132,6 +132,7 @@ impl Rules {
 
     fn alone(&self, memory_mib: u64) -> Launch {
         Launch {
+            kind: Kind::Memcached,
             program: self.program.clone(),
             memory_mib,
             connections: 1024,
@@ -427,6 +428,7 @@ pub fn lose_a_node(
         dialect: Dialect::Text,
         fill: true,
         values: Values::new(),
+        checks: true,
     };
     let read = |targets: &[Target], title: &str, seed: u64, warm_up: Duration| {
         let plan = Plan {

@@ -243,6 +243,7 @@ impl<'a> Track<'a> {
             dialect: Dialect::Text,
             fill: false,
             values: Values::new(),
+            checks: true,
         };
         let plan = Plan {
             targets: vec![Target::any_key(server.address())],

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, geteuid};
+use sim::html::command_line;
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::session::{Session, SessionError};
+use crate::wire::Dialect;
 use crate::{clock, cores};
 
 /// How long a server may take until it accepts a connection.
@@ -25,14 +27,81 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 const STOP_WITH_FILE_MAX: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How to start a server that takes memcached's flags.
+/// Whose flags a server takes and whose protocol it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// memcached's: ours, and whatever can stand in its place.
+    Memcached,
+    /// Redis's, in memory alone and as a cache.
+    Redis,
+    /// `cache-bench echo`.
+    Echo,
+}
+
+impl Kind {
+    /// The commands that a load speaks to it.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            // An echo server's answers are memcached's in form.
+            Self::Memcached | Self::Echo => Dialect::Text,
+            Self::Redis => Dialect::Resp,
+        }
+    }
+
+    /// How many items it holds, as it says itself.
+    ///
+    /// # Errors
+    /// When the connection ends or the server does not say.
+    pub fn items(self, session: &mut Session) -> Result<u64, SessionError> {
+        match self {
+            Self::Memcached => session.items(),
+            Self::Redis => session.redis_items(),
+            Self::Echo => Ok(0),
+        }
+    }
+
+    fn version(self, session: &mut Session) -> Result<String, SessionError> {
+        match self {
+            Self::Memcached => session.version(),
+            Self::Redis => session.redis_version(),
+            Self::Echo => Ok(env!("CARGO_PKG_VERSION").to_owned()),
+        }
+    }
+
+    /// The flags that make it listen at `port` of loopback with one worker thread.
+    fn flags(self, launch: &Launch, port: u16) -> Vec<String> {
+        let Launch { memory_mib, connections, .. } = launch;
+        let flags = match self {
+            Self::Memcached => {
+                let root = if geteuid().is_root() { " -u nobody" } else { "" };
+                // memcached does not run as root, and says so.
+                format!("-l 127.0.0.1 -t 1 -U 0 -p {port} -m {memory_mib} -c {connections}{root}")
+            }
+            Self::Redis => format!(
+                "--bind 127.0.0.1 --port {port} --maxclients {connections} --maxmemory {memory_mib}mb \
+                 --maxmemory-policy allkeys-lru --appendonly no --daemonize no --save"
+            ),
+            Self::Echo => format!("echo --port {port}"),
+        };
+        let mut flags: Vec<String> = flags.split(' ').map(str::to_owned).collect();
+        if self == Self::Redis {
+            // Snapshots never.
+            flags.push(String::new());
+        }
+        flags
+    }
+}
+
+/// How to start a server.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// What it is.
+    pub kind: Kind,
     /// The executable: a path, or a name to be found in `PATH`.
     pub program: PathBuf,
-    /// `-m`: how much it may hold, in MiB.
+    /// How much it may hold, in MiB: `-m`.
     pub memory_mib: u64,
-    /// `-c`: how many connections it must take.
+    /// How many connections it must take: `-c`.
     pub connections: usize,
     /// The cores it may run on; none named means any.
     pub cores: Vec<usize>,
@@ -68,7 +137,7 @@ pub enum LaunchError {
         /// The executable.
         program: PathBuf,
     },
-    /// It accepts connections and does not answer as a memcached-protocol server.
+    /// It accepts connections and does not answer as a server of its kind.
     #[error("{} does not answer", program.display())]
     Answer {
         /// The executable.
@@ -91,6 +160,7 @@ pub struct ServerProcess {
     program: PathBuf,
     address: SocketAddr,
     version: String,
+    command: String,
 }
 
 /// A server that does not answer yet, perhaps.
@@ -111,8 +181,9 @@ impl ServerProcess {
     pub fn start(launch: &Launch, interrupt: &Interrupt) -> Result<Self, LaunchError> {
         let StartedAt { mut server, .. } = Self::spawn(launch)?;
         let mut session = server.first_session(interrupt)?;
-        server.version = session
-            .version()
+        server.version = launch
+            .kind
+            .version(&mut session)
             .map_err(|source| LaunchError::Answer { program: server.program.clone(), source })?;
         Ok(server)
     }
@@ -126,20 +197,12 @@ impl ServerProcess {
         let failed = |source| LaunchError::Start { program: program.clone(), source };
         let address = free_address().map_err(failed)?;
         let mut command = Command::new(program);
-        command
-            .args(["-l", "127.0.0.1", "-t", "1", "-U", "0"])
-            .args(["-p", &address.port().to_string()])
-            .args(["-m", &launch.memory_mib.to_string()])
-            .args(["-c", &launch.connections.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.args(launch.kind.flags(launch, address.port())).args(&launch.extra);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let line = command_line(words.map(|word| word.to_string_lossy().into_owned()));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let errors = tempfile::tempfile().map_err(failed)?;
         command.stderr(errors.try_clone().map_err(failed)?);
-        if geteuid().is_root() {
-            // memcached does not run as root, and says so.
-            command.args(["-u", "nobody"]);
-        }
-        command.args(&launch.extra);
         let at = clock::now();
         // The child inherits the cores of the thread that starts it, so that thread is a new one.
         let child = thread::scope(|scope| {
@@ -153,7 +216,8 @@ impl ServerProcess {
         })
         .map_err(failed)?;
         let (program, version) = (program.clone(), String::new());
-        Ok(StartedAt { server: Self { child, errors, program, address, version }, at })
+        let server = Self { child, errors, program, address, version, command: line };
+        Ok(StartedAt { server, at })
     }
 
     /// Nothing, while it runs.
@@ -217,6 +281,16 @@ impl ServerProcess {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The command that started it, as it would be typed.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// The version it answers.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Its executable's name and the version it answers, for reports.
@@ -313,6 +387,7 @@ mod tests {
     #[test]
     fn a_program_that_ends_at_once_is_reported_with_its_words() {
         let launch = Launch {
+            kind: Kind::Memcached,
             program: PathBuf::from("ls"),
             memory_mib: 64,
             connections: 10,

@@ -168,6 +168,48 @@ impl Session {
         })
     }
 
+    /// As [`Self::version`], of a Redis server.
+    ///
+    /// # Errors
+    /// When the connection ends or the answer has no version.
+    pub fn redis_version(&mut self) -> Result<String, SessionError> {
+        self.redis_info("server", "redis_version:")?.ok_or_else(|| SessionError::Mismatch {
+            question: "INFO server",
+            answer: "nothing about redis_version".to_owned(),
+        })
+    }
+
+    /// As [`Self::items`], of a Redis server.
+    ///
+    /// # Errors
+    /// When the connection ends or the answer makes no sense.
+    pub fn redis_items(&mut self) -> Result<u64, SessionError> {
+        // A server without keys has no line about them.
+        let Some(line) = self.redis_info("keyspace", "db0:keys=")? else { return Ok(0) };
+        let keys = line.split_once(',').map_or(line.as_str(), |(keys, _)| keys);
+        keys.parse().map_err(|_| SessionError::Mismatch {
+            question: "INFO keyspace",
+            answer: format!("db0:keys='{line}'"),
+        })
+    }
+
+    /// What stands behind `name` in a section of Redis's `INFO`.
+    fn redis_info(
+        &mut self,
+        section: &'static str,
+        name: &str,
+    ) -> Result<Option<String>, SessionError> {
+        self.output.extend_from_slice(format!("INFO {section}\r\n").as_bytes());
+        self.reply(|reply| match reply {
+            Reply::Bulk(info) => {
+                let info = String::from_utf8_lossy(info);
+                let line = info.lines().find_map(|line| line.strip_prefix(name));
+                Ok(line.map(str::to_owned))
+            }
+            other => Err(SessionError::Mismatch { question: "INFO", answer: other.describe() }),
+        })?
+    }
+
     /// Sends what can be sent and receives what has come.
     ///
     /// It spins instead of sleeping: on loopback the answer is there sooner than a sleeper would be

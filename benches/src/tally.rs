@@ -57,6 +57,9 @@ pub struct Tally {
     pub samples: Vec<String>,
     /// When the last answer came.
     pub last_answer: Option<Instant>,
+    /// How long the load's threads were ready to run and had no core, over the whole run and as far as
+    /// the kernel says.
+    pub load_wait: Duration,
 }
 
 impl Default for Tally {
@@ -80,6 +83,7 @@ impl Tally {
             set_latency: latency_histogram(),
             samples: Vec::new(),
             last_answer: None,
+            load_wait: Duration::ZERO,
         }
     }
 
@@ -165,6 +169,7 @@ impl Tally {
         self.samples.extend(other.samples);
         self.samples.truncate(SAMPLES_MAX);
         self.last_answer = self.last_answer.max(other.last_answer);
+        self.load_wait += other.load_wait;
     }
 }
 

@@ -1,10 +1,13 @@
-//! Requests into bytes and bytes into replies: as much of memcached's protocol as a load needs.
+//! Requests into bytes and bytes into replies: as much of memcached's protocol as a load needs, and as
+//! much of Redis's as comparing with it takes.
 //!
 //! The load generator must cost less per operation than the server it measures, and it only ever
 //! meets answers to what it asked itself. So this scanner looks for the few replies that can come
 //! and hands everything else on as a refusal, where the `protocol` crate decodes, and checks, all of
 //! them. Sources: memcached `doc/protocol.txt`, "Retrieval command", "Storage commands", "Meta
-//! commands".
+//! commands"; "Redis serialization protocol specification", version 2.
+//!
+//! No reply of either protocol begins as one of the other does, so one scanner reads both.
 
 use std::fmt::Write as _;
 
@@ -22,6 +25,8 @@ pub enum Dialect {
     Text,
     /// The meta commands: `mg`, `ms`; a get of several keys is that many quiet `mg`s and one `mn`.
     Meta,
+    /// Redis's: `GET`, `MGET`, `SET`.
+    Resp,
 }
 
 impl Dialect {
@@ -47,26 +52,51 @@ impl Dialect {
                     out.extend_from_slice(b"mn\r\n");
                 }
             }
+            Self::Resp => {
+                write_resp_length(b'*', keys.len() + 1, out);
+                let name = if several { b"MGET".as_slice() } else { b"GET" };
+                std::iter::once(name).chain(keys).for_each(|part| write_resp_bulk(part, out));
+            }
         }
     }
 
     /// Appends one request that stores `key` with its value of `value_bytes`, client flags 0,
     /// never expiring.
     pub fn write_set(self, key: &[u8], value_bytes: usize, values: &Values, out: &mut Vec<u8>) {
-        out.extend_from_slice(match self {
-            Self::Text => b"set ",
-            Self::Meta => b"ms ",
-        });
+        let (before, between) = match self {
+            Self::Text => (b"set ".as_slice(), b" 0 0 ".as_slice()),
+            Self::Meta => (b"ms ".as_slice(), b" ".as_slice()),
+            Self::Resp => {
+                out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
+                write_resp_bulk(key, out);
+                write_resp_length(b'$', value_bytes, out);
+                values.append(key, value_bytes, out);
+                out.extend_from_slice(b"\r\n");
+                return;
+            }
+        };
+        out.extend_from_slice(before);
         out.extend_from_slice(key);
-        out.extend_from_slice(match self {
-            Self::Text => b" 0 0 ",
-            Self::Meta => b" ",
-        });
+        out.extend_from_slice(between);
         out.extend_from_slice(itoa::Buffer::new().format(value_bytes).as_bytes());
         out.extend_from_slice(b"\r\n");
         values.append(key, value_bytes, out);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// `$3\r\nabc\r\n`
+fn write_resp_bulk(bytes: &[u8], out: &mut Vec<u8>) {
+    write_resp_length(b'$', bytes.len(), out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `$3\r\n`, `*3\r\n`
+fn write_resp_length(mark: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(mark);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// One unit of a server's answer, borrowed from the input.
@@ -79,11 +109,17 @@ pub enum Reply<'a> {
         /// Its value.
         value: &'a [u8],
     },
+    /// The value of the next key asked for, which is not named: Redis's `$3`.
+    Bulk(&'a [u8]),
+    /// The next key asked for is not there: Redis's `$-1`.
+    Nil,
+    /// The values of so many keys follow: Redis's `*3`.
+    Array(usize),
     /// Nothing more comes for this get: `END`, `MN`.
     End,
     /// The one key asked for is not there: `EN`.
     Miss,
-    /// The write took place: `STORED`, `HD`.
+    /// The write took place: `STORED`, `HD`, `+OK`.
     Stored,
     /// The write's condition did not hold: `NOT_STORED`.
     NotStored,
@@ -107,6 +143,9 @@ impl Reply<'_> {
             Self::Hit { key, value } => {
                 format!("the value of '{}', {} bytes", printable(key), value.len())
             }
+            Self::Bulk(value) => format!("a value of {} bytes", value.len()),
+            Self::Nil => "nil".to_owned(),
+            Self::Array(count) => format!("an array of {count}"),
             Self::End => "END".to_owned(),
             Self::Miss => "EN".to_owned(),
             Self::Stored => "STORED".to_owned(),
@@ -150,15 +189,21 @@ pub fn next_reply(input: &[u8]) -> Result<Option<(Reply<'_>, usize)>, WireError>
         announced_in_text(rest).ok_or_else(unreadable)?
     } else if let Some(rest) = line.strip_prefix(b"VA ") {
         announced_in_meta(rest).ok_or_else(unreadable)?
+    } else if let Some(length) = line.strip_prefix(b"$")
+        && length != b"-1"
+    {
+        (b"".as_slice(), number(length).ok_or_else(unreadable)?)
     } else {
         let reply = match line {
             b"END" | b"MN" => Reply::End,
-            b"STORED" | b"HD" => Reply::Stored,
+            b"STORED" | b"HD" | b"+OK" => Reply::Stored,
             b"EN" => Reply::Miss,
             b"NOT_STORED" => Reply::NotStored,
             b"DELETED" => Reply::Deleted,
             b"TOUCHED" => Reply::Touched,
             b"NOT_FOUND" => Reply::NotFound,
+            b"$-1" => Reply::Nil,
+            [b'*', count @ ..] => Reply::Array(number(count).ok_or_else(unreadable)?),
             [b'0'..=b'9', ..] => Reply::Number,
             // memcached returns the key with a miss too (seen in 1.6.18), if it was asked for.
             _ if line.starts_with(b"EN k") => Reply::Miss,
@@ -170,7 +215,9 @@ pub fn next_reply(input: &[u8]) -> Result<Option<(Reply<'_>, usize)>, WireError>
     let Some(value) = value.strip_suffix(b"\r\n") else {
         return Err(WireError::Value(String::from_utf8_lossy(line).into_owned()));
     };
-    Ok(Some((Reply::Hit { key, value }, line_bytes + value_bytes + 2)))
+    // No key is empty, so a value without one was none of memcached's.
+    let reply = if key.is_empty() { Reply::Bulk(value) } else { Reply::Hit { key, value } };
+    Ok(Some((reply, line_bytes + value_bytes + 2)))
 }
 
 /// `<key> <flags> <bytes> [<cas>]`
@@ -178,7 +225,7 @@ fn announced_in_text(rest: &[u8]) -> Option<(&[u8], usize)> {
     let mut fields = rest.split(|&byte| byte == b' ');
     let key = fields.next()?;
     let _flags = fields.next()?;
-    Some((key, number(fields.next()?)?))
+    Some((key, number(fields.next()?)?)).filter(|(key, _)| !key.is_empty())
 }
 
 /// `<bytes> <flag>*`, of which `k<key>` is the one that was asked for.
@@ -186,7 +233,7 @@ fn announced_in_meta(rest: &[u8]) -> Option<(&[u8], usize)> {
     let mut fields = rest.split(|&byte| byte == b' ');
     let value_bytes = number(fields.next()?)?;
     let key = fields.find_map(|flag| flag.strip_prefix(b"k"))?;
-    Some((key, value_bytes))
+    Some((key, value_bytes)).filter(|(key, _)| !key.is_empty())
 }
 
 fn number(digits: &[u8]) -> Option<usize> {
@@ -270,6 +317,32 @@ mod tests {
                 Reply::Stored,
                 Reply::End,
                 Reply::Refused(b"NS"),
+            ]
+        );
+    }
+
+    #[test]
+    fn redis_is_asked_and_read_in_its_protocol() {
+        let mut out = Vec::new();
+        Dialect::Resp.write_get([b"k1".as_slice()].into_iter(), &mut out);
+        assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n");
+        out.clear();
+        Dialect::Resp.write_get([b"k1".as_slice(), b"k2"].into_iter(), &mut out);
+        assert_eq!(out, b"*3\r\n$4\r\nMGET\r\n$2\r\nk1\r\n$2\r\nk2\r\n");
+        out.clear();
+        let values = Values::new();
+        Dialect::Resp.write_set(b"k1", 9, &values, &mut out);
+        let body = out.strip_prefix(b"*3\r\n$3\r\nSET\r\n$2\r\nk1\r\n$9\r\n").unwrap();
+        assert!(values.matches(b"k1", body.strip_suffix(b"\r\n").unwrap()));
+        assert_eq!(
+            replies(b"+OK\r\n*2\r\n$4\r\na\r\nb\r\n$-1\r\n$0\r\n\r\n-OOM over\r\n"),
+            [
+                Reply::Stored,
+                Reply::Array(2),
+                Reply::Bulk(b"a\r\nb"),
+                Reply::Nil,
+                Reply::Bulk(b""),
+                Reply::Refused(b"-OOM over"),
             ]
         );
     }

@@ -34,6 +34,9 @@ pub struct Workload {
     pub fill: bool,
     /// The values.
     pub values: Values,
+    /// Whether what comes back is compared with what its key must have. An echo server keeps nothing, so
+    /// only its answers' lengths are right.
+    pub checks: bool,
 }
 
 impl Workload {
@@ -165,6 +168,7 @@ pub(crate) mod tests {
             dialect: Dialect::Text,
             fill: false,
             values: Values::new(),
+            checks: true,
         }
     }
 

@@ -120,6 +120,7 @@ fn workload() -> Workload {
         dialect: Dialect::Text,
         fill: false,
         values: Values::new(),
+        checks: true,
     }
 }
 

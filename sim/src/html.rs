@@ -40,7 +40,7 @@ details{margin-top:1rem}summary{cursor:pointer}li{margin:.25rem 0}";
 /// # Errors
 ///
 /// What `out` answers.
-pub(crate) fn open(title: &str, out: &mut String) -> fmt::Result {
+pub fn open(title: &str, out: &mut String) -> fmt::Result {
     let title = escaped(title);
     write!(
         out,
@@ -57,7 +57,7 @@ pub(crate) fn open(title: &str, out: &mut String) -> fmt::Result {
 /// # Errors
 ///
 /// What `out` answers.
-pub(crate) fn list(heading: &str, lines: &[String], out: &mut String) -> fmt::Result {
+pub fn list(heading: &str, lines: &[String], out: &mut String) -> fmt::Result {
     write!(out, "<h2>{}</h2><ul>", escaped(heading))?;
     lines.iter().try_for_each(|line| write!(out, "<li>{}</li>", escaped(line)))?;
     write!(out, "</ul>")
@@ -68,7 +68,7 @@ pub(crate) fn list(heading: &str, lines: &[String], out: &mut String) -> fmt::Re
 /// # Errors
 ///
 /// What `out` answers.
-pub(crate) fn close(command: &str, out: &mut String) -> fmt::Result {
+pub fn close(command: &str, out: &mut String) -> fmt::Result {
     writeln!(out, "<h2>Made by</h2><pre>{}</pre></body></html>", escaped(command))
 }
 

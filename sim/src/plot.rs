@@ -253,7 +253,7 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// A text as it may stand in XML.
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Cores, Verdict, parse_duration, parse_memory_mib, progress_bar};
+use super::parse::{parse_duration, parse_memory_mib};
+use super::{Cores, Verdict, progress_bar};
 use crate::compare::median;
 use crate::interrupt::Interrupt;
 use crate::replication::{self, Cost, Errand, Loss, Rules};
