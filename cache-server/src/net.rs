@@ -1,7 +1,7 @@
 //! The data plane: listeners, and one worker per thread of `-t`.
 //!
 //! ```text
-//!            listener.rs             tokio.rs                 connection.rs        service.rs
+//!            listener.rs             worker.rs                connection.rs        service.rs
 //! clients -> | a socket per worker | -> | a task per client | -> | bytes to requests | -> Service
 //!                                       | a turn at a time  | <- | answers to bytes  | <-
 //! ```
@@ -22,6 +22,7 @@ pub mod buffers;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+mod driver;
 pub mod gate;
 #[cfg(test)]
 mod holding;
@@ -37,6 +38,7 @@ mod tls;
 mod tokio;
 mod udp;
 pub mod waiting_room;
+mod worker;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -51,8 +53,8 @@ use crossbeam_utils::CachePadded;
 use protocol::meta::request::MetaKey;
 use protocol::{Credentials, Refusal, Request};
 
-pub use self::tokio::{WeakWorker, WorkerHandle};
-pub(crate) use self::tokio::{WorkerParts, run_worker};
+pub use self::worker::{WeakWorker, WorkerHandle};
+pub(crate) use self::worker::{WorkerParts, run_worker};
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::counters::{Counters, CountersSnapshot};
