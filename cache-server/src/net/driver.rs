@@ -1,7 +1,7 @@
 //! What a worker asks of its driver: sockets, and somebody who waits for them.
 //!
 //! [`Driver`] turns bound sockets into [`Listener`]s, those give a [`Socket`] per client, and nothing
-//! above knows more; see [`tokio`](crate::net::tokio).
+//! above knows more. Two of them: [`tokio`](crate::net::tokio) and [`uring`](crate::net::uring).
 
 use std::future::Future;
 use std::io;
@@ -12,6 +12,11 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::net::registry::Endpoint;
+
+/// A client has taken nothing of what was sent to it, for too long.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("takes nothing of its answers")]
+pub(super) struct SlowReader;
 
 /// Where a worker's sockets come from.
 pub(super) trait Driver {
@@ -53,6 +58,11 @@ pub(super) trait Socket: AsRawFd + Unpin + 'static {
     /// Sends the beginning of `output`, and tells how much. What was handed in and not sent is handed
     /// in again.
     fn poll_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Waits until the kernel has all that was sent; where a driver has none of it, that is at once.
+    fn poll_sent(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 
     /// Lets every other connection have its turn first.
     fn give_way(&self) -> impl Future<Output = ()>;

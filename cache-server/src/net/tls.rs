@@ -298,6 +298,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         &self.socket
     }
 
+    /// The same, to be used.
+    pub(crate) fn socket_mut(&mut self) -> &mut T {
+        &mut self.socket
+    }
+
     /// Appends to `plain` what the client says, and tells how much that is; 0 when it has ended.
     pub(crate) fn poll_receive(
         &mut self,

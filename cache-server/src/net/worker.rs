@@ -23,14 +23,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,11 +46,11 @@ use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::clock::{Clock, Now};
-use crate::config::{Limits, Protection, REQUESTS_PER_TURN_DEFAULT};
+use crate::config::{IoChoice, Limits, Protection, REQUESTS_PER_TURN_DEFAULT};
 use crate::net::connection::{Connection, OutOfMemory, Scratch, Tally, Turn, TurnLimits};
 use crate::net::counters::Counters;
 use crate::net::detached::{Addressee, Served, Spare, serve};
-use crate::net::driver::{Driver, Listener, Socket};
+use crate::net::driver::{Driver, Listener, SlowReader, Socket};
 use crate::net::gate::Entrance;
 use crate::net::listener::{TcpEntrance, UdpEntrance, WorkerListeners};
 use crate::net::mailbox::Mailbox;
@@ -56,6 +59,7 @@ use crate::net::side_stream::SideStream;
 use crate::net::ticket::{HolderId, Resolution, Ticket};
 use crate::net::tls::{TlsStream, TlsWorker};
 use crate::net::tokio::Runtime;
+use crate::net::uring::Uring;
 use crate::net::waiting_room::WaitingRoom;
 use crate::net::{
     CloseReason, Network, PROGRESS_INTERVAL, Service, TICK_INTERVAL, WorkerRecord, udp,
@@ -75,6 +79,10 @@ const IDLE_STEP: Duration = Duration::from_secs(1);
 
 /// Answers of one connection that are not ready, at most.
 const HOLDS_MAX: usize = 1024;
+
+/// Tasks that have their turn before the runtime looks at its own sockets and timers, where the clients'
+/// sockets are a ring's: a driver that sees to it by itself every few turns.
+const URING_EVENT_INTERVAL: u32 = 256;
 
 /// What is received of one datagram: more than any holds.
 const RECEIVED_DATAGRAM_BYTES_MAX: usize = 64 << 10;
@@ -101,6 +109,8 @@ pub(crate) struct WorkerParts<S: Service> {
     pub(crate) limits: Limits,
     /// Requests in a turn while other clients are connected (`-R`).
     pub(crate) requests_per_turn: u32,
+    /// What reads and writes its clients' sockets.
+    pub(crate) io: IoChoice,
     /// Becomes true when the server is to stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -115,11 +125,17 @@ pub(crate) fn run_worker<S: Service + 'static>(
     parts: WorkerParts<S>,
     on_ready: impl FnOnce(),
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(Default::default())?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all();
+    let uring = open_uring(&parts)?;
+    if uring.is_some() {
+        builder.event_interval(URING_EVENT_INTERVAL);
+    }
+    let runtime = builder.build_local(Default::default())?;
     runtime.block_on(async move {
         let WorkerParts { listeners, mailbox, mut stop, .. } = parts;
+        // Sockets that are not clients' are the runtime's to wait for, and other nodes are as urgent.
+        let naps = listeners.udp.is_empty() && !parts.service.is_watched();
         let worker = Rc::new(Worker {
             index: parts.index,
             service: RefCell::new(parts.service),
@@ -136,15 +152,44 @@ pub(crate) fn run_worker<S: Service + 'static>(
             limits: parts.limits,
             requests_per_turn: parts.requests_per_turn,
         });
-        let accepting = worker.accept_from(&Runtime, listeners)?;
+        let accepting = match &uring {
+            Some(uring) => worker.accept_from(uring, listeners)?,
+            None => worker.accept_from(&Runtime, listeners)?,
+        };
+        let mut driving = pin!(worker.drive(uring, naps));
         worker.start_service(mailbox);
         on_ready();
-        // An error means that the server is gone without a word: stop as well.
-        let _ = stop.wait_for(|&stop| stop).await;
+        tokio::select! {
+            // An error means that the server is gone without a word: stop as well.
+            _ = stop.wait_for(|&stop| stop) => {}
+            failure = &mut driving => return failure,
+        }
         accepting.iter().for_each(JoinHandle::abort);
         worker.finish().await;
         Ok(())
     })
+}
+
+/// The ring of the worker that `parts` make, on this thread; `None` if it is to do without, or has to.
+fn open_uring<S: Service>(parts: &WorkerParts<S>) -> io::Result<Option<Uring>> {
+    let uring = match parts.io {
+        IoChoice::Epoll => return Ok(None),
+        IoChoice::Auto | IoChoice::Uring => {
+            Uring::open(parts.network.share_buffers(), parts.limits.refuses_fast)
+        }
+    };
+    match uring {
+        Ok(uring) => {
+            parts.network.worker(parts.index).is_uring.store(true, Ordering::Relaxed);
+            Ok(Some(uring))
+        }
+        Err(error) if parts.io == IoChoice::Uring => Err(io::Error::other(error)),
+        Err(error) => {
+            let source = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::info!(worker = parts.index, "epoll serves its clients; {error} ({source})");
+            Ok(None)
+        }
+    }
 }
 
 /// One worker: everything its connections share, on its own thread.
@@ -217,6 +262,7 @@ impl From<io::Error> for Ending {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::OutOfMemory => Self::OutOfMemory,
+            _ if error.get_ref().is_some_and(|error| error.is::<SlowReader>()) => Self::Slow,
             _ => Self::Closed,
         }
     }
@@ -229,6 +275,30 @@ impl<S: Service + 'static> Worker<S> {
 
     fn counters(&self) -> &Counters {
         &self.record().counters
+    }
+
+    /// Drives `uring`, if there is one. Ends if that fails.
+    async fn drive(self: &Rc<Self>, uring: Option<Uring>, naps: bool) -> io::Result<()> {
+        let Some(uring) = uring else { return std::future::pending().await };
+        spawn_local(Rc::clone(self).hurry_slow_readers(uring.clone()));
+        spawn_local(uring.drive(naps)).await.map_err(io::Error::other)?
+    }
+
+    /// Has clients dropped that take nothing of the answers that the driver keeps for them.
+    async fn hurry_slow_readers(self: Rc<Self>, uring: Uring) {
+        let step = STALL_STEP_MAX.min(self.limits.write_timeout);
+        let mut rounds = interval(step);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            uring.note_stalled(step, self.write_timeout());
+        }
+    }
+
+    /// How long a client may take nothing.
+    fn write_timeout(&self) -> Duration {
+        let scarce = self.network.buffers().is_scarce();
+        if scarce { self.limits.write_timeout_scarce } else { self.limits.write_timeout }
     }
 
     /// Tells the service that it runs, and spawns what calls it without a client.
@@ -742,6 +812,10 @@ impl<T: Socket + AsyncRead + AsyncWrite> Socket for TlsStream<T> {
         Self::poll_send(self, context, output)
     }
 
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket_mut().poll_sent(context)
+    }
+
     fn give_way(&self) -> impl Future<Output = ()> {
         self.socket().give_way()
     }
@@ -803,9 +877,23 @@ impl<S: Service + 'static> Client<S> {
         let mut connection =
             Connection::new(worker.protocol_limits, worker.network.share_buffers(), self.holder)
                 .at(self.entrance);
-        let Err(ending) = self.converse(&mut stream, &mut connection).await;
-        stream.part();
+        let Err(mut ending) = self.converse(&mut stream, &mut connection).await;
+        // The buffers that it may have been lent are others', while it waits for its last bytes to leave.
         connection.close(&mut worker.scratch.borrow_mut());
+        if matches!(ending, Ending::Closed | Ending::AtFault) {
+            let parted = async {
+                poll_fn(|context| stream.poll_sent(context)).await?;
+                stream.part();
+                poll_fn(|context| stream.poll_sent(context)).await
+            };
+            if let Err(error) = parted.await
+                && let slow @ Ending::Slow = Ending::from(error)
+            {
+                ending = slow;
+            }
+        } else {
+            stream.part();
+        }
         worker.serve_alone("client that left", |service| {
             let reason = match ending.reason() {
                 CloseReason::Normal if self.record.was_sent_away() => CloseReason::IdleTimeout,
@@ -984,8 +1072,7 @@ impl<S: Service + 'static> Client<S> {
     ) -> Result<(), Ending> {
         self.settle(connection)?;
         self.record.set_state(ConnectionState::Sending);
-        let limits = &self.worker.limits;
-        let step = STALL_STEP_MAX.min(limits.write_timeout);
+        let step = STALL_STEP_MAX.min(self.worker.limits.write_timeout);
         let mut stalled = Duration::ZERO;
         while connection.has_unsent() {
             let write = poll_fn(|context| stream.poll_send(context, connection.unsent()));
@@ -996,10 +1083,7 @@ impl<S: Service + 'static> Client<S> {
                 }
                 Err(_) => {
                     stalled += step;
-                    let scarce = self.worker.network.buffers().is_scarce();
-                    let allowed =
-                        if scarce { limits.write_timeout_scarce } else { limits.write_timeout };
-                    if stalled >= allowed {
+                    if stalled >= self.worker.write_timeout() {
                         return Err(Ending::Slow);
                     }
                 }
@@ -1023,7 +1107,7 @@ impl<S: Service + 'static> Client<S> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::{Read, Write};
     use std::sync::mpsc;
     use std::thread;
@@ -1038,6 +1122,42 @@ mod tests {
     use crate::net::mailbox::{Postbox, mailbox};
     use crate::net::ticket::Hold;
     use crate::net::{Call, Flow, ListeningAddress};
+
+    /// Has each of these tests run over either driver.
+    macro_rules! over_either_driver {
+        ($($test:ident)*) => {
+            mod over_epoll {
+                $(#[test]
+                fn $test() {
+                    super::$test(super::IoChoice::Epoll);
+                })*
+            }
+
+            mod over_uring {
+                $(#[test]
+                fn $test() {
+                    if crate::net::uring::is_there() {
+                        super::$test(super::IoChoice::Uring);
+                    }
+                })*
+            }
+        };
+    }
+
+    over_either_driver! {
+        bug_met_by_one_request_costs_one_connection
+        client_that_takes_nothing_is_paused_and_then_dropped
+        stop_answers_what_was_received
+        client_that_sends_no_more_gets_what_was_held
+        requests_behind_a_held_answer_are_carried_out_as_they_arrive
+        more_requests_than_may_be_held_are_answered_in_the_end
+        answer_that_becomes_ready_at_the_end_of_its_turn_leaves_with_it
+        stop_waits_for_held_answers_and_not_for_ever
+        message_that_meets_a_bug_is_lost_and_the_next_is_not
+        service_ticks_while_it_wants_to
+        worker_shows_progress_while_idle_and_none_while_it_hangs
+        task_of_the_worker_serves_requests_without_a_client
+    }
 
     /// Answers `mn`, and has a bug in `stats`.
     struct Buggy;
@@ -1142,8 +1262,8 @@ mod tests {
             answers.recv_timeout(Duration::from_secs(10)).unwrap()
         }
 
-        fn deferring() -> Self {
-            Self::start_service(Limits::default(), Deferring::default)
+        fn deferring(io: IoChoice) -> Self {
+            Self::start_service(io, Limits::default(), Deferring::default)
         }
 
         /// Waits until the worker holds back `count` answers.
@@ -1159,22 +1279,23 @@ mod tests {
     }
 
     /// One worker on a thread of its own, stopped and joined when dropped.
-    struct Running<M = Infallible> {
+    pub(in crate::net) struct Running<M = Infallible> {
         address: SocketAddr,
-        network: Arc<Network>,
+        pub(in crate::net) network: Arc<Network>,
         postbox: Postbox<M>,
         stop: watch::Sender<bool>,
         thread: Option<thread::JoinHandle<io::Result<()>>>,
     }
 
     impl Running {
-        fn start(limits: Limits) -> Self {
-            Self::start_service(limits, || Buggy)
+        fn start(io: IoChoice, limits: Limits) -> Self {
+            Self::start_service(io, limits, || Buggy)
         }
     }
 
     impl<M: Send + 'static> Running<M> {
-        fn start_service<S: Service<Message = M> + 'static>(
+        pub(in crate::net) fn start_service<S: Service<Message = M> + 'static>(
+            io: IoChoice,
             limits: Limits,
             service: impl FnOnce() -> S + Send + 'static,
         ) -> Self {
@@ -1197,6 +1318,7 @@ mod tests {
                     entrance: Entrance::default(),
                     limits,
                     requests_per_turn: 20,
+                    io,
                     stop: stopped,
                 };
                 run_worker(parts, || {})
@@ -1206,17 +1328,20 @@ mod tests {
     }
 
     impl<M> Running<M> {
-        fn connect(&self) -> std::net::TcpStream {
+        pub(in crate::net) fn connect(&self) -> std::net::TcpStream {
             let client = std::net::TcpStream::connect(self.address).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             client
         }
 
-        fn join(&mut self) {
+        pub(in crate::net) fn join(&mut self) {
+            self.outcome().unwrap();
+        }
+
+        /// How it ended, once it was told to.
+        pub(in crate::net) fn outcome(&mut self) -> io::Result<()> {
             self.stop.send_replace(true);
-            if let Some(thread) = self.thread.take() {
-                thread.join().unwrap().unwrap();
-            }
+            self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap())
         }
     }
 
@@ -1233,9 +1358,8 @@ mod tests {
         answer
     }
 
-    #[test]
-    fn bug_met_by_one_request_costs_one_connection() {
-        let mut worker = Running::start(Limits::default());
+    fn bug_met_by_one_request_costs_one_connection(io: IoChoice) {
+        let mut worker = Running::start(io, Limits::default());
         let mut bystander = worker.connect();
         assert_eq!(&ask(&mut bystander), b"MN\r\n");
         let mut client = worker.connect();
@@ -1250,12 +1374,11 @@ mod tests {
         assert_eq!(worker.network.counters().connections_crashed, 1);
     }
 
-    #[test]
-    fn client_that_takes_nothing_is_paused_and_then_dropped() {
-        let mut worker = Running::start(Limits {
-            write_timeout: Duration::from_millis(200),
-            ..Limits::default()
-        });
+    fn client_that_takes_nothing_is_paused_and_then_dropped(io: IoChoice) {
+        let mut worker = Running::start(
+            io,
+            Limits { write_timeout: Duration::from_millis(200), ..Limits::default() },
+        );
         let mut slow = worker.connect();
         slow.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         let requests = b"mn\r\n".repeat(10_000);
@@ -1283,9 +1406,8 @@ mod tests {
         assert_eq!(worker.network.connections(), 0);
     }
 
-    #[test]
-    fn stop_answers_what_was_received() {
-        let mut worker = Running::start(Limits::default());
+    fn stop_answers_what_was_received(io: IoChoice) {
+        let mut worker = Running::start(io, Limits::default());
         let mut clients: Vec<_> = (0..4).map(|_| worker.connect()).collect();
         for client in &mut clients {
             assert_eq!(&ask(client), b"MN\r\n");
@@ -1306,9 +1428,8 @@ mod tests {
         answers
     }
 
-    #[test]
-    fn client_that_sends_no_more_gets_what_was_held() {
-        let worker = Running::deferring();
+    fn client_that_sends_no_more_gets_what_was_held(io: IoChoice) {
+        let worker = Running::deferring(io);
         for ending in ["", "quit\r\nmn\r\n"] {
             let mut client = worker.connect();
             client.write_all(format!("mn\r\nversion\r\nmn\r\n{ending}").as_bytes()).unwrap();
@@ -1319,9 +1440,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn requests_behind_a_held_answer_are_carried_out_as_they_arrive() {
-        let worker = Running::deferring();
+    fn requests_behind_a_held_answer_are_carried_out_as_they_arrive(io: IoChoice) {
+        let worker = Running::deferring(io);
         let mut client = worker.connect();
         for count in 1..=50 {
             client.write_all(b"mn\r\n").unwrap();
@@ -1333,9 +1453,8 @@ mod tests {
         assert_eq!(answers[..], *b"MN\r\n".repeat(50));
     }
 
-    #[test]
-    fn more_requests_than_may_be_held_are_answered_in_the_end() {
-        let worker = Running::deferring();
+    fn more_requests_than_may_be_held_are_answered_in_the_end(io: IoChoice) {
+        let worker = Running::deferring(io);
         let mut client = worker.connect();
         client.write_all(&b"mn\r\n".repeat(HOLDS_MAX + 10)).unwrap();
         worker.await_held(HOLDS_MAX);
@@ -1346,9 +1465,8 @@ mod tests {
         assert_eq!(rest(&mut client).len(), 4 * (HOLDS_MAX + 10));
     }
 
-    #[test]
-    fn answer_that_becomes_ready_at_the_end_of_its_turn_leaves_with_it() {
-        let worker = Running::deferring();
+    fn answer_that_becomes_ready_at_the_end_of_its_turn_leaves_with_it(io: IoChoice) {
+        let worker = Running::deferring(io);
         worker.ask(|service| service.is_hasty = true);
         let mut client = worker.connect();
         let before = worker.ask(|service| service.turns);
@@ -1359,10 +1477,9 @@ mod tests {
         assert!((100..=103).contains(&turns), "one for each request, not two: {turns}");
     }
 
-    #[test]
-    fn stop_waits_for_held_answers_and_not_for_ever() {
+    fn stop_waits_for_held_answers_and_not_for_ever(io: IoChoice) {
         let limits = Limits { stop_timeout: Duration::from_millis(300), ..Limits::default() };
-        let mut worker = Running::start_service(limits, Deferring::default);
+        let mut worker = Running::start_service(io, limits, Deferring::default);
         let mut answered = worker.connect();
         answered.write_all(b"mn\r\n").unwrap();
         worker.await_held(1);
@@ -1381,18 +1498,16 @@ mod tests {
         assert_eq!(worker.network.buffers().bytes(), 0);
     }
 
-    #[test]
-    fn message_that_meets_a_bug_is_lost_and_the_next_is_not() {
-        let worker = Running::deferring();
+    fn message_that_meets_a_bug_is_lost_and_the_next_is_not(io: IoChoice) {
+        let worker = Running::deferring(io);
         worker.postbox.post_all((0..5).map(|_| {
             Box::new(|service: &mut Deferring| assert_eq!(service.ticks, 1, "a bug")) as Act
         }));
         assert_eq!(worker.ask(|_| 7), 7);
     }
 
-    #[test]
-    fn service_ticks_while_it_wants_to() {
-        let worker = Running::deferring();
+    fn service_ticks_while_it_wants_to(io: IoChoice) {
+        let worker = Running::deferring(io);
         assert_eq!(worker.ask(|service| service.ticks), 0);
         worker.ask(|service| service.wants_ticks = true);
         while worker.ask(|service| service.ticks) < 3 {
@@ -1410,9 +1525,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn worker_shows_progress_while_idle_and_none_while_it_hangs() {
-        let worker = Running::deferring();
+    fn worker_shows_progress_while_idle_and_none_while_it_hangs(io: IoChoice) {
+        let worker = Running::deferring(io);
         let is_stalled =
             |worker: &Running<Act>| worker.network.worker_stall(0) > Duration::from_millis(300);
         worker.ask(|_| {});
@@ -1428,9 +1542,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn task_of_the_worker_serves_requests_without_a_client() {
-        let worker = Running::deferring();
+    fn task_of_the_worker_serves_requests_without_a_client(io: IoChoice) {
+        let worker = Running::deferring(io);
         worker.ask(|service| {
             let handle = service.worker.as_ref().unwrap().upgrade().unwrap();
             let finished = Rc::clone(&service.finished);
