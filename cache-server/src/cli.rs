@@ -45,8 +45,8 @@ use self::number::{Number, at_least_one, decimal, integer};
 use self::refused::Refused;
 use crate::config::{
     Authentication, BackupConfig, Config, DEBUG_BUILD, Dialect, EVICTION_DEFAULT,
-    ITEM_BYTES_CEILING, ITEM_BYTES_FLOOR, Inspection, Knobs, Listen, PORT_DEFAULT, ProcessConfig,
-    Protection, TEST_CLOCK_VARIABLE, UnixSocket,
+    ITEM_BYTES_CEILING, ITEM_BYTES_FLOOR, Inspection, IoChoice, Knobs, Listen, PORT_DEFAULT,
+    ProcessConfig, Protection, TEST_CLOCK_VARIABLE, UnixSocket,
 };
 use crate::local_cluster::Plan;
 use crate::process::EX_USAGE;
@@ -368,6 +368,11 @@ struct Flags {
     #[arg(long, value_name = "FILE", value_parser = parse_path)]
     memcached_conf: Option<PathBuf>,
 
+    /// What reads and writes clients' sockets: epoll, uring (Linux 6.1 and later), or auto for uring where the
+    /// kernel lets it
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = parse_io)]
+    io: IoChoice,
+
     /// Do not keep the hit ratio at other memory sizes, of the server's own traffic (`stats mrc`)
     #[arg(long)]
     no_live_curve: bool,
@@ -575,6 +580,7 @@ impl Flags {
             memory_file: self.memory_file,
             require_warm: self.require_warm,
             sync_interval: Duration::from_secs(self.sync_interval),
+            io: self.io,
             connections_max: NonZeroU32::new(connections_max).unwrap_or(NonZeroU32::MIN),
             threads: NonZeroUsize::new(threads as usize).unwrap_or(NonZeroUsize::MIN),
             requests_per_turn: NonZeroU32::new(requests_per_turn).unwrap_or(NonZeroU32::MIN),
@@ -772,6 +778,15 @@ fn parse_protocol(text: &str) -> Result<Dialect, Refused> {
     }
 }
 
+fn parse_io(text: &str) -> Result<IoChoice, Refused> {
+    match text.trim_start() {
+        "auto" => Ok(IoChoice::Auto),
+        "epoll" => Ok(IoChoice::Epoll),
+        "uring" => Ok(IoChoice::Uring),
+        _ => Err(Refused::usage("should be one of auto, epoll, or uring")),
+    }
+}
+
 fn parse_mebibytes(text: &str) -> Result<Number<usize>, Refused> {
     let number = integer(text)?;
     match usize::try_from(number.value()) {
@@ -857,6 +872,17 @@ mod tests {
 
     fn try_config(arguments: &[&str]) -> Result<Config, Answer> {
         parse([&["cache-server"], arguments].concat())
+    }
+
+    #[test]
+    fn io_is_chosen_by_name_and_automatic_otherwise() {
+        assert_eq!(config(&[]).io, IoChoice::Auto);
+        for (name, choice) in
+            [("auto", IoChoice::Auto), ("epoll", IoChoice::Epoll), ("uring", IoChoice::Uring)]
+        {
+            assert_eq!(config(&["--io", name]).io, choice);
+        }
+        assert_eq!(try_config(&["--io", "kqueue"]).unwrap_err().exit_code(), 64);
     }
 
     #[test]

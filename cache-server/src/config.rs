@@ -25,6 +25,7 @@ pub use self::tls::{
     KeyFormat, OUTPUT_BYTES_DEFAULT as TLS_OUTPUT_BYTES_DEFAULT, Protection, TlsConfig, TlsVersion,
     VerifyMode,
 };
+use crate::net::RING_BYTES_MAX;
 use crate::net::gate::Entrance;
 
 /// The level of memcached whose protocol the server speaks: the answer to `version`.
@@ -92,6 +93,8 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// Requests one connection may have answered before the others get their turn (`-R`).
     pub requests_per_turn: NonZeroU32,
+    /// What reads and writes clients' sockets (`--io`).
+    pub io: IoChoice,
     /// Whether it keeps the hit ratio at other sizes, of its own traffic (`--no-live-curve`).
     pub live_curve: bool,
     /// A backup written now and then.
@@ -135,6 +138,7 @@ impl Default for Config {
             connections_max: const { NonZeroU32::new(1024).unwrap() },
             threads: const { NonZeroUsize::new(4).unwrap() },
             requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
+            io: IoChoice::Auto,
             live_curve: true,
             backup: None,
             verbosity: 0,
@@ -154,13 +158,14 @@ impl Config {
     ///
     /// ```text
     /// allowance = program and runtimes, 16 MiB
-    ///           + per worker, its two shared buffers and its stack
+    ///           + per worker, its two shared buffers, its stack, and its ring's buffers
     ///           + per connection, 4 KiB for its task and its place in tables (1.4 KiB measured)
     ///           + per connection under TLS, 16 KiB for keys and records (9 to 15 KiB measured)
     ///           + connections' own buffers, bounded by `Limits::buffer_bytes_max`
     /// ```
     pub fn allowance_bytes(&self) -> usize {
-        let worker_bytes = 3 * MIB + self.item_bytes_max;
+        let ring_bytes = if self.io == IoChoice::Epoll { 0 } else { RING_BYTES_MAX };
+        let worker_bytes = 3 * MIB + ring_bytes + self.item_bytes_max;
         let connection_bytes = if self.tls.is_some() { (4 + 16) << 10 } else { 4 << 10 };
         16 * MIB
             + self.threads.get() * worker_bytes
@@ -237,6 +242,19 @@ pub struct UnixSocket {
     pub path: PathBuf,
     /// Its access mode, such as `0o700`.
     pub mode: u32,
+}
+
+/// What reads and writes clients' sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// `io_uring` where the kernel lets us, else epoll: but for large writes it costs less, as measured
+    /// (`docs/network.md`).
+    #[default]
+    Auto,
+    /// epoll, as any kernel has it.
+    Epoll,
+    /// `io_uring`, or no server.
+    Uring,
 }
 
 /// A backup that the server writes by itself.

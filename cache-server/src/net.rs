@@ -1,9 +1,10 @@
 //! The data plane: listeners, and one worker per thread of `-t`.
 //!
 //! ```text
-//!            listener.rs             tokio.rs                 connection.rs        service.rs
+//!            listener.rs             worker.rs                connection.rs        service.rs
 //! clients -> | a socket per worker | -> | a task per client | -> | bytes to requests | -> Service
 //!                                       | a turn at a time  | <- | answers to bytes  | <-
+//!                                         over tokio.rs or uring.rs: driver.rs
 //! ```
 //!
 //! - Workers share no task and steal no work: the kernel spreads clients over their listening
@@ -22,6 +23,7 @@ pub mod buffers;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+mod driver;
 pub mod gate;
 #[cfg(test)]
 mod holding;
@@ -36,14 +38,16 @@ pub mod ticket;
 mod tls;
 mod tokio;
 mod udp;
+mod uring;
 pub mod waiting_room;
+mod worker;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::tokio::time::Instant;
@@ -51,8 +55,10 @@ use crossbeam_utils::CachePadded;
 use protocol::meta::request::MetaKey;
 use protocol::{Credentials, Refusal, Request};
 
-pub use self::tokio::{WeakWorker, WorkerHandle};
-pub(crate) use self::tokio::{WorkerParts, run_worker};
+pub(crate) use self::uring::probe as probe_uring;
+pub use self::uring::{RING_BYTES_MAX, Unavailable};
+pub use self::worker::{WeakWorker, WorkerHandle};
+pub(crate) use self::worker::{WorkerParts, run_worker};
 use crate::clock::Now;
 use crate::net::buffers::Gauge;
 use crate::net::counters::{Counters, CountersSnapshot};
@@ -261,6 +267,8 @@ pub struct Network {
 pub(crate) struct WorkerRecord {
     pub(crate) counters: CachePadded<Counters>,
     pub(crate) registry: Registry,
+    /// Whether its clients' sockets are a ring's.
+    pub(crate) is_uring: AtomicBool,
     /// When its loop last came around, in milliseconds since the network began.
     progress_ms: CachePadded<AtomicU64>,
 }
@@ -326,6 +334,17 @@ impl Network {
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.len()
+    }
+
+    /// What reads and writes clients' sockets: a driver's name, or that it is not the same for all workers.
+    pub fn io_driver(&self) -> &'static str {
+        let workers = self.workers.iter();
+        let rings = workers.filter(|worker| worker.is_uring.load(Ordering::Relaxed)).count();
+        match rings {
+            0 => "epoll",
+            _ if rings == self.workers.len() => "uring",
+            _ => "mixed",
+        }
     }
 
     /// How long ago the loop of worker `index` last came around, idle or not; a healthy one does at

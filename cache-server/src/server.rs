@@ -20,13 +20,13 @@ use crate::backup::{Backups, fresh_cache_id};
 use crate::clock::{Clock, Now};
 use crate::cluster_node::{self, ClusterNode, NodeParts};
 use crate::commands::{CommandCounters, CommandTotals};
-use crate::config::Config;
+use crate::config::{Config, IoChoice};
 use crate::live_curve::LiveCurve;
 use crate::maintenance::Maintenance;
 use crate::memory_file::{MemoryFile, MemoryFileError, Reason};
 use crate::net::listener::{ListenError, ListenerParts, Listeners};
 use crate::net::mailbox::mailbox;
-use crate::net::{ListeningAddress, Network, WorkerParts, run_worker};
+use crate::net::{ListeningAddress, Network, Unavailable, WorkerParts, probe_uring, run_worker};
 use crate::observe::Observation;
 use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
@@ -57,6 +57,9 @@ pub enum StartError {
     /// The server cannot be a node of its cluster.
     #[error(transparent)]
     Cluster(#[from] cluster_node::StartError),
+    /// Clients' sockets are to be `io_uring`'s, and cannot be.
+    #[error(transparent)]
+    Uring(#[from] Unavailable),
     /// A thread, or the event loop on it, cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -117,6 +120,9 @@ impl Server {
         config: &Config,
         orders: &Orders,
     ) -> Result<Self, StartError> {
+        if config.io == IoChoice::Uring {
+            probe_uring()?;
+        }
         let ListenerParts { workers: listeners, addresses, certificates, unix_path } =
             listeners.into_parts();
         let network = Network::new(
@@ -179,6 +185,7 @@ impl Server {
             config: config.clone(),
             started: started_at,
         });
+        let io = config.io;
         let (started, starts) = mpsc::channel();
         let mut postboxes = Vec::with_capacity(listeners.len());
         for (index, listeners) in listeners.into_iter().enumerate() {
@@ -222,6 +229,7 @@ impl Server {
                         entrance,
                         limits: connection_limits,
                         requests_per_turn,
+                        io,
                         stop,
                     };
                     // Nobody listens when another worker failed: this one is about to be stopped.

@@ -330,6 +330,7 @@ impl Statistics {
             backup.map_or_else(|| "(null)".into(), |backup| backup.file.to_string_lossy()),
         );
         stats.add("backup_interval", backup.map_or(0, |backup| backup.interval.as_secs()));
+        stats.add("io_driver", self.network.io_driver());
         stats.add("connections_dropped_slow", network.connections_dropped_slow);
         stats.add("connections_dropped_for_memory", network.connections_dropped_for_memory);
         stats.add("connections_crashed", network.connections_crashed);

@@ -293,6 +293,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         Ok(Self { socket, session, worker, lease, handshake, encrypted_bytes: 0 })
     }
 
+    /// What is under it.
+    pub(crate) fn socket(&self) -> &T {
+        &self.socket
+    }
+
+    /// The same, to be used.
+    pub(crate) fn socket_mut(&mut self) -> &mut T {
+        &mut self.socket
+    }
+
     /// Appends to `plain` what the client says, and tells how much that is; 0 when it has ended.
     pub(crate) fn poll_receive(
         &mut self,
