@@ -466,7 +466,10 @@ impl RaftControlPlane {
         match voters::next_vote(&map, &voters, &learners, &alive, voters_max) {
             Some(change) => {
                 tracing::info!(%node, ?change, "taking the vote of a node that is to be removed");
-                self.change_here(change).await
+                // A leader that is cut off may never hear what comes of it, and others wait behind this one.
+                let late =
+                    |_| Refusal::NotNow(format!("taking the vote of node {node} is not done"));
+                timeout(TRY_MAX, self.change_here(change)).await.map_err(late)?
             }
             None => Ok(()),
         }

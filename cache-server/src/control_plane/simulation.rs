@@ -203,6 +203,12 @@ fn change_of_voters_that_a_leader_left_unfinished_is_finished() {
     }
 }
 
+/// A leader that was cut off took a vote away, and never heard what came of it.
+#[test]
+fn removal_that_is_not_decided_holds_up_no_other() {
+    run(306, None).unwrap();
+}
+
 /// A rule is broken: one of the seeds that are run by default tells.
 fn is_found(wrong: Wrong) {
     let found = (0..SEEDS).find_map(|seed| run(seed, Some(wrong)).err());
