@@ -615,7 +615,7 @@ impl Drop for LocalCluster {
     }
 }
 
-/// Whether every thread of a process stands still, as proc_pid_stat(5) has it: state `T`.
+/// Whether every thread of a process stands still, as `proc_pid_stat(5)` has it: state `T`.
 fn is_stopped(pid: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().all(|thread| {

@@ -9,11 +9,15 @@
 //! ```
 //!
 //! - A client's bytes are received by one operation that goes on for as long as it is connected, into
-//!   buffers that all clients share. So are clients accepted.
+//!   buffers that all clients share.
 //! - Answers are gathered while tasks have their turns. Behind the last of them the *turn* of the
 //!   reactor sends all of them and takes what has arrived since.
 //! - Descriptors stay what they are, so all else works as it does with the other driver: what shuts
 //!   sockets down, counts them or looks at them.
+//!
+//! - Clients are accepted by the runtime. A socket that an operation names stays open when its process is
+//!   killed, until the kernel has taken the ring apart: for a listening one that is too long, as the server
+//!   that is started next finds its address in use.
 //!
 //! The runtime stays the one that runs the tasks, with its timers and all sockets that are not
 //! clients'. While nothing happens it is the runtime that waits, for the ring's descriptor among others.
@@ -28,18 +32,19 @@ mod reactor;
 mod ring;
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{io, net};
 
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::yield_now;
 
 use self::reactor::Reactor;
@@ -47,6 +52,7 @@ use self::ring::{Key, Ring, Shape};
 use crate::net::buffers::Gauge;
 use crate::net::driver::{Driver, Listener, Socket};
 use crate::net::registry::Endpoint;
+use crate::net::tokio::Runtime;
 
 /// How long a worker waits in its ring before it lets the runtime wait. What other threads and timers
 /// want of it is late by no more.
@@ -113,26 +119,23 @@ pub(crate) fn is_there() -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Uring {
     reactor: Rc<Reactor>,
-    /// Accept client after client, or one when there is room for it.
-    repeats_accept: bool,
 }
 
 impl Uring {
-    /// A ring for this thread. What clients keep is leased from `gauge`; whether they are accepted one after
-    /// the other, whether there is room or not, is `repeats_accept`.
+    /// A ring for this thread. What clients keep is leased from `gauge`.
     ///
     /// # Errors
     ///
     /// When the kernel has no `io_uring`, too old a one, or none for us.
-    pub(super) fn open(gauge: Arc<Gauge>, repeats_accept: bool) -> Result<Self, Unavailable> {
+    pub(super) fn open(gauge: Arc<Gauge>) -> Result<Self, Unavailable> {
         let ring = Ring::open(&Shape::default()).map_err(Unavailable::of)?;
-        Ok(Self { reactor: Rc::new(Reactor::new(ring, gauge)), repeats_accept })
+        Ok(Self { reactor: Rc::new(Reactor::new(ring, gauge)) })
     }
 
     /// Runs turn after turn, behind all tasks that are ready. `naps` if nothing but clients is urgent.
     /// Ends with an error, without which it does not.
     pub(super) async fn drive(self, naps: bool) -> io::Result<()> {
-        let Self { reactor, .. } = self;
+        let Self { reactor } = self;
         let signals = reactor.signals()?;
         let nap = naps.then_some(NAP);
         let mut turns = 0;
@@ -165,60 +168,46 @@ impl Uring {
 }
 
 impl Driver for Uring {
-    type Tcp = UringListener;
-    type Unix = UringListener;
+    type Tcp = UringListener<TcpListener>;
+    type Unix = UringListener<(UnixListener, Endpoint)>;
 
-    fn serve_tcp(&self, socket: std::net::TcpListener) -> io::Result<UringListener> {
-        Ok(UringListener::new(self, socket.into(), None))
+    fn serve_tcp(&self, socket: net::TcpListener) -> io::Result<Self::Tcp> {
+        let listener = Runtime.serve_tcp(socket)?;
+        Ok(UringListener { reactor: Rc::clone(&self.reactor), listener })
     }
 
     fn serve_unix(
         &self,
-        socket: std::os::unix::net::UnixListener,
+        socket: unix::net::UnixListener,
         path: Endpoint,
-    ) -> io::Result<UringListener> {
-        Ok(UringListener::new(self, socket.into(), Some(path)))
+    ) -> io::Result<Self::Unix> {
+        let listener = Runtime.serve_unix(socket, path)?;
+        Ok(UringListener { reactor: Rc::clone(&self.reactor), listener })
     }
 }
 
-/// A listening socket of either family.
+/// A listening socket of the runtime's, whose clients are the ring's.
 #[derive(Debug)]
-pub(super) struct UringListener {
+pub(super) struct UringListener<L> {
     reactor: Rc<Reactor>,
-    key: Key,
-    /// Where all of its clients are; if not, each is asked.
-    peer: Option<Endpoint>,
+    listener: L,
 }
 
-impl UringListener {
-    fn new(driver: &Uring, socket: OwnedFd, peer: Option<Endpoint>) -> Self {
-        let reactor = Rc::clone(&driver.reactor);
-        let key = reactor.open_entrance(socket, driver.repeats_accept);
-        Self { reactor, key, peer }
-    }
-}
-
-impl Listener for UringListener {
+impl Listener for UringListener<TcpListener> {
     type Stream = UringStream;
 
     async fn accept(&self) -> io::Result<(UringStream, Endpoint)> {
-        let socket = poll_fn(|context| self.reactor.poll_accept(self.key, context)).await?;
-        let peer = match &self.peer {
-            Some(peer) => peer.clone(),
-            None => {
-                let address = SockRef::from(&socket).peer_addr();
-                // One that has gone meanwhile has none.
-                let lost = || io::Error::from(io::ErrorKind::ConnectionAborted);
-                Endpoint::Tcp(address.ok().and_then(|it| it.as_socket()).ok_or_else(lost)?)
-            }
-        };
-        Ok((UringStream::new(Rc::clone(&self.reactor), socket), peer))
+        let (client, peer) = Listener::accept(&self.listener).await?;
+        Ok((UringStream::new(Rc::clone(&self.reactor), client.into_std()?.into()), peer))
     }
 }
 
-impl Drop for UringListener {
-    fn drop(&mut self) {
-        self.reactor.drop_entrance(self.key);
+impl Listener for UringListener<(UnixListener, Endpoint)> {
+    type Stream = UringStream;
+
+    async fn accept(&self) -> io::Result<(UringStream, Endpoint)> {
+        let (client, peer) = self.listener.accept().await?;
+        Ok((UringStream::new(Rc::clone(&self.reactor), client.into_std()?.into()), peer))
     }
 }
 

@@ -174,9 +174,7 @@ pub(crate) fn run_worker<S: Service + 'static>(
 fn open_uring<S: Service>(parts: &WorkerParts<S>) -> io::Result<Option<Uring>> {
     let uring = match parts.io {
         IoChoice::Epoll => return Ok(None),
-        IoChoice::Auto | IoChoice::Uring => {
-            Uring::open(parts.network.share_buffers(), parts.limits.refuses_fast)
-        }
+        IoChoice::Auto | IoChoice::Uring => Uring::open(parts.network.share_buffers()),
     };
     match uring {
         Ok(uring) => {

@@ -1,4 +1,4 @@
-//! Who waits for what of a ring: streams, listening sockets, and the turn that serves all of them.
+//! Who waits for what of a ring: streams, and the turn that serves all of them.
 //!
 //! ```text
 //!  tasks: take what arrived, post answers          Reactor::turn, when all of them have had their turn
@@ -39,7 +39,7 @@ const POSTED_BYTES_MAX: usize = 8 << 10;
 /// How often one turn asks the kernel to go on with what it has not taken yet.
 const ATTEMPTS_MAX: u32 = 10_000;
 
-/// The streams and listening sockets of one worker, and their ring.
+/// The streams of one worker, and their ring.
 #[derive(Debug)]
 pub(super) struct Reactor {
     inner: RefCell<Inner>,
@@ -184,72 +184,32 @@ impl Stream {
     }
 }
 
-/// A listening socket.
-#[derive(Debug)]
-struct Entrance {
-    socket: OwnedFd,
-    is_dropped: bool,
-    /// An accept is under way.
-    is_accepting: bool,
-    /// It goes on after the first client.
-    repeats: bool,
-    /// Who came.
-    clients: VecDeque<OwnedFd>,
-    failure: Option<i32>,
-    waiter: Waiter,
-}
-
-#[derive(Debug)]
-enum Source {
-    Stream(Stream),
-    Entrance(Entrance),
-}
-
-/// Streams and listening sockets by their key.
+/// Streams by their key.
 #[derive(Debug, Default)]
-struct Sources {
-    slots: Vec<(u32, Option<Box<Source>>)>,
+struct Streams {
+    slots: Vec<(u32, Option<Box<Stream>>)>,
     free: Vec<u32>,
 }
 
-impl Sources {
-    fn insert(&mut self, source: Source) -> Key {
+impl Streams {
+    fn insert(&mut self, stream: Stream) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             u32::try_from(self.slots.len() - 1).expect("fewer sockets than descriptors")
         });
         let slot = &mut self.slots[index as usize];
-        slot.1 = Some(Box::new(source));
+        slot.1 = Some(Box::new(stream));
         Key { index, generation: slot.0 }
     }
 
-    fn get(&mut self, key: Key) -> Option<&mut Source> {
-        let (generation, source) = self.slots.get_mut(key.index as usize)?;
-        if *generation == key.generation { source.as_deref_mut() } else { None }
-    }
-
-    fn stream(&mut self, key: Key) -> Option<&mut Stream> {
-        match self.get(key)? {
-            Source::Stream(stream) => Some(stream),
-            Source::Entrance(_) => None,
-        }
-    }
-
-    fn entrance(&mut self, key: Key) -> Option<&mut Entrance> {
-        match self.get(key)? {
-            Source::Entrance(entrance) => Some(entrance),
-            Source::Stream(_) => None,
-        }
+    fn get(&mut self, key: Key) -> Option<&mut Stream> {
+        let (generation, stream) = self.slots.get_mut(key.index as usize)?;
+        if *generation == key.generation { stream.as_deref_mut() } else { None }
     }
 
     /// Closes it, if nobody uses it and nothing is under way.
     fn close_if_done(&mut self, key: Key) {
-        let is_done = match self.get(key) {
-            Some(Source::Stream(stream)) => stream.is_dropped && !stream.is_under_way(),
-            Some(Source::Entrance(entrance)) => entrance.is_dropped && !entrance.is_accepting,
-            None => false,
-        };
-        if is_done {
+        if self.get(key).is_some_and(|stream| stream.is_dropped && !stream.is_under_way()) {
             let slot = &mut self.slots[key.index as usize];
             *slot = (slot.0.wrapping_add(1), None);
             self.free.push(key.index);
@@ -267,7 +227,7 @@ struct Posted {
 #[derive(Debug)]
 struct Inner {
     ring: Ring,
-    sources: Sources,
+    streams: Streams,
     gauge: Arc<Gauge>,
     /// Sends of this turn, and which turn it is.
     posted: Vec<Posted>,
@@ -286,12 +246,12 @@ struct Inner {
 }
 
 impl Reactor {
-    /// One that has no sockets yet. What its streams keep is leased from `gauge`.
+    /// One that has no streams yet. What its streams keep is leased from `gauge`.
     pub(super) fn new(ring: Ring, gauge: Arc<Gauge>) -> Self {
         Self {
             inner: RefCell::new(Inner {
                 ring,
-                sources: Sources::default(),
+                streams: Streams::default(),
                 gauge,
                 posted: Vec::new(),
                 turn: 0,
@@ -340,7 +300,7 @@ impl Reactor {
         // A turn now and then costs nothing, and no signal that went amiss is missed for long.
         inner.driver.wake();
         inner.behind.retain(|&key| {
-            let Some(stream) = inner.sources.stream(key) else { return false };
+            let Some(stream) = inner.streams.get(key) else { return false };
             if stream.is_dropped || stream.unsent.is_empty() {
                 return false;
             }
@@ -354,58 +314,11 @@ impl Reactor {
         });
     }
 
-    /// Takes over a listening socket, from which clients are accepted one after the other, or one each
-    /// time one is asked for.
-    pub(super) fn open_entrance(&self, socket: OwnedFd, repeats: bool) -> Key {
-        self.inner.borrow_mut().sources.insert(Source::Entrance(Entrance {
-            socket,
-            is_dropped: false,
-            is_accepting: false,
-            repeats,
-            clients: VecDeque::new(),
-            failure: None,
-            waiter: Waiter::default(),
-        }))
-    }
-
-    /// The next client.
-    pub(super) fn poll_accept(&self, key: Key, context: &Context<'_>) -> Poll<io::Result<OwnedFd>> {
-        let inner = &mut *self.inner.borrow_mut();
-        let Some(entrance) = inner.sources.entrance(key) else { return gone() };
-        if let Some(client) = entrance.clients.pop_front() {
-            return Poll::Ready(Ok(client));
-        }
-        if let Some(error) = entrance.failure.take() {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
-        }
-        entrance.waiter.wait(context);
-        if !entrance.is_accepting {
-            entrance.is_accepting = true;
-            let (fd, repeats) = (entrance.socket.as_raw_fd(), entrance.repeats);
-            inner.ring.accept(fd, repeats, key);
-            inner.driver.wake();
-        }
-        Poll::Pending
-    }
-
-    /// Accepts nobody any more.
-    pub(super) fn drop_entrance(&self, key: Key) {
-        let inner = &mut *self.inner.borrow_mut();
-        let Some(entrance) = inner.sources.entrance(key) else { return };
-        entrance.is_dropped = true;
-        entrance.clients.clear();
-        if entrance.is_accepting {
-            inner.ring.cancel(Kind::Accept, key);
-            inner.driver.wake();
-        }
-        inner.sources.close_if_done(key);
-    }
-
     /// Takes over a client's socket.
     pub(super) fn open_stream(&self, socket: OwnedFd) -> Key {
         let inner = &mut *self.inner.borrow_mut();
         let stream = Stream::new(socket, Arc::clone(&inner.gauge));
-        inner.sources.insert(Source::Stream(stream))
+        inner.streams.insert(stream)
     }
 
     /// Hands what has arrived to `take`, piece by piece, at most `count_max` bytes of it, and tells how many;
@@ -430,7 +343,7 @@ impl Reactor {
         let inner = &mut *self.inner.borrow_mut();
         // At most once: after a turn nothing is posted.
         loop {
-            let Some(stream) = inner.sources.stream(key) else { return gone() };
+            let Some(stream) = inner.streams.get(key) else { return gone() };
             if let Some(failure) = stream.failure {
                 return Poll::Ready(Err(failure.into()));
             }
@@ -442,7 +355,7 @@ impl Reactor {
             if count <= POSTED_BYTES_MAX && inner.post(key, pieces) {
                 return Poll::Ready(Ok(count));
             }
-            let Some(stream) = inner.sources.stream(key) else { return gone() };
+            let Some(stream) = inner.streams.get(key) else { return gone() };
             if stream.posted == 0 && count > POSTED_BYTES_MAX {
                 let first = pieces.iter().find(|piece| !piece.is_empty());
                 return inner.poll_send_at_once(key, context, first.copied().unwrap_or_default());
@@ -455,7 +368,7 @@ impl Reactor {
     /// Waits until the kernel has all that was sent.
     pub(super) fn poll_sent(&self, key: Key, context: &Context<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.inner.borrow_mut();
-        let Some(stream) = inner.sources.stream(key) else { return gone() };
+        let Some(stream) = inner.streams.get(key) else { return gone() };
         if let Some(failure) = stream.failure {
             return Poll::Ready(Err(failure.into()));
         }
@@ -469,7 +382,7 @@ impl Reactor {
     /// Closes a client's socket, as soon as what was posted for it is tried.
     pub(super) fn drop_stream(&self, key: Key) {
         let inner = &mut *self.inner.borrow_mut();
-        let Some(stream) = inner.sources.stream(key) else { return };
+        let Some(stream) = inner.streams.get(key) else { return };
         stream.is_dropped = true;
         (stream.reader, stream.writer) = (Waiter::default(), Waiter::default());
         (stream.untaken, stream.unsent) = (Rest::default(), Rest::default());
@@ -482,7 +395,7 @@ impl Reactor {
             inner.ring.cancel(Kind::Writable, key);
         }
         inner.driver.wake();
-        inner.sources.close_if_done(key);
+        inner.streams.close_if_done(key);
     }
 }
 
@@ -498,7 +411,7 @@ impl Inner {
             self.receive(key);
         }
         for (index, posted) in self.posted.iter().enumerate() {
-            if let Some(stream) = self.sources.stream(posted.stream) {
+            if let Some(stream) = self.streams.get(posted.stream) {
                 let index = u32::try_from(index).expect("fewer sends than bytes");
                 let key = Key { index, generation: self.turn };
                 self.ring.send(stream.socket.as_raw_fd(), posted.range.clone(), key);
@@ -531,10 +444,10 @@ impl Inner {
     fn settle_posted(&mut self) {
         let mut posted = std::mem::take(&mut self.posted);
         for Posted { stream: key, .. } in posted.drain(..) {
-            let Some(stream) = self.sources.stream(key) else { continue };
+            let Some(stream) = self.streams.get(key) else { continue };
             stream.posted -= 1;
             if stream.is_dropped {
-                self.sources.close_if_done(key);
+                self.streams.close_if_done(key);
             } else if stream.unsent.is_empty() || stream.failure.is_some() {
                 self.has_ready_tasks |= stream.writer.wake();
             }
@@ -548,7 +461,7 @@ impl Inner {
     fn keep_untaken(&mut self) {
         let mut fresh = std::mem::take(&mut self.fresh);
         for key in fresh.drain(..) {
-            let Some(stream) = self.sources.stream(key) else { continue };
+            let Some(stream) = self.streams.get(key) else { continue };
             if stream.inbox.is_empty() {
                 continue;
             }
@@ -577,7 +490,7 @@ impl Inner {
     }
 
     fn receive(&mut self, key: Key) {
-        if let Some(stream) = self.sources.stream(key)
+        if let Some(stream) = self.streams.get(key)
             && !stream.is_receiving
             && !stream.is_dropped
         {
@@ -594,7 +507,7 @@ impl Inner {
         count_max: usize,
         mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<usize>> {
-        let Some(stream) = self.sources.stream(key) else { return gone() };
+        let Some(stream) = self.streams.get(key) else { return gone() };
         let mut count = stream.untaken.bytes().len().min(count_max);
         if count > 0 {
             take(&stream.untaken.bytes()[..count]);
@@ -636,7 +549,7 @@ impl Inner {
 
     /// Copies the `pieces` to the outbox, if they fit behind what this stream has posted.
     fn post(&mut self, key: Key, pieces: &[&[u8]]) -> bool {
-        let Some(stream) = self.sources.stream(key) else { return false };
+        let Some(stream) = self.streams.get(key) else { return false };
         let (last, start) = (self.posted.last_mut(), self.ring.posted_bytes());
         let last = last.filter(|last| last.stream == key && last.range.end == start);
         if stream.posted > 0 && last.is_none() {
@@ -667,7 +580,7 @@ impl Inner {
         context: &Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Some(stream) = self.sources.stream(key) else { return gone() };
+        let Some(stream) = self.streams.get(key) else { return gone() };
         match send_at_once(stream.socket.as_raw_fd(), bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 stream.writer.wait(context);
@@ -679,7 +592,7 @@ impl Inner {
     }
 
     fn await_writable(&mut self, key: Key) {
-        if let Some(stream) = self.sources.stream(key)
+        if let Some(stream) = self.streams.get(key)
             && !stream.awaits_writable
         {
             stream.awaits_writable = true;
@@ -691,7 +604,6 @@ impl Inner {
     fn complete(&mut self, completion: Completion) {
         let key = completion.key;
         match completion.kind {
-            Kind::Accept => self.complete_accept(key, completion),
             Kind::Receive => self.complete_receive(key, &completion),
             Kind::Writable => self.complete_writable(key),
             Kind::Send => self.complete_send(key, &completion),
@@ -699,31 +611,16 @@ impl Inner {
         }
     }
 
-    fn complete_accept(&mut self, key: Key, completion: Completion) {
-        let is_followed = completion.is_followed;
-        let client = completion.accepted();
-        let Some(entrance) = self.sources.entrance(key) else { return };
-        entrance.is_accepting = is_followed;
-        match client {
-            // Whoever came too late is closed.
-            Ok(client) if !entrance.is_dropped => entrance.clients.push_back(client),
-            Ok(_) | Err(libc::ECANCELED) => {}
-            Err(error) => entrance.failure = Some(error),
-        }
-        self.has_ready_tasks |= entrance.waiter.wake();
-        self.sources.close_if_done(key);
-    }
-
     fn complete_receive(&mut self, key: Key, completion: &Completion) {
-        let stream = self.sources.stream(key);
+        let stream = self.streams.get(key);
         let Some(stream) = stream.filter(|stream| !stream.is_dropped) else {
             let filled: Vec<_> = self.ring.filled(completion).collect();
             filled.into_iter().for_each(|filled| self.ring.give_back(filled));
-            if let Some(stream) = self.sources.stream(key)
+            if let Some(stream) = self.streams.get(key)
                 && !completion.is_followed
             {
                 stream.is_receiving = false;
-                self.sources.close_if_done(key);
+                self.streams.close_if_done(key);
             }
             return;
         };
@@ -752,7 +649,7 @@ impl Inner {
         debug_assert_eq!(key.generation, self.turn, "a send is tried in its turn");
         let Some(posted) = self.posted.get(key.index as usize) else { return };
         let (key, range) = (posted.stream, posted.range.clone());
-        let Some(stream) = self.sources.stream(key) else { return };
+        let Some(stream) = self.streams.get(key) else { return };
         if stream.is_dropped {
             return;
         }
@@ -781,10 +678,10 @@ impl Inner {
 
     /// There is room again, or somebody says so: trying is harmless.
     fn complete_writable(&mut self, key: Key) {
-        let Some(stream) = self.sources.stream(key) else { return };
+        let Some(stream) = self.streams.get(key) else { return };
         stream.awaits_writable = false;
         if stream.is_dropped {
-            return self.sources.close_if_done(key);
+            return self.streams.close_if_done(key);
         }
         while !stream.unsent.is_empty() && stream.failure.is_none() {
             match send_at_once(stream.socket.as_raw_fd(), stream.unsent.bytes()) {

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 use std::{fmt, io};
@@ -75,8 +75,6 @@ pub(super) struct Key {
 /// What an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A client, or one after the other.
-    Accept,
     /// Bytes of a client.
     Receive,
     /// Room to send.
@@ -87,7 +85,7 @@ pub(super) enum Kind {
     Cancel,
 }
 
-const KINDS: [Kind; 5] = [Kind::Accept, Kind::Receive, Kind::Writable, Kind::Send, Kind::Cancel];
+const KINDS: [Kind; 4] = [Kind::Receive, Kind::Writable, Kind::Send, Kind::Cancel];
 
 /// An operation by its name, which its completions carry.
 ///
@@ -116,23 +114,12 @@ impl Token {
 pub(super) struct Completion {
     pub(super) kind: Kind,
     pub(super) key: Key,
-    /// Bytes, or a descriptor, or what went wrong.
+    /// Bytes, or what went wrong.
     pub(super) result: Result<u32, i32>,
     /// The first buffer that was filled.
     buffer: Option<u16>,
     /// More completions of the same operation follow.
     pub(super) is_followed: bool,
-}
-
-impl Completion {
-    /// The client that an accept brought.
-    pub(super) fn accepted(self) -> Result<OwnedFd, i32> {
-        let fd = self.result?;
-        let fd = RawFd::try_from(fd).map_err(|_| libc::EBADF)?;
-        assert!(self.kind == Kind::Accept, "nothing else brings a client");
-        // SAFETY: the kernel has opened it for whoever has this completion, which is gone now.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
 }
 
 /// One `io_uring` and its memory.
@@ -209,19 +196,6 @@ impl Ring {
         let is_idle = !submission.taskrun() && !submission.cq_overflow() && submission.is_empty();
         drop(submission);
         is_idle && self.backlog.is_empty() && self.uring.completion().is_empty()
-    }
-
-    /// Accepts a client, or one after the other.
-    pub(super) fn accept(&mut self, listener: RawFd, repeats: bool, key: Key) {
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let fd = Fd(listener);
-        let entry = if repeats {
-            opcode::AcceptMulti::new(fd).flags(flags).build()
-        } else {
-            let nowhere = std::ptr::null_mut();
-            opcode::Accept::new(fd, nowhere, nowhere.cast()).flags(flags).build()
-        };
-        self.push(entry, Kind::Accept, key);
     }
 
     /// Receives into buffers of the pool until it fails, is cancelled, or the stream ends.
@@ -436,10 +410,5 @@ impl Drop for Ring {
                 self.outbox.abandon();
             }
         }
-        // Clients that nobody has heard of are closed.
-        let mut completions = Vec::new();
-        self.reap(&mut completions);
-        completions.retain(|completion| completion.kind == Kind::Accept);
-        completions.into_iter().for_each(|completion| drop(completion.accepted()));
     }
 }
