@@ -276,7 +276,7 @@ mod tests {
         ) {
             // A miss is worth `miss` MiB; 0 where only the target counts.
             let miss = if target.is_some() && miss < 1_000.0 { 0.0 } else { miss };
-            let cost = |bytes: u64, hits: f64| (bytes / MIB) as f64 + 68.0 + miss * (1.0 - hits);
+            let cost = |bytes: u64, hits: f64| (bytes / MIB) as f64 + 80.0 + miss * (1.0 - hits);
             let aim = Aim { target, cost: &cost };
             let curves = [(Kind::Lru, lru), (Kind::Arc, arc)];
             let every = curves.iter().flat_map(|(policy, hits)| {
