@@ -31,9 +31,9 @@ const ITEM_BYTES_MAX: u64 = 1 << 20;
 const THREADS: u32 = 2;
 const KEY_BYTES: usize = 24;
 /// Sizes are drawn evenly by their logarithm, so that each power of two has as many items.
-const VALUE_BYTES_MIN: f64 = 32.0;
-const VALUE_BYTES_MAX: f64 = 16_384.0;
-const DATA_BYTES: f64 = 4.0 * MEMORY_BYTES as f64;
+const VALUE_BYTES_MIN: u32 = 32;
+const VALUE_BYTES_MAX: u32 = 16_384;
+const DATA_BYTES: u64 = 4 * MEMORY_BYTES;
 
 /// What is done to the store.
 #[derive(Clone, Copy)]
@@ -68,8 +68,8 @@ impl Store {
             let item_bytes_max = ITEM_BYTES_MAX;
             Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard })
         };
-        let mean = (VALUE_BYTES_MAX - VALUE_BYTES_MIN) / (VALUE_BYTES_MAX / VALUE_BYTES_MIN).ln();
-        let keys = (DATA_BYTES / mean) as u64;
+        let mean = f64::from(VALUE_BYTES_MAX - VALUE_BYTES_MIN) / ratio().ln();
+        let keys = DATA_BYTES / rounded(mean) as u64;
         Self {
             geometry,
             shards: (0..geometry.shard_count).map(shard).collect(),
@@ -119,7 +119,17 @@ fn now() -> Timestamp {
 fn value_bytes(index: u32) -> usize {
     // Multiplied by 2^32 over the golden section, neighbours spread evenly over all sizes.
     let share = f64::from(index.wrapping_mul(2_654_435_769)) / f64::from(u32::MAX);
-    (VALUE_BYTES_MIN * (VALUE_BYTES_MAX / VALUE_BYTES_MIN).powf(share)) as usize
+    rounded(f64::from(VALUE_BYTES_MIN) * ratio().powf(share)).min(VALUE_BYTES_MAX as usize)
+}
+
+/// How much larger the largest value is than the smallest.
+fn ratio() -> f64 {
+    f64::from(VALUE_BYTES_MAX) / f64::from(VALUE_BYTES_MIN)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "sizes of values are small and positive")]
+fn rounded(bytes: f64) -> usize {
+    bytes.round() as usize
 }
 
 fn measure(policy: Kind, load: Load) {
