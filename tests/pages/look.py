@@ -201,7 +201,9 @@ def look(browser, page, curves, checks):
 def write_pages(sim, folder):
     trace = ["--trace", str(ROOT / "tests/data/cloudphysics-io.oracleGeneral.zst")]
     size = folder / "size.html"
-    prices = ["--target-hit-ratio", "0.4", "--memory-price", "3", "--miss-cost", "0.4/M", "--points", "10"]
+    # Policies whose curves are apart, on this log.
+    policies = ["--policy", "fifo,lru,lfu,s3fifo,wtinylfu", "--points", "24"]
+    prices = ["--target-hit-ratio", "0.4", "--memory-price", "3", "--miss-cost", "0.4/M", *policies]
     curve = folder / "curve.html"
     for command in (
         [sim, "size", *trace, *prices, "--plot", str(size)],
