@@ -54,7 +54,7 @@ use crate::net::{Call, Flow, WeakWorker, WorkerHandle};
 use crate::peer::dial::Dialler;
 use crate::replication::replicas::{Access, Context};
 use crate::replication::{Agenda, Replication, ReplicationCounters, Token, Waiter, WorkerMessage};
-use crate::service::{CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, timestamp};
+use crate::service::{CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, keys, timestamp};
 
 /// How long a request waits for somebody to lead its shard, in milliseconds: design, §5.
 const PARKED_MS_MAX: u64 = 1_000;
@@ -1209,8 +1209,7 @@ impl CacheService {
             Some(&REQUEST_MAGIC) => key_in_request(request),
             _ => request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1),
         });
-        let keys = words.filter_map(protocol::Key::new).map(|key| Key::new(key.as_bytes()));
-        self.shards.prefetch(&keys.take(PREFETCHED_KEYS_MAX).collect::<Keys<'_>>());
+        self.shards.prefetch(&keys(words.filter_map(protocol::Key::new)));
     }
 
     /// The next request comes from another node, which has passed it on.
