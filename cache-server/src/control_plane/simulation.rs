@@ -209,6 +209,13 @@ fn removal_that_is_not_decided_holds_up_no_other() {
     run(306, None).unwrap();
 }
 
+/// All went down at once. Who had led came back as the leader, did not know how far it had committed, and had a
+/// read answered from there.
+#[test]
+fn leader_that_comes_back_answers_no_read_from_its_last_life() {
+    run(858, None).unwrap();
+}
+
 /// A rule is broken: one of the seeds that are run by default tells.
 fn is_found(wrong: Wrong) {
     let found = (0..SEEDS).find_map(|seed| run(seed, Some(wrong)).err());

@@ -16,6 +16,9 @@
 //!   what is known to be committed, which [`openraft::storage::RaftStateMachine`] names as the second of
 //!   its two ways: an entry then costs one fsync and not two. How far was committed goes along with
 //!   whatever is written next; when the file is behind there, the leader says so again.
+//! - A node that led when it went does not come back as the leader, as openraft would have it for a vote that says
+//!   so: it does not know how far it had committed, and it sent entries to others before its own disk had them,
+//!   in whose places it might now put others. It comes back with its vote for itself, and a new term is begun.
 //! - A snapshot is taken every few hundred entries (`raft.rs`) and the entries before it are dropped, so
 //!   memory and file stay within a few snapshots' size.
 //!
@@ -30,6 +33,7 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
+use cluster::NodeId;
 use cluster::map::{ClusterMap, Command, Outcome};
 use openraft::storage::{LogFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::{
@@ -141,7 +145,8 @@ impl Storage {
     /// [`open`](Self::open), on any disk.
     pub(super) fn open_on(disk: &impl Disk, identity: Identity) -> Result<Self, OpenError> {
         let path = disk.path();
-        let inspected = file::inspect(disk, identity)?;
+        let mut inspected = file::inspect(disk, identity)?;
+        inspected.vote = inspected.vote.map(|vote| without_the_lead(vote, identity.node));
         let database = disk.open()?;
         let progress = Arc::new(Progress::default());
         let writer = disk
@@ -225,6 +230,12 @@ impl Storage {
         let written = self.shared.write_for(&self.shared.memory.lock(), vec![]);
         written.wait().await
     }
+}
+
+/// The vote of a node that begins, as its last life left it: nobody follows it yet.
+fn without_the_lead(vote: Vote<u64>, me: NodeId) -> Vote<u64> {
+    let is_own = vote.leader_id.node_id == u64::from(me.0);
+    Vote { committed: vote.committed && !is_own, ..vote }
 }
 
 impl Shared {

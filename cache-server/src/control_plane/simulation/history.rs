@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use cluster::NodeId;
 use cluster::map::{ClusterMap, Command, Outcome, Standing};
-use openraft::{EntryPayload, LogId, Vote};
+use openraft::{EntryPayload, LeaderId, LogId, Vote};
 
 use crate::control_plane::storage::Entry;
 
@@ -37,7 +37,7 @@ pub(super) struct History {
     /// What each running node applied last.
     applied: BTreeMap<NodeId, u64>,
     /// The greatest vote that a node is known to have given.
-    votes: BTreeMap<NodeId, Vote<u64>>,
+    votes: BTreeMap<NodeId, LeaderId<u64>>,
     /// Who votes and learns, as the log says.
     membership: BTreeSet<NodeId>,
     /// How many vote, if it is settled who does.
@@ -252,11 +252,13 @@ impl History {
 
     /// A node said what its vote is.
     pub(super) fn votes(&mut self, node: NodeId, vote: Vote<u64>) {
-        let last = *self.votes.entry(node).or_insert(vote);
-        if vote < last {
-            self.violated(|| format!("node {node} voted {vote} after {last}"));
+        // Whether that one leads by now is not for its voters to promise.
+        let whom = vote.leader_id;
+        let last = *self.votes.entry(node).or_insert(whom);
+        if whom < last {
+            self.violated(|| format!("node {node} voted for {whom} after {last}"));
         } else {
-            self.votes.insert(node, vote);
+            self.votes.insert(node, whom);
         }
     }
 

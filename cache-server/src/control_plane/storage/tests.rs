@@ -115,6 +115,21 @@ async fn all_that_was_acknowledged_is_there_after_a_kill() {
     }
 }
 
+/// Openraft would have it lead on in its old term: <https://github.com/databendlabs/openraft/issues/1511>.
+#[tokio::test]
+async fn leader_that_comes_back_has_voted_for_itself_and_leads_nobody() {
+    let (directory, storage) = created();
+    let (mut log, _) = storage.halves();
+    let comes_back_with = async |vote: Vote<u64>, log: &mut LogStore| {
+        log.save_vote(&vote).await.unwrap();
+        open(&killed(&directory)).halves().0.read_vote().await.unwrap().unwrap()
+    };
+    let led = comes_back_with(Vote::new_committed(3, 1), &mut log).await;
+    assert_eq!(led, Vote::new(3, 1));
+    let followed = comes_back_with(Vote::new_committed(4, 2), &mut log).await;
+    assert_eq!(followed, Vote::new_committed(4, 2));
+}
+
 #[tokio::test]
 async fn kill_at_any_moment_leaves_a_prefix() {
     let (directory, storage) = created();
