@@ -114,6 +114,11 @@ pub trait Service {
         0
     }
 
+    /// This has arrived from several clients, the beginning from each, who are served in a moment, one by one:
+    /// a chance to have the items they ask for fetched from memory all at once. It may be anything, and nobody
+    /// may notice what is made of it.
+    fn foresee(&self, _arrived: &[&[u8]]) {}
+
     /// A turn of the client with this descriptor begins.
     fn turn_begins(&mut self, _client: RawFd) {}
 

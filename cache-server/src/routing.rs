@@ -34,7 +34,7 @@ use protocol::binary::request::{BinaryRequest, Command};
 use protocol::binary::response::{
     BinaryResponse, BinaryResponseStep, Status, encode_success, encode_worded_error,
 };
-use protocol::binary::{Head, Opcode, REQUEST_MAGIC, key_in_request};
+use protocol::binary::{Head, Opcode};
 use protocol::meta::flags::Returns;
 use protocol::meta::request::{KeyScratch, MetaDelete, MetaKey};
 use protocol::request::{FlushAll, Get};
@@ -54,7 +54,9 @@ use crate::net::{Call, Flow, WeakWorker, WorkerHandle};
 use crate::peer::dial::Dialler;
 use crate::replication::replicas::{Access, Context};
 use crate::replication::{Agenda, Replication, ReplicationCounters, Token, Waiter, WorkerMessage};
-use crate::service::{CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, keys, timestamp};
+use crate::service::{
+    CacheService, Keys, On, PREFETCHED_KEYS_MAX, key_of, keys, keys_foreseen, timestamp,
+};
 
 /// How long a request waits for somebody to lead its shard, in milliseconds: design, §5.
 const PARKED_MS_MAX: u64 = 1_000;
@@ -1204,12 +1206,7 @@ impl CacheService {
 
     /// Has the items fetched from memory that requests of other nodes are about to read.
     pub(crate) fn prefetch_ahead<'a>(&self, requests: impl Iterator<Item = &'a [u8]>) {
-        // The second word is the key of nearly every command. To be wrong costs a prefetch, nothing else.
-        let words = requests.filter_map(|request| match request.first() {
-            Some(&REQUEST_MAGIC) => key_in_request(request),
-            _ => request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1),
-        });
-        self.shards.prefetch(&keys(words.filter_map(protocol::Key::new)));
+        self.shards.prefetch(&keys(keys_foreseen(requests)));
     }
 
     /// The next request comes from another node, which has passed it on.

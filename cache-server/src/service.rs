@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 use protocol::backup::encode_records_line;
+use protocol::binary::{REQUEST_MAGIC, key_in_request};
 use protocol::meta::request::{
     KeyScratch, MetaArithmetic, MetaDebug, MetaDelete, MetaGet, MetaKey, MetaSet,
 };
@@ -48,6 +49,10 @@ use crate::stats::Statistics;
 
 /// Keys whose items are fetched from memory at once: as many misses as a core keeps under way.
 pub(crate) const PREFETCHED_KEYS_MAX: usize = 16;
+
+/// Of what arrives from many clients at once, the items of so many are fetched before they are served. Those of
+/// more would push each other out of the processor's cache.
+const FORESEEN_KEYS_MAX: usize = 128;
 
 pub(crate) type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
@@ -236,10 +241,9 @@ impl Service for CacheService {
                 return index;
             }
             if let Request::Get(get) = request {
-                let mut asked = get.keys.clone();
-                let (Some(first), None) = (asked.next(), asked.next()) else { return index };
-                let key = Key::new(first.as_bytes());
-                self.get_one(get, first, &mut batch.lock(&key), &key, now, out);
+                let Some(asked) = only_key(get) else { return index };
+                let key = Key::new(asked.as_bytes());
+                self.get_one(get, asked, &mut batch.lock(&key), &key, now, out);
                 Response::End.encode(out);
                 continue;
             }
@@ -249,6 +253,14 @@ impl Service for CacheService {
             self.on_key(request, &mut On { shard: &mut shard, key, own_cas: None, now }, out);
         }
         requests.len()
+    }
+
+    fn foresee(&self, arrived: &[&[u8]]) {
+        let keys: ArrayVec<_, FORESEEN_KEYS_MAX> = keys_foreseen(arrived.iter().copied())
+            .take(FORESEEN_KEYS_MAX)
+            .map(|key| Key::new(key.as_bytes()))
+            .collect();
+        self.shards.prefetch(&keys);
     }
 
     fn authenticate(&mut self, credentials: Option<Credentials<'_>>) -> bool {
@@ -418,6 +430,12 @@ impl CacheService {
 
     fn get(&self, get: &Get<'_>, call: Call<'_>, out: &mut Vec<u8>) -> Flow {
         let now = timestamp(call.now);
+        if let Some(asked) = only_key(get) {
+            let key = Key::new(asked.as_bytes());
+            self.get_one(get, asked, &mut self.shards.lock(&key), &key, now, out);
+            Response::End.encode(out);
+            return Flow::Continue;
+        }
         let mut left = get.keys.clone().enumerate().skip(call.done);
         loop {
             let next: ArrayVec<_, PREFETCHED_KEYS_MAX> =
@@ -916,6 +934,25 @@ fn key_ahead<'a>(request: &Request<'a>) -> Option<protocol::Key<'a>> {
         Request::Binary(binary) => binary.command.key(),
         _ => None,
     }
+}
+
+/// The key of a get that asks for one alone.
+#[inline]
+fn only_key<'a>(get: &Get<'a>) -> Option<protocol::Key<'a>> {
+    let mut asked = get.keys.clone();
+    asked.next().filter(|_| asked.next().is_none())
+}
+
+/// What are likely the keys of requests that begin so. To be wrong costs a prefetch, nothing else.
+pub(crate) fn keys_foreseen<'a>(
+    requests: impl Iterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = protocol::Key<'a>> {
+    let words = requests.filter_map(|request| match request.first() {
+        Some(&REQUEST_MAGIC) => key_in_request(request),
+        // The second word is the key of nearly every command.
+        _ => request.split(|byte| matches!(byte, b' ' | b'\r')).nth(1),
+    });
+    words.filter_map(protocol::Key::new)
 }
 
 /// The first of these keys, hashed, as many as are fetched at once.

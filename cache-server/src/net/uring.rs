@@ -132,9 +132,10 @@ impl Uring {
         Ok(Self { reactor: Rc::new(Reactor::new(ring, gauge)) })
     }
 
-    /// Runs turn after turn, behind all tasks that are ready. `naps` if nothing but clients is urgent.
-    /// Ends with an error, without which it does not.
-    pub(super) async fn drive(self, naps: bool) -> io::Result<()> {
+    /// Runs turn after turn, behind all tasks that are ready. `naps` if nothing but clients is urgent. After a
+    /// turn `foresee` sees what arrived from several clients, before any of them is served. Ends with an error,
+    /// without which it does not.
+    pub(super) async fn drive(self, naps: bool, foresee: impl Fn(&[&[u8]])) -> io::Result<()> {
         let Self { reactor } = self;
         let signals = reactor.signals()?;
         let nap = naps.then_some(NAP);
@@ -150,6 +151,7 @@ impl Uring {
                     return Poll::Pending;
                 }
             }
+            reactor.foresee(&foresee);
             turns += 1;
             if turns < TURNS_MAX {
                 context.waker().wake_by_ref();

@@ -279,7 +279,9 @@ impl<S: Service + 'static> Worker<S> {
     async fn drive(self: &Rc<Self>, uring: Option<Uring>, naps: bool) -> io::Result<()> {
         let Some(uring) = uring else { return std::future::pending().await };
         spawn_local(Rc::clone(self).hurry_slow_readers(uring.clone()));
-        spawn_local(uring.drive(naps)).await.map_err(io::Error::other)?
+        let worker = Rc::clone(self);
+        let foresee = move |arrived: &[&[u8]]| worker.service.borrow().foresee(arrived);
+        spawn_local(uring.drive(naps, foresee)).await.map_err(io::Error::other)?
     }
 
     /// Has clients dropped that take nothing of the answers that the driver keeps for them.
@@ -1188,6 +1190,7 @@ pub(super) mod tests {
         ticks: u32,
         turns: u32,
         finished: Rc<RefCell<Vec<u64>>>,
+        foreseen: RefCell<Vec<Vec<Vec<u8>>>>,
     }
 
     impl Deferring {
@@ -1221,6 +1224,10 @@ pub(super) mod tests {
 
         fn holds(&mut self) -> Option<&mut Vec<Hold>> {
             Some(&mut self.holds)
+        }
+
+        fn foresee(&self, arrived: &[&[u8]]) {
+            self.foreseen.borrow_mut().push(arrived.iter().map(|bytes| bytes.to_vec()).collect());
         }
 
         fn turn_ended(&mut self) {
@@ -1354,6 +1361,35 @@ pub(super) mod tests {
         let mut answer = [0; 4];
         client.read_exact(&mut answer).unwrap();
         answer
+    }
+
+    #[test]
+    fn what_arrived_from_several_clients_is_foreseen_before_they_are_served() {
+        if !crate::net::uring::is_there() {
+            return;
+        }
+        let running = Running::deferring(IoChoice::Uring);
+        let ask = |client: &mut std::net::TcpStream| client.write_all(b"version\r\n").unwrap();
+        let take_answer =
+            |client: &mut std::net::TcpStream| client.read_exact(&mut [0; 9]).unwrap();
+        let mut clients = [running.connect(), running.connect()];
+        for client in &mut clients {
+            ask(client);
+            take_answer(client);
+        }
+        let (begin, begun) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        running.postbox.post(Box::new(move |service| {
+            service.foreseen.take();
+            begin.send(()).unwrap();
+            goes_on.recv_timeout(Duration::from_secs(10)).unwrap();
+        }));
+        begun.recv_timeout(Duration::from_secs(10)).unwrap();
+        clients.iter_mut().for_each(ask);
+        go_on.send(()).unwrap();
+        clients.iter_mut().for_each(take_answer);
+        let foreseen = running.ask(|service| service.foreseen.take());
+        assert_eq!(foreseen, [[b"version\r\n", b"version\r\n"]]);
     }
 
     fn bug_met_by_one_request_costs_one_connection(io: IoChoice) {

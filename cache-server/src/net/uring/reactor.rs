@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::eventfd::EventFd;
+use smallvec::SmallVec;
 use tokio::io::unix::AsyncFd;
 
 use super::pool::Filled;
@@ -35,6 +36,9 @@ const UNTAKEN_BYTES_MAX: usize = 64 << 10;
 
 /// Answers longer than this leave by a system call of their own, from where they stand.
 const POSTED_BYTES_MAX: usize = 8 << 10;
+
+/// From so many streams something arrives in a turn without anything being allocated.
+const ARRIVED_INLINE: usize = 64;
 
 /// How often one turn asks the kernel to go on with what it has not taken yet.
 const ATTEMPTS_MAX: u32 = 10_000;
@@ -276,6 +280,23 @@ impl Reactor {
         let inner = &mut *self.inner.borrow_mut();
         inner.turn(wait)?;
         Ok(std::mem::take(&mut inner.has_ready_tasks))
+    }
+
+    /// Shows `foresee` what has arrived with the last turn, of each stream the beginning, unless it is but one's.
+    pub(super) fn foresee(&self, foresee: impl FnOnce(&[&[u8]])) {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.fresh.len() < 2 {
+            return;
+        }
+        let ring = &inner.ring;
+        let arrived: SmallVec<[&[u8]; ARRIVED_INLINE]> = inner
+            .fresh
+            .iter()
+            .filter_map(|&key| {
+                inner.streams.get(key)?.inbox.front().map(|filled| ring.bytes(filled, 0))
+            })
+            .collect();
+        foresee(&arrived);
     }
 
     /// Rests, if there is nothing to do: `context` is woken when somebody asks for something. False if there
