@@ -158,7 +158,7 @@ impl Config {
     ///
     /// ```text
     /// allowance = program and runtimes, 16 MiB
-    ///           + per worker, its two shared buffers, its stack, and its ring's buffers
+    ///           + per worker, its two shared buffers, its stack, its copies of hot items, its ring's buffers
     ///           + per connection, 4 KiB for its task and its place in tables (1.4 KiB measured)
     ///           + per connection under TLS, 16 KiB for keys and records (9 to 15 KiB measured)
     ///           + connections' own buffers, bounded by `Limits::buffer_bytes_max`

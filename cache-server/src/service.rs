@@ -6,6 +6,7 @@
 
 mod binary;
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ use crate::net::{Ahead, Call, CloseReason, Flow, Service, WorkerHandle};
 use crate::observe::{Observation, Observer};
 use crate::replication::WorkerMessage;
 use crate::routing::{Routing, Seat, discovery};
-use crate::shards::Shards;
+use crate::shards::hot::HotItems;
+use crate::shards::{Batch, Shards};
 use crate::signal::{Orders, StopReason};
 use crate::stats::Statistics;
 
@@ -75,6 +77,8 @@ pub struct CacheService {
     side_stream: Option<Arc<dyn SideStream>>,
     /// Pages of the memory file that failed so far.
     bus_errors: u64,
+    /// Copies of items whose shards others had locked.
+    hot_items: RefCell<HotItems>,
     /// On a node of a cluster: where keys belong, and what waits.
     pub(crate) routing: Option<Box<Routing>>,
     /// What requests may be like.
@@ -105,6 +109,7 @@ impl CacheService {
             side_stream: None,
             bus_errors: bus_errors(),
             routing,
+            hot_items: RefCell::default(),
             protocol_limits,
             allows_flush,
             allows_shutdown,
@@ -243,7 +248,7 @@ impl Service for CacheService {
             if let Request::Get(get) = request {
                 let Some(asked) = only_key(get) else { return index };
                 let key = Key::new(asked.as_bytes());
-                self.get_one(get, asked, &mut batch.lock(&key), &key, now, out);
+                self.get_one_of_batch(get, asked, &mut batch, &key, now, out);
                 Response::End.encode(out);
                 continue;
             }
@@ -432,7 +437,7 @@ impl CacheService {
         let now = timestamp(call.now);
         if let Some(asked) = only_key(get) {
             let key = Key::new(asked.as_bytes());
-            self.get_one(get, asked, &mut self.shards.lock(&key), &key, now, out);
+            self.get_one_of_batch(get, asked, &mut self.shards.batch(), &key, now, out);
             Response::End.encode(out);
             return Flow::Continue;
         }
@@ -453,11 +458,52 @@ impl CacheService {
                 if index > call.done && out.len() > call.output_bytes_high {
                     return Flow::Pause { done: index };
                 }
-                self.get_one(get, asked, &mut batch.lock(key), key, now, out);
+                self.get_one_of_batch(get, asked, &mut batch, key, now, out);
             }
         }
         Response::End.encode(out);
         Flow::Continue
+    }
+
+    /// One key of a get, from its shard, or from a copy while another worker has that.
+    #[inline]
+    fn get_one_of_batch(
+        &self,
+        get: &Get<'_>,
+        asked: protocol::Key<'_>,
+        batch: &mut Batch<'_>,
+        key: &Key<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        if let Some(mut shard) = batch.try_lock(key) {
+            return self.get_one(get, asked, &mut shard, key, now, out);
+        }
+        self.get_one_contended(get, asked, batch, key, now, out);
+    }
+
+    #[cold]
+    fn get_one_contended(
+        &self,
+        get: &Get<'_>,
+        asked: protocol::Key<'_>,
+        batch: &mut Batch<'_>,
+        key: &Key<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let is_plain = get.touch.is_none() && !self.observer.is_on();
+        let mut hot = self.hot_items.borrow_mut();
+        if is_plain && let Some(answer) = hot.answer(&self.shards, key, get.with_cas, now) {
+            self.count_get(true);
+            return out.extend_from_slice(answer);
+        }
+        let from = out.len();
+        let mut shard = batch.lock(key);
+        self.get_one(get, asked, &mut shard, key, now, out);
+        if is_plain && out.len() > from {
+            hot.keep(&self.shards, &mut shard, key, get.with_cas, now, &out[from..]);
+        }
     }
 
     /// One key of a get: its value, if it has any.

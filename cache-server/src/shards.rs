@@ -4,7 +4,13 @@
 //! key, or for one bounded slice of maintenance, so with several shards for each worker two of them
 //! seldom want the same one.
 //!
+//! Who finds a lock taken by another may answer from a copy: `hot.rs`.
+//!
 //! A shard that lies in the memory file may still have to be brought back from there: `restoring.rs`.
+
+pub mod hot;
+mod sync;
+pub mod versions;
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
@@ -19,7 +25,7 @@ use smallvec::SmallVec;
 use store::arena::bus_error::bus_errors;
 use store::arena::{AnonymousArena, Arena, CacheFile, Durability, HeapArena};
 use store::snapshot::{SnapshotName, SnapshotWriter};
-use store::{Geometry, Key, PrefetchDepth, Shard, Timestamp};
+use store::{ChangedGroups, GROUPS, Geometry, Key, PrefetchDepth, Shard, Timestamp};
 
 use crate::clock::{Clock, Now, boot_ns};
 use crate::config::Config;
@@ -27,6 +33,7 @@ use crate::memory_file::{MemoryFile, MemoryFileError, take_into_use};
 use crate::replication::replicas::{Context, Replicas, before_touches};
 use crate::replication::{Agenda, Replication};
 use crate::restoring::{Pending, Progress, convert};
+use crate::shards::versions::{Version, Versions};
 
 /// Reads of a store shard that are remembered for its other copies, between two reports.
 const USES_NOTED_MAX: u32 = 256;
@@ -71,6 +78,8 @@ struct Slot {
     /// Whether the shard is to note its victims, once it is back.
     notes_victims: AtomicBool,
     progress: Arc<Progress>,
+    /// How often its items have changed, where several workers serve.
+    versions: Option<Arc<Versions>>,
     held: Mutex<Held>,
 }
 
@@ -82,9 +91,23 @@ struct Held {
     replicas: Option<Box<Replicas>>,
     /// Whether the shard is to count its items by their size.
     counts_sizes: bool,
+    /// The slot's.
+    versions: Option<Arc<Versions>>,
 }
 
 impl Held {
+    fn new(shard: Shard, pending: Option<Box<Pending>>, config: &Config) -> Self {
+        // A worker alone meets no lock that another worker has.
+        let is_shared = config.threads.get() > 1;
+        Self {
+            shard,
+            pending,
+            replicas: None,
+            counts_sizes: config.inspection.tracks_sizes,
+            versions: is_shared.then(|| Arc::new(Versions::new(GROUPS))),
+        }
+    }
+
     /// A bug interrupted a change of the shard: what it holds is in doubt.
     #[cold]
     fn give_up(&mut self) {
@@ -94,6 +117,25 @@ impl Held {
         }
         tracing::error!("a bug interrupted a change of a shard; its items are dropped");
         self.shard.clear();
+        self.tell_changes();
+    }
+
+    /// Lets those who read without the lock know what has changed under it: before it is let go.
+    #[inline]
+    fn tell_changes(&mut self) {
+        if self.versions.is_some() {
+            let changed = self.shard.take_changed_groups();
+            self.tell(changed);
+        }
+    }
+
+    #[inline]
+    fn tell(&self, changed: ChangedGroups) {
+        if let Some(versions) = &self.versions
+            && !changed.is_empty()
+        {
+            changed.iter().for_each(|group| versions.advance(group));
+        }
     }
 
     /// Has a shard that has just come here count and note what is wanted of it.
@@ -114,20 +156,15 @@ impl Held {
 }
 
 impl Slot {
-    fn of(shard: Shard, counts_sizes: bool, progress: &Arc<Progress>) -> CachePadded<Self> {
-        let mut held = Held { shard, pending: None, replicas: None, counts_sizes };
+    fn of(shard: Shard, config: &Config, progress: &Arc<Progress>) -> CachePadded<Self> {
+        let mut held = Held::new(shard, None, config);
         held.prepare();
         Self::holding(held, progress)
     }
 
-    fn pending(
-        pending: Pending,
-        counts_sizes: bool,
-        progress: &Arc<Progress>,
-    ) -> CachePadded<Self> {
+    fn pending(pending: Pending, config: &Config, progress: &Arc<Progress>) -> CachePadded<Self> {
         let shard = pending.placeholder();
-        let pending = Some(Box::new(pending));
-        Self::holding(Held { shard, pending, replicas: None, counts_sizes }, progress)
+        Self::holding(Held::new(shard, Some(Box::new(pending)), config), progress)
     }
 
     fn holding(held: Held, progress: &Arc<Progress>) -> CachePadded<Self> {
@@ -136,6 +173,7 @@ impl Slot {
             waiting: AtomicU32::new(0),
             notes_victims: AtomicBool::new(false),
             progress: Arc::clone(progress),
+            versions: held.versions.clone(),
             held: Mutex::new(held),
         })
     }
@@ -198,10 +236,9 @@ impl Shards {
         let geometry = config.geometry();
         let shard_config = shard_config(config, geometry);
         let progress = Arc::new(Progress::none());
-        let counts_sizes = config.inspection.tracks_sizes;
         let shard = |shard| {
-            let config = store::Config { shard, ..shard_config };
-            Slot::of(Shard::with_arena(config, anonymous(geometry)), counts_sizes, &progress)
+            let store_config = store::Config { shard, ..shard_config };
+            Slot::of(Shard::with_arena(store_config, anonymous(geometry)), config, &progress)
         };
         Self {
             slots: (0..geometry.shard_count).map(shard).collect(),
@@ -235,16 +272,15 @@ impl Shards {
         let pending = if is_warm { file.written.geometry.shard_count } else { 0 };
         let progress = Arc::new(Progress::of(&file, pending));
         let shard_config = shard_config(config, geometry);
-        let counts_sizes = config.inspection.tracks_sizes;
         let target = file.successor.as_ref().unwrap_or(&file.file);
         let slot = |shard| -> io::Result<_> {
-            let config = store::Config { shard, ..shard_config };
+            let store_config = store::Config { shard, ..shard_config };
             let arena: Box<dyn Arena> = Box::new(target.arena(shard)?);
             if !is_warm || file.successor.is_some() {
-                return Ok(Slot::of(Shard::with_arena(config, arena), counts_sizes, &progress));
+                return Ok(Slot::of(Shard::with_arena(store_config, arena), config, &progress));
             }
-            let pending = Pending::new(&file, arena, config, &progress, clock);
-            Ok(Slot::pending(pending, counts_sizes, &progress))
+            let pending = Pending::new(&file, arena, store_config, &progress, clock);
+            Ok(Slot::pending(pending, config, &progress))
         };
         let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
         let shards = Self {
@@ -386,6 +422,7 @@ impl Shards {
             held.shard = Shard::with_arena(config, anonymous(geometry));
             held.shard.count_on_after(sequence);
             held.prepare();
+            held.tell(ChangedGroups::ALL);
             slot.is_back.store(true, Ordering::Release);
             if let Some(pending) = pending {
                 pending.give_up().tell();
@@ -431,6 +468,16 @@ impl Shards {
     pub fn lock(&self, key: &Key<'_>) -> Locked<'_> {
         let owner = self.geometry.shard_of(key.hash()) as usize;
         self.slots[owner].lock()
+    }
+
+    /// The version of the group that `key` is in, while its shard is there; `None` as well where one worker serves.
+    #[inline]
+    pub fn version_of(&self, key: &Key<'_>) -> Option<Version> {
+        let slot = &self.slots[self.geometry.shard_of(key.hash()) as usize];
+        let versions = slot.versions.as_deref()?;
+        slot.is_back
+            .load(Ordering::Acquire)
+            .then(|| versions.of(self.geometry.group_of(key.hash())))
     }
 
     /// The shards as the requests of one batch find them.
@@ -599,6 +646,14 @@ impl<'a> Batch<'a> {
         InUse(&mut self.held[at].1)
     }
 
+    /// The shard that owns `key`, if nobody else has it locked now.
+    #[inline]
+    pub fn try_lock(&mut self, key: &Key<'_>) -> Option<InUse<'_>> {
+        let owner = self.shards.geometry.shard_of(key.hash());
+        let at = self.place_of(owner).or_else(|| self.try_hold(owner))?;
+        Some(InUse(&mut self.held[at].1))
+    }
+
     /// Has the items of `keys` fetched from memory, all at once.
     ///
     /// What a read touches hangs in a chain: index, columns, record. Each link is asked for all keys
@@ -608,13 +663,8 @@ impl<'a> Batch<'a> {
         for depth in PrefetchDepth::ALL {
             for key in keys {
                 let owner = self.shards.geometry.shard_of(key.hash());
-                let at = self.place_of(owner).or_else(|| {
-                    // A request waits for the shard that it needs, and for no other.
-                    let slot = &self.shards.slots[owner as usize];
-                    let is_back = slot.is_back.load(Ordering::Acquire);
-                    is_back.then(|| self.hold(owner, slot.held.lock()))
-                });
-                if let Some(at) = at {
+                // A request waits for the shard that it needs, and for no other.
+                if let Some(at) = self.place_of(owner).or_else(|| self.try_hold(owner)) {
                     self.held[at].1.shard.prefetch(key, depth);
                 }
             }
@@ -630,6 +680,14 @@ impl<'a> Batch<'a> {
             self.held.clear();
         }
         at
+    }
+
+    /// Locks the shard if it is there and nobody else has it.
+    #[inline]
+    fn try_hold(&mut self, owner: u32) -> Option<usize> {
+        let slot = &self.shards.slots[owner as usize];
+        let guard = slot.is_back.load(Ordering::Acquire).then(|| slot.held.try_lock())?;
+        guard.map(|guard| self.hold(owner, guard))
     }
 
     #[inline]
@@ -689,8 +747,9 @@ impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.give_up();
+            return self.0.give_up();
         }
+        self.0.tell_changes();
     }
 }
 
@@ -714,8 +773,9 @@ impl Drop for InUse<'_> {
     #[inline]
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.give_up();
+            return self.0.give_up();
         }
+        self.0.tell_changes();
     }
 }
 

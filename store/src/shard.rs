@@ -14,6 +14,7 @@ use eviction::{EntryId, KeyHash, Kind, Policy};
 
 use crate::arena::{Arena, HeapArena};
 use crate::budget::Budget;
+use crate::changes::ChangedGroups;
 use crate::chunks::{Chains, Value, range};
 use crate::cleaner::{Cleaner, Progress};
 use crate::config::{Config, Geometry};
@@ -216,6 +217,7 @@ pub struct Shard {
     samples: Samples,
     /// Whether an item was changed because a caller asked; see [`Shard::take_changed`].
     is_changed: bool,
+    changed_groups: ChangedGroups,
 }
 
 impl Shard {
@@ -256,6 +258,7 @@ impl Shard {
             sweep_at: 0,
             scratch: Vec::new(),
             is_changed: false,
+            changed_groups: ChangedGroups::default(),
             departures: DepartureNotes::default(),
             victims: VictimNotes::default(),
             uses: Uses::default(),
@@ -408,6 +411,7 @@ impl Shard {
     pub fn flush_all(&mut self, at: Timestamp, now: Timestamp) {
         self.flush_at = Some(at);
         self.log.set_flush_at(self.flush_at);
+        self.changed_groups = ChangedGroups::ALL;
         self.flush_if_due(now);
     }
 
@@ -421,6 +425,11 @@ impl Shard {
     #[inline]
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)
+    }
+
+    #[inline]
+    pub(crate) fn changed_groups_mut(&mut self) -> &mut ChangedGroups {
+        &mut self.changed_groups
     }
 
     pub(crate) fn note_changed(&mut self) {
@@ -597,6 +606,7 @@ impl Shard {
 
     /// Rewrites bytes of a record in place.
     pub(crate) fn patch_record(&mut self, id: EntryId, at: usize, bytes: &[u8]) {
+        self.changed_groups.add(self.entries.tag(id));
         self.log.patch(self.entries.location(id), at, bytes);
     }
 
@@ -864,6 +874,7 @@ impl Shard {
         self.sweep_at = 0;
         self.columns_generation += 1;
         self.samples.clear();
+        self.changed_groups = ChangedGroups::ALL;
     }
 
     /// A use of an entry that is not a write. Returns how it stood before.
@@ -911,6 +922,7 @@ impl Shard {
     /// Takes an entry out of everything. The policy has forgotten a victim by itself already.
     fn remove(&mut self, id: EntryId, leaving: Leaving, now: Timestamp) {
         self.is_changed |= leaving == Leaving::Deleted;
+        self.changed_groups.add(self.entries.tag(id));
         self.count_leaving(id, leaving, now);
         if self.departures.is_on
             && let Some(reason) = leaving.departure()
@@ -1000,6 +1012,7 @@ impl Shard {
         self.make_room_in_budget(key, old, footprint, now)?;
         let Written { location, parts } = self.write_records(key, fields, value, shape, now)?;
         self.is_changed = true;
+        self.changed_groups.add(self.tag_of(key.hash));
 
         // Making room may have taken the old item for a victim.
         match self.find(key, now) {
