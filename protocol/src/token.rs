@@ -181,11 +181,11 @@ pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
 fn eight_digits(number: u32) -> u64 {
     // Two numbers of four digits, then four of two, then eight of one, side by side. To divide is to multiply and
     // shift: n * 10486 >> 20 is n / 100 below 10^4, n * 103 >> 10 is n / 10 below 100.
-    let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    let hundreds = (fours * 10_486 >> 20) & 0x0000_007f_0000_007f;
-    let twos = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = (twos * 103 >> 10) & 0x000f_000f_000f_000f;
-    tens | (twos - 10 * tens) << 8
+    let fours = u64::from(number / 10_000) | (u64::from(number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = hundreds | ((fours - 100 * hundreds) << 16);
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((twos - 10 * tens) << 8)
 }
 
 fn push_large_number(out: &mut Vec<u8>, number: u64) {
