@@ -496,6 +496,10 @@ impl RaftControlPlane {
         }
         let membership = metrics.membership_config.membership();
         let known = |node: &NodeId| membership.get_node(&raft_id(*node)).is_some();
+        if !known(&self.me) {
+            // It leads until the others know that it has left, and openraft takes no further change from it.
+            return Err(Refusal::NotNow("the leader has left".into()));
+        }
         let changed = match change {
             Change::Learn(node) if known(&node) => return Ok(()),
             Change::Learn(node) => self.raft.add_learner(raft_id(node), EmptyNode {}, false).await,

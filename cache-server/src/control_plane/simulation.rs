@@ -216,6 +216,18 @@ fn leader_that_comes_back_answers_no_read_from_its_last_life() {
     run(858, None).unwrap();
 }
 
+/// A leader that was removed was asked to change who votes, in the moment before it stood back.
+#[test]
+fn leader_that_has_left_changes_no_voters() {
+    run(7789, None).unwrap();
+}
+
+/// Who was to send entries of a lead that had passed read them from what the log had become since.
+#[test]
+fn entries_of_a_lead_that_has_passed_are_not_made_of_others() {
+    run(8186, None).unwrap();
+}
+
 /// A rule is broken: one of the seeds that are run by default tells.
 fn is_found(wrong: Wrong) {
     let found = (0..SEEDS).find_map(|seed| run(seed, Some(wrong)).err());

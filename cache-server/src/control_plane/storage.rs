@@ -99,6 +99,8 @@ struct Memory {
     committed: Option<LogId<u64>>,
     purged: Option<LogId<u64>>,
     snapshot: Option<StoredSnapshot>,
+    /// How often entries were taken back, or a snapshot took their place. A leader's log only grows.
+    replaced: u64,
 }
 
 #[derive(Clone)]
@@ -219,7 +221,7 @@ impl Storage {
     /// All that a file holds, as bytes that are equal when it is.
     #[cfg(test)]
     pub(super) fn contents(disk: &impl Disk, identity: Identity) -> Result<Vec<u8>, OpenError> {
-        let Memory { log, vote, committed, purged, snapshot } = file::inspect(disk, identity)?;
+        let Memory { log, vote, committed, purged, snapshot, .. } = file::inspect(disk, identity)?;
         let entries: Vec<Entry> = log.into_values().map(|logged| logged.entry).collect();
         Ok(encode(&(entries, vote, committed, purged, snapshot)).expect("it was decoded"))
     }
@@ -290,9 +292,15 @@ pub(super) struct LogStore {
 }
 
 /// Reads the log; every replication task has one.
+///
+/// A task may outlive the lead of its node for a moment, and a node that has heard of nothing yet takes what it
+/// sends. So it is given nothing any more once the log is not the leader's that it was, nor what does not follow
+/// upon what it sent before: openraft passes either on as it is.
 #[derive(Clone)]
 pub(super) struct LogReader {
     shared: Arc<Shared>,
+    /// [`Memory::replaced`] when it was made.
+    replaced: u64,
 }
 
 impl RaftLogReader<Types> for LogReader {
@@ -310,6 +318,9 @@ impl RaftLogReader<Types> for LogReader {
         end: u64,
     ) -> Result<Vec<Entry>, RaftError> {
         let memory = self.shared.memory.lock();
+        if memory.replaced != self.replaced || !memory.log.contains_key(&start) {
+            return Ok(vec![]);
+        }
         let mut bytes = 0;
         let fitting = memory.log.range(start..end).take_while(|(index, logged)| {
             bytes += logged.bytes;
@@ -338,7 +349,8 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
-        LogReader { shared: self.shared.clone() }
+        let replaced = self.shared.memory.lock().replaced;
+        LogReader { shared: self.shared.clone(), replaced }
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), RaftError> {
@@ -390,6 +402,7 @@ impl RaftLogStorage<Types> for LogStore {
         let written = {
             let mut memory = self.shared.memory.lock();
             memory.log.split_off(&from.index);
+            memory.replaced += 1;
             self.shared.write_for(&memory, vec![Write::Truncate(from.index)])
         };
         Ok(written.wait().await.map_err(failed)?)
@@ -400,6 +413,9 @@ impl RaftLogStorage<Types> for LogStore {
         let purged = encode(&upto).map_err(failed)?;
         let written = {
             let mut memory = self.shared.memory.lock();
+            // Otherwise it is what a snapshot of another node has taken the place of.
+            let is_own = memory.log.get(&upto.index).is_some_and(|it| it.entry.log_id == upto);
+            memory.replaced += u64::from(!is_own);
             memory.log = memory.log.split_off(&(upto.index + 1));
             memory.purged = Some(upto);
             let writes = vec![Write::About(PURGED, purged), Write::Purge(upto.index)];

@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use cluster::map::{
-    Addresses, Command, NewNode, Outcome, Reconfigure, Role, ShardConfig, Standing,
+    Addresses, Command, NewNode, Outcome, Reconfigure, Refusal, Role, ShardConfig, Standing,
 };
 use cluster::pool::Pool;
 use cluster::{ClusterId, Incarnation, NodeId, ShardId};
@@ -905,7 +905,11 @@ impl Life {
                 wishes.add = None;
                 wishes.added = Some(id);
             }
-            (Command::Remove { node, .. }, _) if wishes.remove == Some(*node) => {
+            // Refused for now where it is the last that is not being drained.
+            (
+                Command::Remove { node, .. },
+                Outcome::Done | Outcome::Refused(Refusal::NodeRemoved { .. }),
+            ) if wishes.remove == Some(*node) => {
                 wishes.remove = None;
             }
             (Command::Drain { node }, _) if wishes.drain == Some(*node) => wishes.drain = None,

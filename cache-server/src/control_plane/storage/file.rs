@@ -324,6 +324,7 @@ fn read_all(database: &Database) -> Result<Contents, ReadError> {
         purged: optional_part(&about, PURGED)?,
         snapshot: optional_part(&about, SNAPSHOT)?,
         log: BTreeMap::new(),
+        replaced: 0,
     };
     for item in transaction.open_table(LOG)?.iter()? {
         let (index, bytes) = item?;

@@ -130,6 +130,40 @@ async fn leader_that_comes_back_has_voted_for_itself_and_leads_nobody() {
     assert_eq!(followed, Vote::new_committed(4, 2));
 }
 
+async fn read_by(reader: &mut LogReader, start: u64, end: u64) -> Vec<u64> {
+    let entries = reader.limited_get_log_entries(start, end).await.unwrap();
+    entries.into_iter().map(|entry| entry.log_id.index).collect()
+}
+
+#[tokio::test]
+async fn who_replicates_is_given_what_follows_or_nothing() {
+    let (_directory, storage) = created();
+    let (mut log, _) = storage.halves();
+    log.blocking_append((1..=6).map(normal)).await.unwrap();
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(read_by(&mut reader, 2, 5).await, [2, 3, 4]);
+    log.purge(log_id(1, 1, 3)).await.unwrap();
+    assert!(read_by(&mut reader, 2, 5).await.is_empty(), "4 does not follow upon 1");
+    assert_eq!(read_by(&mut reader, 4, 6).await, [4, 5]);
+}
+
+#[tokio::test]
+async fn who_replicates_is_given_nothing_of_a_log_that_is_not_its_leaders_any_more() {
+    let (_directory, storage) = created();
+    let (mut log, _) = storage.halves();
+    log.blocking_append((1..=6).map(normal)).await.unwrap();
+    let mut reader = log.get_log_reader().await;
+    log.truncate(log_id(1, 1, 5)).await.unwrap();
+    log.blocking_append([normal(5), normal(6)]).await.unwrap();
+    assert!(read_by(&mut reader, 4, 7).await.is_empty());
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(read_by(&mut reader, 4, 7).await, [4, 5, 6]);
+    // As after a snapshot of another node.
+    log.purge(log_id(2, 2, 6)).await.unwrap();
+    log.blocking_append([normal(7)]).await.unwrap();
+    assert!(read_by(&mut reader, 7, 8).await.is_empty());
+}
+
 #[tokio::test]
 async fn kill_at_any_moment_leaves_a_prefix() {
     let (directory, storage) = created();
