@@ -19,7 +19,8 @@ usage: cargo xtask <chore>
 
   test                 everything that must pass: unit and integration tests, doc tests, client scripts,
                        the simulator's pages in a browser
-  ci                   all that CI asks: formatting, lints, test, docs, dependencies, spelling, smoke runs
+  ci                   all that CI asks: formatting, lints, test, docs, dependencies, spelling, smoke runs, the
+                       example of sessions in its short form
   fmt [--check]        format; imports too where a nightly rustfmt is installed
   fuzz [--seconds N]   each fuzz target for N seconds (default 60), from the inputs that are kept
   corpus               keep of the inputs that fuzzing has found here those that reach what no other does
@@ -117,6 +118,7 @@ fn ci(run: &mut Run) {
     dependencies(run);
     run.cargo("clippy", "clippy --workspace --all-targets -- -D warnings");
     test(run);
+    sessions(run);
     // What users run is optimized further than what was tested, and a compiler can be wrong about just that.
     // Without Parquet, whose crates take longer to build than all that is tested here.
     let mut released = cargo(
@@ -184,8 +186,8 @@ fn pages(run: &mut Run, sim: &Path) {
 /// The client scripts: other people's clients against a real server process.
 fn clients(run: &mut Run, server: &Path) {
     let folder = run.root.join("tests/clients");
-    let Some(python) = client_python(run, &folder.join("requirements.txt")) else { return };
-    let modules = client_modules(run, &folder.join("node"));
+    let Some(python) = python_with(run, "client scripts", "clients", &folder) else { return };
+    let modules = node_with(run, "client scripts in JavaScript", "clients", &folder.join("node"));
     let is_ci = run.is_ci;
     let scripts = |how: Option<&str>| {
         let mut scripts = Command::new(&python);
@@ -212,23 +214,44 @@ fn clients(run: &mut Run, server: &Path) {
     });
 }
 
-/// An interpreter with the pinned clients, made once under the target directory.
-fn client_python(run: &mut Run, requirements: &Path) -> Option<PathBuf> {
-    let home = run.target().join("clients-venv");
+/// The example of sessions in its short form: users of applications whose replicas and cache nodes are killed.
+fn sessions(run: &mut Run) {
+    let (name, folder) = ("sessions example", run.root.join("examples/sessions"));
+    let Some(python) = python_with(run, name, "sessions", &folder) else { return };
+    let Some(modules) = node_with(run, name, "sessions", &folder.join("express")) else { return };
+    let drive = |flag: &str| {
+        let mut drive = Command::new(&python);
+        drive.arg(folder.join("drive.py")).arg(flag).env("CACHE_NODE_MODULES", &modules);
+        drive
+    };
+    let programs = "HAProxy, php-fpm and PHP's Memcached (Debian: haproxy php-fpm php-memcached)";
+    if !run.tool(name, programs, &mut drive("--can-run")) {
+        return;
+    }
+    let mut short = drive("--short");
+    short.arg("--bin").arg(&run.binaries);
+    run.step_by(name, &mut short, |short| failures_of(short, failed_script));
+}
+
+/// An interpreter with what the `requirements.txt` of `folder` pins, made once under the target directory and
+/// named after `whose` it is.
+fn python_with(run: &mut Run, step: &str, whose: &str, folder: &Path) -> Option<PathBuf> {
+    let home = run.target().join(format!("{whose}-venv"));
     let python = home.join("bin/python");
     let installed = home.join("installed.txt");
-    let wanted = std::fs::read(requirements).ok()?;
+    let requirements = folder.join("requirements.txt");
+    let wanted = std::fs::read(&requirements).ok()?;
     if std::fs::read(&installed).is_ok_and(|present| present == wanted) {
         return Some(python);
     }
     let mut make = Command::new("python3");
     make.args(["-m", "venv", "--clear"]).arg(&home);
-    if !run.tool("client scripts", "python3 with venv (Debian: python3-venv)", &mut make) {
+    if !run.tool(step, "python3 with venv (Debian: python3-venv)", &mut make) {
         return None;
     }
     let mut install = Command::new(&python);
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    if !run.tool("client scripts", "the Python package index", install.arg(requirements)) {
+    if !run.tool(step, "the Python package index", install.arg(requirements)) {
         return None;
     }
     // Written last: an installation cut short is made again.
@@ -236,9 +259,9 @@ fn client_python(run: &mut Run, requirements: &Path) -> Option<PathBuf> {
     Some(python)
 }
 
-/// The folder of the pinned clients for Node.js, filled once under the target directory.
-fn client_modules(run: &mut Run, folder: &Path) -> Option<PathBuf> {
-    let home = run.target().join("clients-node");
+/// Modules for Node.js, those that the `package-lock.json` of `folder` pins; as [`python_with`].
+fn node_with(run: &mut Run, step: &str, whose: &str, folder: &Path) -> Option<PathBuf> {
+    let home = run.target().join(format!("{whose}-node"));
     let modules = home.join("node_modules");
     let installed = home.join("installed.json");
     let wanted = std::fs::read(folder.join("package-lock.json")).ok()?;
@@ -252,7 +275,7 @@ fn client_modules(run: &mut Run, folder: &Path) -> Option<PathBuf> {
     let mut install = Command::new("npm");
     install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&home);
     let needs = "npm and its registry (Debian: nodejs and npm)";
-    if !run.tool("client scripts in JavaScript", needs, &mut install) {
+    if !run.tool(step, needs, &mut install) {
         return None;
     }
     // Written last, as above.
@@ -617,7 +640,8 @@ fn failed_test(line: &str) -> Option<&str> {
     test.filter(|_| ["FAIL", "TIMEOUT", "ABORT", "SIGSEGV", "SIGABRT"].contains(&mark))
 }
 
-/// The test and the reason in a line of the client scripts' runner: `FAILED: test_node.Node.test_a: ...`.
+/// The test and the reason in a line of the client scripts' runner, `FAILED: test_node.Node.test_a: ...`, or what
+/// happened to whom in one of the example of sessions.
 fn failed_script(line: &str) -> Option<&str> {
     line.strip_prefix("FAILED: ")
 }
