@@ -1,0 +1,1 @@
+//! An asynchronous memcached client that follows a cluster.
