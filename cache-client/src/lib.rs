@@ -1,1 +1,3 @@
 //! An asynchronous memcached client that follows a cluster.
+
+pub mod routing;
