@@ -44,7 +44,7 @@ pub enum Balance {
     /// The fewest requests under way per weight; of equals each in turn.
     LeastLoaded,
     /// The same, but who has come within [`Limits::slow_start`] counts as more loaded by how much of that is left, as
-    /// in HAProxy's `slowstart`: a cache that starts cold sends its misses elsewhere, and must not be sent everything
+    /// in `HAProxy`'s `slowstart`: a cache that starts cold sends its misses elsewhere, and must not be sent everything
     /// because it has nothing under way.
     SlowStart,
     /// The least part of [`Limits::in_flight`] in use; who is at the limit only when all are.

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod random;
+pub mod retry;
 pub mod routing;
 
 #[cfg(test)]

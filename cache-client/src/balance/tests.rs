@@ -253,7 +253,9 @@ proptest! {
         let limits = Limits { in_flight: 1, ..Limits::default() };
         let mut balancer = Balancer::new(strategy, limits, "a", &endpoints, seed);
         let mut under_way = Vec::new();
-        for (now, event) in events.into_iter().enumerate().map(|(ms, e)| (start() + ms as u32 * MS, e)) {
+        let mut now = start();
+        for event in events {
+            now += MS;
             match event {
                 Event::Pick(allowed) => {
                     let picked = balancer.pick(now, |index| allowed >> index & 1 == 1);

@@ -322,10 +322,7 @@ impl MapShard {
 /// What stands between the line `CONFIG <name> <flags> <bytes>` and the end, if all of it is there.
 fn body<'a>(answer: &'a [u8], name: &str) -> Result<&'a str, MapError> {
     let cut = || MapError::Cut { found: answer.len() };
-    let text = match std::str::from_utf8(answer) {
-        Ok(text) => text,
-        Err(_) => return Err(cut()),
-    };
+    let Ok(text) = std::str::from_utf8(answer) else { return Err(cut()) };
     let (head, rest) = text.split_once("\r\n").ok_or_else(cut)?;
     if head == "ERROR" {
         return Err(MapError::NoCluster);
