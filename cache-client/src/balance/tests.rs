@@ -1,3 +1,5 @@
+//! Facts of each way of balancing, and what all of them hold to.
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

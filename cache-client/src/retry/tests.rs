@@ -506,7 +506,7 @@ mod outliers {
         assert!(fail(&mut outliers, start(), 1));
         assert_eq!(out(&outliers, start()), [1]);
         assert_eq!(outliers.share(start() + 29 * SECOND, 1), 0.0);
-        assert_eq!(out(&outliers, start() + 30 * SECOND), []);
+        assert_eq!(out(&outliers, start() + 30 * SECOND), [0usize; 0]);
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod outliers {
         outliers.sweep(again);
         assert!(fail(&mut outliers, again, 1));
         assert_eq!(out(&outliers, again + 59 * SECOND), [1]);
-        assert_eq!(out(&outliers, again + 60 * SECOND), []);
+        assert_eq!(out(&outliers, again + 60 * SECOND), [0usize; 0]);
         // Two ejections are forgotten after 60 s and another 30 s.
         let mut now = again + 60 * SECOND;
         for _ in 0..200 {
@@ -537,7 +537,7 @@ mod outliers {
             outliers.sweep(now);
         }
         assert!(fail(&mut outliers, now, 1));
-        assert_eq!(out(&outliers, now + 30 * SECOND), []);
+        assert_eq!(out(&outliers, now + 30 * SECOND), [0usize; 0]);
     }
 
     #[test]
@@ -550,7 +550,7 @@ mod outliers {
                 outliers.record(start(), index, is_success);
             }
         }
-        assert_eq!(out(&outliers, start()), []);
+        assert_eq!(out(&outliers, start()), [0usize; 0]);
         outliers.sweep(start() + 10 * SECOND);
         assert_eq!(out(&outliers, start() + 10 * SECOND), [4]);
     }
@@ -564,7 +564,7 @@ mod outliers {
             }
         }
         outliers.sweep(start() + 10 * SECOND);
-        assert_eq!(out(&outliers, start() + 10 * SECOND), []);
+        assert_eq!(out(&outliers, start() + 10 * SECOND), [0usize; 0]);
     }
 
     #[test]

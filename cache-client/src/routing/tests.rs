@@ -1,3 +1,5 @@
+//! Facts of routing: what libmemcached answered, what moves, and how even it is.
+
 use std::collections::BTreeSet;
 
 use proptest::collection::{btree_set, vec};

@@ -1,3 +1,5 @@
+//! Facts of the map: what it says, what is wrong with one, and when it is old.
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -53,7 +55,7 @@ fn keys_go_to_shards_as_in_the_cluster() {
 fn a_shard_may_have_nobody_for_a_while() {
     let map = map_with("lease", NODES, "0");
     assert_eq!(map.primary_of(b"k"), None);
-    assert_eq!(readers(&map, ReadFrom::Any, ""), []);
+    assert_eq!(readers(&map, ReadFrom::Any, ""), [0u32; 0]);
 }
 
 #[test]
