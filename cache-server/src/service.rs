@@ -339,6 +339,10 @@ impl CacheService {
                 Some(routing) => discovery::encode(&routing.map(), out),
                 None => refuse(out, false, ProtocolError::UnknownCommand),
             },
+            Request::ConfigGetShards => match &self.routing {
+                Some(routing) => discovery::encode_shards(&routing.map(), out),
+                None => refuse(out, false, ProtocolError::UnknownCommand),
+            },
             Request::Backup(backup) => self.backup(backup, now, out),
             Request::Restore(restore) => {
                 Response::Restored(self.backups.restore(restore, now)).encode(out);

@@ -217,6 +217,7 @@ impl Parts {
             6 => Request::Verbosity(Verbosity { level: self.client_flags, noreply }),
             7 => Request::Stats { arguments: Tokens::new(&self.words) },
             8 if self.yes[0] && self.yes[1] => Request::RefreshCerts,
+            8 if self.yes[0] && self.yes[2] => Request::ConfigGetShards,
             8 if self.yes[0] => Request::ConfigGetCluster,
             8 if self.yes[1] => Request::Shutdown {
                 mode: match self.client_flags % 3 {

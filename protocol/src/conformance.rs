@@ -164,6 +164,7 @@ const SAME: &[Row] = &[
     ("config\r\n", &["ERROR"]),
     ("config get\r\n", &["ERROR"]),
     ("config get cluster x\r\n", &["ERROR"]),
+    ("config get shards x\r\n", &["ERROR"]),
     ("config set cluster\r\n", &["ERROR"]),
     ("stats\r\n", &["stats"]),
     ("stats  items  1\r\n", &["stats items 1"]),
@@ -359,8 +360,11 @@ const DIFFERENT: &[(&str, &[Row])] = &[
         &[("mg Zm!9v b k\r\n", &["CLIENT_ERROR error decoding key"])],
     ),
     (
-        "the question for the nodes of a cluster is understood; a server of none answers ERROR too",
-        &[("config  get cluster \r\n", &["config get cluster"])],
+        "questions for the nodes and the shards of a cluster are understood; a server of none answers ERROR too",
+        &[
+            ("config  get cluster \r\n", &["config get cluster"]),
+            ("config get shards\r\n", &["config get shards"]),
+        ],
     ),
     (
         "a number may have a `+`, white space in front, and anything after white space, as before 1.6.45, which \

@@ -57,6 +57,8 @@ pub enum Request<'a> {
     RefreshCerts,
     /// `config get cluster`: which nodes there are. What clients that discover nodes by themselves ask.
     ConfigGetCluster,
+    /// `config get shards`: which node holds which shard, for clients that send a key to its primary.
+    ConfigGetShards,
     /// `backup`: the next slice of one.
     Backup(Backup<'a>),
     /// `restore`: items of a backup.
@@ -109,6 +111,7 @@ impl<'a> Request<'a> {
             Self::Version => out.extend_from_slice(b"version\r\n"),
             Self::RefreshCerts => out.extend_from_slice(b"refresh_certs\r\n"),
             Self::ConfigGetCluster => out.extend_from_slice(b"config get cluster\r\n"),
+            Self::ConfigGetShards => out.extend_from_slice(b"config get shards\r\n"),
             Self::Backup(backup) => backup.encode(out),
             Self::Restore(restore) => restore.encode(out),
             Self::Quit => out.extend_from_slice(b"quit\r\n"),

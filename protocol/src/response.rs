@@ -49,6 +49,8 @@ pub enum Response<'a> {
         /// Its value: the rest of the line.
         value: &'a [u8],
     },
+    /// `CONFIG`: `config get`. An `END` follows.
+    Config(Config<'a>),
     /// `RECORDS`, a slice of a backup.
     Records(Records<'a>),
     /// `RESTORED`: `restore`.
@@ -78,6 +80,15 @@ pub struct Value<'a> {
     /// Its cas, for `gets` and `gats`.
     pub cas: Option<u64>,
     /// The value.
+    pub data: &'a [u8],
+}
+
+/// A list that was asked for with `config get`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config<'a> {
+    /// Which.
+    pub name: &'a [u8],
+    /// The list.
     pub data: &'a [u8],
 }
 
@@ -132,6 +143,7 @@ impl Response<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let line: &[u8] = match self {
             Self::Value(value) => return value.encode(out),
+            Self::Config(config) => return config.encode(out),
             Self::Records(records) => return records.encode(out),
             Self::Restored(restored) => return restored.encode(out),
             Self::Meta(reply) => return reply.encode(out),

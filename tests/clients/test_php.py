@@ -20,6 +20,8 @@ import nodes
 import tap
 
 HERE = pathlib.Path(__file__).resolve().parent / "php"
+# What the Rust client is tested against.
+SERVERS_OF_KEYS = HERE.parents[2] / "cache-client/src/routing/libmemcached.txt"
 REPLICAS = 2
 PROCESSES = 8
 START_LIMIT_S = 20
@@ -47,6 +49,8 @@ MISSING = missing()
 
 def load_tests(loader, tests, pattern):
     tests.addTest(tap.Script("PHP's Memcached", ["php", HERE / "memcached.php"], MISSING))
+    servers = ["php", HERE / "servers_of_keys.php", SERVERS_OF_KEYS]
+    tests.addTest(tap.Script("libmemcached's choice of servers", servers, MISSING))
     return tests
 
 

@@ -2,7 +2,10 @@
 //!
 //! - `authentication`: clients that have to say who they are, by text and over SASL.
 //! - `backup`: what one server gives out, another one takes.
+//! - `cluster_map`: the map that a cluster gives its clients, as the client library reads it.
+//! - `client`: cache-client against servers and a cluster, whatever happens to them.
 //! - `command_line`: what flags do to a real process, and what it is refused with.
+//! - `compute`: values computed once, over a real server.
 //! - `dump`: keys listed beside clients, whole, bounded and at the reader's pace.
 //! - `failover`: a cluster of processes, killed, paused and cut off under load, and what its clients saw.
 //! - `hostile`: what no client should do, done.
@@ -24,7 +27,13 @@ mod authentication;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
+mod cluster_map;
+#[cfg(test)]
 mod command_line;
+#[cfg(test)]
+mod compute;
 #[cfg(test)]
 mod dump;
 #[cfg(test)]

@@ -164,6 +164,12 @@ pub struct Client {
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 impl Client {
+    /// Versions, certificate and trust, for whoever connects by other means.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// The same, remembering no session.
     #[must_use]
     pub fn forgetful(self) -> Self {

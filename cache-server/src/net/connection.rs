@@ -521,6 +521,7 @@ impl Shape {
             Request::Version => ("version", 0),
             Request::RefreshCerts => ("refresh_certs", 0),
             Request::ConfigGetCluster => ("config get cluster", 0),
+            Request::ConfigGetShards => ("config get shards", 0),
             Request::Backup(_) => ("backup", 0),
             Request::Restore(_) => ("restore", 0),
             Request::Quit => ("quit", 0),

@@ -1,4 +1,4 @@
-//! What `config get cluster` answers: where clients find the nodes.
+//! What `config get cluster` and `config get shards` answer: where clients find the nodes, and who holds which shard.
 //!
 //! ```text
 //! CONFIG cluster 0 <bytes>\r\n
@@ -15,11 +15,30 @@
 //! - Listed are the data nodes that take their share, but for those that said that they are about to end. Any
 //!   of them takes any key, so a list that is a moment old does no harm.
 //! - `<ip>` is empty where the node advertises a name: what it resolves to is for the client to find out.
+//!
+//! The other is of our own, for clients that send a key to its primary and spare it the hop. The frame and the first
+//! line are the same, so that the short answer says whether the long one has changed:
+//!
+//! ```text
+//! CONFIG shards 0 <bytes>\r\n
+//! <revision>\n
+//! cluster <id, 16 hexadecimal digits> shards <count> reads <confirm|lease|any>\n
+//! node <id> <up|draining|down> <weight> <host:port> [<zone>]\n
+//! shard <number> <epoch> <primary, or 0> [<backup> ...]\n
+//! \r\n
+//! END\r\n
+//! ```
+//!
+//! - Nodes are those that hold shards or may, in the order of their ids. One is down that said that it is about to end
+//!   and has not come back.
+//! - Shards are all of them, in their order. Backups are of the in-sync set. The primary is 0 before the first is
+//!   appointed.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use cluster::map::ClusterMap;
+use cluster::map::{ClusterMap, Standing};
 
 /// Appends the answer that `map` gives.
 pub(crate) fn encode(map: &ClusterMap, out: &mut Vec<u8>) {
@@ -28,8 +47,46 @@ pub(crate) fn encode(map: &ClusterMap, out: &mut Vec<u8>) {
     let endpoints = serving.filter_map(|node| endpoint(&node.addresses.client));
     list.push_str(&endpoints.collect::<Vec<_>>().join(" "));
     list.push('\n');
+    frame("cluster", &list, out);
+}
+
+/// Appends the map of shards that `map` is.
+pub(crate) fn encode_shards(map: &ClusterMap, out: &mut Vec<u8>) {
+    let mut lines = format!(
+        "{}\ncluster {} shards {} reads {}\n",
+        map.revision,
+        map.cluster,
+        map.shard_count(),
+        map.pool.reads.name(),
+    );
+    // Writing to a string does not fail, here and below.
+    for (id, node) in map.nodes.iter().filter(|(_, node)| node.may_hold()) {
+        let state = match node.standing {
+            _ if node.is_down => "down",
+            Standing::Draining => "draining",
+            Standing::Member | Standing::Removed => "up",
+        };
+        let _ = write!(lines, "node {id} {state} {} {}", node.weight, node.addresses.client);
+        if !node.zone.is_empty() {
+            let _ = write!(lines, " {}", node.zone);
+        }
+        lines.push('\n');
+    }
+    for (shard, place) in map.places() {
+        let config = &place.config;
+        let primary = config.primary.map_or(0, |primary| primary.0);
+        let _ = write!(lines, "shard {} {} {primary}", shard.0, config.epoch);
+        for member in config.in_sync.iter().filter(|member| Some(member.node) != config.primary) {
+            let _ = write!(lines, " {}", member.node);
+        }
+        lines.push('\n');
+    }
+    frame("shards", &lines, out);
+}
+
+fn frame(name: &str, lines: &str, out: &mut Vec<u8>) {
     // Writing to a vector does not fail.
-    let _ = write!(out, "CONFIG cluster 0 {}\r\n{list}\r\nEND\r\n", list.len());
+    let _ = write!(out, "CONFIG {name} 0 {}\r\n{lines}\r\nEND\r\n", lines.len());
 }
 
 /// `host:port` as `host|ip|port`. An IPv6 address loses its brackets: `|` is what separates it here.
@@ -44,8 +101,8 @@ fn endpoint(address: &str) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use cluster::NodeId;
-    use cluster::map::{Addresses, Node, Role, Standing};
+    use cluster::map::{Addresses, Node, Role, ShardConfig, ShardPlace};
+    use cluster::{ClusterId, Epoch, Incarnation, Member, NodeId};
 
     use super::*;
 
@@ -79,6 +136,40 @@ mod tests {
             "CONFIG cluster 0 56\r\n\
              12\ncache-1.example||11211 10.0.0.2|10.0.0.2|7 ::1|::1|8\n\r\nEND\r\n"
         );
+    }
+
+    #[test]
+    fn shards_are_listed_with_their_nodes() {
+        let nodes = vec![
+            Node { zone: "a".into(), ..node("cache-1.example:11211") },
+            Node { role: Role::Witness, ..node("10.0.0.1:7") },
+            Node { standing: Standing::Draining, ..node("10.0.0.2:7") },
+            Node { standing: Standing::Removed, ..node("10.0.0.3:7") },
+            Node { is_down: true, ..node("[::1]:8") },
+        ];
+        let member = |node| Member { node: NodeId(node), incarnation: Incarnation(1) };
+        let held = ShardConfig {
+            epoch: Epoch(9),
+            primary: Some(NodeId(3)),
+            in_sync: vec![member(1), member(3), member(5)],
+        };
+        let map = ClusterMap {
+            cluster: ClusterId(0xdead_beef),
+            revision: 12,
+            nodes: (1..).map(NodeId).zip(nodes).collect(),
+            shards: vec![ShardPlace { config: held, targets: Vec::new() }, ShardPlace::default()],
+            ..ClusterMap::default()
+        };
+        let mut out = Vec::new();
+        encode_shards(&map, &mut out);
+        let lines = "12\ncluster 00000000deadbeef shards 2 reads lease\n\
+                     node 1 up 100 cache-1.example:11211 a\n\
+                     node 3 draining 100 10.0.0.2:7\n\
+                     node 5 down 100 [::1]:8\n\
+                     shard 0 9 3 1 5\n\
+                     shard 1 0 0\n";
+        let expected = format!("CONFIG shards 0 {}\r\n{lines}\r\nEND\r\n", lines.len());
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

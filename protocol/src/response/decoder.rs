@@ -177,9 +177,7 @@ fn parse<'a>(line: &'a [u8]) -> Option<(Response<'a>, Option<usize>)> {
         }
         _ => match response::parse(line, word, tokens)? {
             ResponseLine::Whole(response) => Some((response, None)),
-            ResponseLine::Value { value, data_bytes } => {
-                Some((Response::Value(value), Some(data_bytes)))
-            }
+            ResponseLine::Head { response, data_bytes } => Some((response, Some(data_bytes))),
         },
     }
 }
@@ -187,6 +185,7 @@ fn parse<'a>(line: &'a [u8]) -> Option<(Response<'a>, Option<usize>)> {
 fn with_data<'a>(mut response: Response<'a>, data: &'a [u8]) -> Response<'a> {
     match &mut response {
         Response::Value(value) => value.data = data,
+        Response::Config(config) => config.data = data,
         Response::Records(records) => records.data = data,
         Response::Meta(reply) => reply.data = data,
         _ => debug_assert!(data.is_empty(), "only values carry data"),
@@ -205,7 +204,7 @@ mod tests {
     use crate::error::ProtocolError;
     use crate::key::Key;
     use crate::meta::response::{MetaReply, ReturnedFlags};
-    use crate::response::{ErrorLine, Value};
+    use crate::response::{Config, ErrorLine, Value};
 
     fn decode_all(bytes: &[u8], piece_bytes: usize) -> Vec<String> {
         let mut decoder = ResponseDecoder::new(ResponseLimits::default());
@@ -255,6 +254,7 @@ mod tests {
             Response::Reset,
             Response::Number(number),
             Response::Version { version: b"1.6.45" },
+            Response::Config(Config { name: key, data }),
             Response::Stat { name: key, value: b"" },
             Response::Stat { name: b"version", value: b"a b" },
             Response::Meta(MetaReply { status, returned: returned(b"c5 f7 kx b t-1"), data }),
@@ -302,6 +302,7 @@ mod tests {
             "HD ?",
             "5 5",
             "RECORDS 1 2 3",
+            "CONFIG cluster 0",
             "RESTORED 1 2 3",
         ] {
             let input = format!("{line}\r\n");

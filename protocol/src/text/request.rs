@@ -6,13 +6,13 @@
 //! incr|decr <key> <delta> [noreply]    touch <key> <exptime> [noreply]
 //! delete <key> [noreply]               flush_all [delay] [noreply]
 //! verbosity <level> [noreply]          cache_memlimit <MiB> [noreply]
-//! stats [words], version, quit, shutdown [graceful]          config get cluster
+//! stats [words], version, quit, shutdown [graceful]          config get cluster|shards
 //! watch|lru_crawler|lru|slabs|debugtime [words]
 //!
 //! backup <shard> <generation> <entry> [prefix]         restore <bytes> [keep-newer <cache id>]
 //! ```
 //!
-//! The last two are this project's own: see [`crate::backup`]. As in memcached 1.6.45 words beyond those
+//! The last two are this project's own (see [`crate::backup`]), and so is `config get shards`. As in memcached 1.6.45 words beyond those
 //! are passed over (`delete` takes two at most), `noreply` is looked for in the last one, and an error in a
 //! line that ends so is not reported.
 
@@ -291,12 +291,12 @@ fn parse_shutdown<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
     Line::Request(Request::Shutdown { mode })
 }
 
-/// The list of nodes is all that clients ask a `config` command for.
-fn parse_config<'a>(arguments: Tokens<'a>) -> Line<'a> {
-    if arguments.eq([&b"get"[..], b"cluster"]) {
-        Line::Request(Request::ConfigGetCluster)
-    } else {
-        Line::refused(ProtocolError::UnknownCommand)
+/// The list of nodes, and the map of shards, are all that clients ask a `config` command for.
+fn parse_config<'a>(mut arguments: Tokens<'a>) -> Line<'a> {
+    match (arguments.next(), arguments.next(), arguments.next()) {
+        (Some(b"get"), Some(b"cluster"), None) => Line::Request(Request::ConfigGetCluster),
+        (Some(b"get"), Some(b"shards"), None) => Line::Request(Request::ConfigGetShards),
+        _ => Line::refused(ProtocolError::UnknownCommand),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Encodes and decodes the classic responses.
 
 use crate::key::Key;
-use crate::response::{ErrorKind, ErrorLine, Response, Value};
+use crate::response::{Config, ErrorKind, ErrorLine, Response, Value};
 use crate::token::{Tokens, parse_length, parse_u32, parse_u64, push_number};
 
 /// Appends the line of a `VALUE` block, its line end included. The data and its `\r\n` are the
@@ -43,6 +43,19 @@ impl Value<'_> {
     }
 }
 
+impl Config<'_> {
+    /// Appends the list: its line and its data. The flags that the line has are always 0.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"CONFIG ");
+        out.extend_from_slice(self.name);
+        out.extend_from_slice(b" 0 ");
+        push_number(out, self.data.len() as u64);
+        for part in [b"\r\n", self.data, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
 impl ErrorLine<'_> {
     /// Appends the error.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -59,8 +72,8 @@ impl ErrorLine<'_> {
 pub(crate) enum ResponseLine<'a> {
     /// A response without data.
     Whole(Response<'a>),
-    /// The line of a `VALUE` block, whose data is still empty.
-    Value { value: Value<'a>, data_bytes: usize },
+    /// The line of a response whose data is still empty.
+    Head { response: Response<'a>, data_bytes: usize },
 }
 
 /// Reads a response line, which is without its line end; `word` is its first token. `None` when it
@@ -72,6 +85,7 @@ pub(crate) fn parse<'a>(
 ) -> Option<ResponseLine<'a>> {
     let response = match word {
         b"VALUE" => return parse_value(tokens),
+        b"CONFIG" => return parse_config(tokens),
         b"END" => Response::End,
         b"STORED" => Response::Stored,
         b"NOT_STORED" => Response::NotStored,
@@ -102,7 +116,16 @@ fn parse_value<'a>(mut tokens: Tokens<'a>) -> Option<ResponseLine<'a>> {
         None => None,
     };
     let value = Value { key, client_flags, cas, data: b"" };
-    tokens.next().is_none().then_some(ResponseLine::Value { value, data_bytes })
+    let response = Response::Value(value);
+    tokens.next().is_none().then_some(ResponseLine::Head { response, data_bytes })
+}
+
+fn parse_config<'a>(mut tokens: Tokens<'a>) -> Option<ResponseLine<'a>> {
+    let name = tokens.next()?;
+    let _flags = parse_u32(tokens.next()?)?;
+    let data_bytes = parse_length(tokens.next()?)?;
+    let response = Response::Config(Config { name, data: b"" });
+    tokens.next().is_none().then_some(ResponseLine::Head { response, data_bytes })
 }
 
 /// A value may hold spaces, or nothing at all.

@@ -1,0 +1,111 @@
+//! Following a cluster: its map is asked for, by time and by hints, and a new one makes a new fleet.
+//!
+//! A task of its own, which ends with the client. It polls the short list of nodes, whose first line is the map's
+//! revision, and asks for the map when that has grown. A hint (a node that could not be reached, a cas of an epoch
+//! that the map does not know) has it asked for at once, though no more often than each [`HINT_INTERVAL`].
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::client::Inner;
+use crate::connection::command::{Command, Reply};
+use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::pool::Node;
+use crate::routing::Map;
+
+/// The least time between two questions, whatever happens.
+const HINT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Follows the map until the client is gone.
+pub(crate) async fn follow(client: Weak<Inner>, poll_interval: Duration) {
+    let mut last_node = 0;
+    loop {
+        let hints = {
+            let Some(client) = client.upgrade() else { return };
+            client.refresh(&mut last_node).await;
+            std::sync::Arc::clone(&client.hints)
+        };
+        tokio::time::sleep(HINT_INTERVAL).await;
+        // Whether by time or by a hint makes no difference, and a client that is gone is noticed at either.
+        let _ = tokio::time::timeout(poll_interval, hints.notified()).await;
+    }
+}
+
+impl Inner {
+    /// Asks one node after the other until one gives a map that can be used, beginning with the last that did.
+    async fn refresh(&self, last_node: &mut usize) {
+        let fleet = self.fleet();
+        let count = fleet.nodes().len();
+        for turn in 0..count {
+            let index = (*last_node + turn) % count;
+            match self.refresh_from(&fleet, &fleet.nodes()[index]).await {
+                Ok(()) => {
+                    *last_node = index;
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "no map"),
+            }
+        }
+        // None that the map names answers: begin again with those that were named by the user.
+        if fleet.map().is_some() {
+            let seeds = Fleet::of_seeds(&self.config.servers, |address| self.open(address));
+            let known = fleet.map().cloned();
+            for seed in seeds.nodes() {
+                match self.map_of(seed).await {
+                    Ok(map) if known.as_ref().is_none_or(|known| known.cluster == map.cluster) => {
+                        return self.take(map, &fleet);
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+    }
+
+    async fn refresh_from(&self, fleet: &Fleet, node: &Node) -> Result<(), FollowError> {
+        let Some(known) = fleet.map() else {
+            let map = self.map_of(node).await?;
+            self.take(map, fleet);
+            return Ok(());
+        };
+        let nodes = self.text_of(node, &Command::Nodes).await?;
+        if Map::revision_in(&nodes)? <= known.revision {
+            return Ok(());
+        }
+        let mut map = known.clone();
+        if map.update(self.map_of(node).await?)? {
+            self.take(map, fleet);
+        }
+        Ok(())
+    }
+
+    fn take(&self, map: Map, known: &Fleet) {
+        tracing::debug!(revision = map.revision, "a new map");
+        self.set_fleet(Fleet::of_map(map, known, |address| self.open(address)));
+    }
+
+    async fn map_of(&self, node: &Node) -> Result<Map, FollowError> {
+        Ok(Map::parse(&self.text_of(node, &Command::Shards).await?)?)
+    }
+
+    async fn text_of(&self, node: &Node, list: &Command<'_>) -> Result<Vec<u8>, FollowError> {
+        let now = Instant::now();
+        match node.connection().ask(list, now, now + self.config.timeout).await? {
+            Reply::Text(text) => Ok(text),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Why a node gave no map that can be used.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Asking(#[from] Error),
+    #[error(transparent)]
+    Map(#[from] crate::routing::MapError),
+    #[error(transparent)]
+    Other(#[from] crate::routing::OtherCluster),
+}
