@@ -74,7 +74,7 @@ mod tests {
     fn groups_are_listed_in_order_and_once() {
         let mut changed = ChangedGroups::default();
         assert!(changed.is_empty());
-        [255, 0, 64, 63, 64].map(|tag| changed.add(tag << 8 | tag));
+        [255, 0, 64, 63, 64].into_iter().for_each(|tag| changed.add((tag << 8) | tag));
         assert_eq!(changed.iter().collect::<Vec<_>>(), [0, 63, 64, 255]);
         assert_eq!(ChangedGroups::ALL.iter().collect::<Vec<_>>(), (0..GROUPS).collect::<Vec<_>>());
     }
