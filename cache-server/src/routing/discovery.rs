@@ -38,7 +38,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use cluster::map::{ClusterMap, Standing};
+use cluster::NodeId;
+use cluster::map::{ClusterMap, Node, Standing};
 
 /// Appends the answer that `map` gives.
 pub(crate) fn encode(map: &ClusterMap, out: &mut Vec<u8>) {
@@ -74,10 +75,14 @@ pub(crate) fn encode_shards(map: &ClusterMap, out: &mut Vec<u8>) {
     }
     for (shard, place) in map.places() {
         let config = &place.config;
-        let primary = config.primary.map_or(0, |primary| primary.0);
-        let _ = write!(lines, "shard {} {} {primary}", shard.0, config.epoch);
-        for member in config.in_sync.iter().filter(|member| Some(member.node) != config.primary) {
-            let _ = write!(lines, " {}", member.node);
+        // One that was removed stays with its shards until others have taken them over.
+        let is_listed = |id: &NodeId| map.nodes.get(id).is_some_and(Node::may_hold);
+        let primary = config.primary.filter(is_listed);
+        let _ =
+            write!(lines, "shard {} {} {}", shard.0, config.epoch, primary.map_or(0, |id| id.0));
+        let members = config.in_sync.iter().map(|member| member.node);
+        for backup in members.filter(|id| Some(*id) != config.primary && is_listed(id)) {
+            let _ = write!(lines, " {backup}");
         }
         lines.push('\n');
     }
@@ -101,8 +106,8 @@ fn endpoint(address: &str) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use cluster::map::{Addresses, Node, Role, ShardConfig, ShardPlace};
-    use cluster::{ClusterId, Epoch, Incarnation, Member, NodeId};
+    use cluster::map::{Addresses, Role, ShardConfig, ShardPlace};
+    use cluster::{ClusterId, Epoch, Incarnation, Member};
 
     use super::*;
 
@@ -151,23 +156,30 @@ mod tests {
         let held = ShardConfig {
             epoch: Epoch(9),
             primary: Some(NodeId(3)),
-            in_sync: vec![member(1), member(3), member(5)],
+            in_sync: vec![member(1), member(3), member(4), member(5)],
         };
+        let lost = ShardConfig {
+            epoch: Epoch(7),
+            primary: Some(NodeId(4)),
+            in_sync: vec![member(4), member(5)],
+        };
+        let place = |config| ShardPlace { config, targets: Vec::new() };
         let map = ClusterMap {
             cluster: ClusterId(0xdead_beef),
             revision: 12,
             nodes: (1..).map(NodeId).zip(nodes).collect(),
-            shards: vec![ShardPlace { config: held, targets: Vec::new() }, ShardPlace::default()],
+            shards: vec![place(held), place(lost), ShardPlace::default()],
             ..ClusterMap::default()
         };
         let mut out = Vec::new();
         encode_shards(&map, &mut out);
-        let lines = "12\ncluster 00000000deadbeef shards 2 reads lease\n\
+        let lines = "12\ncluster 00000000deadbeef shards 3 reads lease\n\
                      node 1 up 100 cache-1.example:11211 a\n\
                      node 3 draining 100 10.0.0.2:7\n\
                      node 5 down 100 [::1]:8\n\
                      shard 0 9 3 1 5\n\
-                     shard 1 0 0\n";
+                     shard 1 7 0 5\n\
+                     shard 2 0 0\n";
         let expected = format!("CONFIG shards 0 {}\r\n{lines}\r\nEND\r\n", lines.len());
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
