@@ -57,6 +57,11 @@ fn read(log: &[u8], piece_bytes: usize, format: &Format) -> Option<(Vec<Item>, N
     for item in trace.by_ref().take(ITEMS_MAX) {
         items.push(item.map_err(|error| (place_of(&error), error.to_string())));
     }
+    // A packed log that is damaged near its beginning is found to be so before the first access is asked for, or
+    // then: that depends on how much is unpacked at once.
+    if let [Err((None, _))] = items.as_slice() {
+        return None;
+    }
     let notes = trace.notes();
     Some((items, notes))
 }
