@@ -4,7 +4,7 @@
 //! get ──▶ lock free? ──yes──▶ the shard answers
 //!            │ no
 //!            ├──▶ a copy, its version unchanged? ──yes──▶ the copy answers
-//!            └──▶ waits for the lock, answers, and keeps a copy of the answer
+//!            └──▶ waits for the lock, answers, and keeps a copy of the answer if it is the second time
 //! ```
 //!
 //! A key that takes a tenth of all requests has one shard, and a lock lets one worker through at a time. Here a
@@ -36,7 +36,15 @@ const KEY_AT: usize = 6;
 /// The copies of one worker.
 #[derive(Debug, Default)]
 pub struct HotItems {
-    copies: Vec<Option<Copy>>,
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// For whose key a lock was waited for last. A copy is made of one that comes twice in a row: any item may be in
+    /// a shard that somebody has locked for another's sake.
+    last: Option<KeyHash>,
+    copy: Option<Copy>,
 }
 
 #[derive(Debug)]
@@ -75,14 +83,15 @@ impl HotItems {
         with_cas: bool,
         now: Timestamp,
     ) -> Option<&[u8]> {
-        let copy = self.copies.get(place_of(key))?.as_ref()?;
+        let copy = self.places.get(place_of(key))?.copy.as_ref()?;
         let is_it = copy.is_of(key, with_cas)
             && !copy.is_due(now)
             && shards.version_of(key) == Some(copy.version);
         is_it.then_some(&copy.answer)
     }
 
-    /// Keeps `answer`, the `VALUE` block that `shard`, which is locked, has just given for `key`.
+    /// `shard` is locked, after a wait, and has given `answer`, a `VALUE` block, for `key`: keeps a copy of it, unless
+    /// this is the first time.
     pub fn keep(
         &mut self,
         shards: &Shards,
@@ -97,18 +106,21 @@ impl HotItems {
         if answer.len() > ANSWER_BYTES_MAX {
             return;
         }
+        // Most workers never meet a lock that is taken, and need no memory for copies.
+        self.places.resize_with(COPIES, Place::default);
+        let place = &mut self.places[place_of(key)];
+        if place.last.replace(key.hash()) != Some(key.hash()) {
+            return;
+        }
         let Some(deadline) = shard.peek(key, now).map(|item| item.deadline) else { return };
-        let copy = Copy {
+        place.copy = Some(Copy {
             hash: key.hash(),
             with_cas,
             version,
             deadline,
             flush_at: shard.flush_to_come(),
             answer: answer.into(),
-        };
-        // Most workers never meet a lock that is taken, and need no memory for copies.
-        self.copies.resize_with(COPIES, || None);
-        self.copies[place_of(key)] = Some(copy);
+        });
     }
 }
 
@@ -161,7 +173,9 @@ mod tests {
         let key = Key::new(key);
         let mut shard = shards.lock(&key);
         if let Some(answer) = block(&mut shard, &key, with_cas, now) {
-            hot.keep(shards, &mut shard, &key, with_cas, now, &answer);
+            for _ in 0..2 {
+                hot.keep(shards, &mut shard, &key, with_cas, now, &answer);
+            }
         }
     }
 
@@ -176,6 +190,19 @@ mod tests {
         assert_eq!(hot.answer(&shards, &key, true, START), None, "its cas is not in it");
         shards.lock(&key).get(&key, START);
         assert_eq!(hot.answer(&shards, &key, false, START), Some(expected));
+    }
+
+    #[test]
+    fn an_item_whose_lock_was_taken_once_is_not_copied() {
+        let (shards, mut hot) = (shards_of(4), HotItems::default());
+        put(&shards, b"hot", b"value", Deadline::NEVER, START);
+        let key = Key::new(b"hot");
+        for is_known in [false, true] {
+            let mut shard = shards.lock(&key);
+            let answer = block(&mut shard, &key, false, START).unwrap();
+            hot.keep(&shards, &mut shard, &key, false, START, &answer);
+            assert_eq!(hot.answer(&shards, &key, false, START).is_some(), is_known);
+        }
     }
 
     #[test]
