@@ -1316,17 +1316,7 @@ fn removal_of(key: MetaKey<'_>) -> Vec<u8> {
         BinaryRequest { head, command }.encode(&mut raw);
         return raw;
     }
-    let delete = MetaDelete {
-        key,
-        returns: Returns::new(b""),
-        compare_cas: None,
-        new_cas: None,
-        invalidate: false,
-        remove_value: false,
-        touch: None,
-        quiet: false,
-    };
-    Request::MetaDelete(delete).encode(&mut raw);
+    Request::MetaDelete(MetaDelete::plain(key, Returns::new(b""))).encode(&mut raw);
     raw
 }
 

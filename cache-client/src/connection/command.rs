@@ -175,7 +175,7 @@ impl Command<'_> {
             }
             (_, Self::Invalidate { key, exptime }) => {
                 let wanted = Wanted::new(b"", opaque);
-                let delete = meta_delete(key, wanted.returns());
+                let delete = MetaDelete::plain(MetaKey::plain(key), wanted.returns());
                 MetaDelete { invalidate: true, touch: exptime, ..delete }.encode(out);
                 Expect::MetaDelete
             }
@@ -233,7 +233,7 @@ impl Command<'_> {
             }
             Self::Delete { key } => {
                 let wanted = Wanted::new(b"", opaque);
-                meta_delete(key, wanted.returns()).encode(out);
+                MetaDelete::plain(MetaKey::plain(key), wanted.returns()).encode(out);
                 Expect::MetaDelete
             }
             Self::Arithmetic { direction, key, delta } => {
@@ -301,19 +301,6 @@ fn meta_get<'a>(key: Key<'a>, returns: Returns<'a>) -> MetaGet<'a> {
         known_cas: None,
         new_cas: None,
         no_bump: false,
-        quiet: false,
-    }
-}
-
-fn meta_delete<'a>(key: Key<'a>, returns: Returns<'a>) -> MetaDelete<'a> {
-    MetaDelete {
-        key: MetaKey::plain(key),
-        returns,
-        compare_cas: None,
-        new_cas: None,
-        invalidate: false,
-        remove_value: false,
-        touch: None,
         quiet: false,
     }
 }

@@ -389,7 +389,21 @@ impl MetaSet<'_> {
     }
 }
 
-impl MetaDelete<'_> {
+impl<'a> MetaDelete<'a> {
+    /// Removes the item, whatever it is.
+    pub fn plain(key: MetaKey<'a>, returns: Returns<'a>) -> Self {
+        Self {
+            key,
+            returns,
+            compare_cas: None,
+            new_cas: None,
+            invalidate: false,
+            remove_value: false,
+            touch: None,
+            quiet: false,
+        }
+    }
+
     /// Appends the request.
     pub fn encode(&self, out: &mut Vec<u8>) {
         begin(out, b"md", &self.key);
