@@ -16,10 +16,10 @@ use std::thread;
 use std::time::Duration;
 
 use cache_server::Config;
+use cache_server::service::encode_value;
 use cache_server::shards::Shards;
 use cache_server::shards::hot::HotItems;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use protocol::text::response::encode_value_line;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use store::{Deadline, Key, NewItem, Precondition, Shard, Timestamp};
@@ -54,9 +54,7 @@ fn filled() -> Shards {
 fn answer(shard: &mut Shard, key: &Key<'_>, out: &mut Vec<u8>) {
     let Some(item) = shard.get(key, NOW) else { return };
     let asked = protocol::Key::new(key.bytes()).expect("a key");
-    encode_value_line(out, asked, item.client_flags, item.value.len(), None);
-    item.value.append_to(out);
-    out.extend_from_slice(b"\r\n");
+    encode_value(asked, &item, false, out);
 }
 
 /// As a worker reads.

@@ -522,11 +522,9 @@ impl CacheService {
         out: &mut Vec<u8>,
     ) {
         self.fetch(get.touch, shard, key, now, |item| {
-            let Some(item) = item else { return };
-            let cas = get.with_cas.then_some(item.cas);
-            encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
-            item.value.append_to(out);
-            out.extend_from_slice(LINE_END);
+            if let Some(item) = item {
+                encode_value(asked, item, get.with_cas, out);
+            }
         });
     }
 
@@ -1008,6 +1006,15 @@ pub(crate) fn keys_foreseen<'a>(
 /// The first of these keys, hashed, as many as are fetched at once.
 pub(crate) fn keys<'a>(keys: impl Iterator<Item = protocol::Key<'a>>) -> Keys<'a> {
     keys.take(PREFETCHED_KEYS_MAX).map(|key| Key::new(key.as_bytes())).collect()
+}
+
+/// Appends the `VALUE` block of a hit, with the item's cas or without.
+#[inline]
+pub fn encode_value(asked: protocol::Key<'_>, item: &Item<'_>, with_cas: bool, out: &mut Vec<u8>) {
+    let cas = with_cas.then_some(item.cas);
+    encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
+    item.value.append_to(out);
+    out.extend_from_slice(LINE_END);
 }
 
 /// Answers a hit of `mg`.

@@ -137,11 +137,11 @@ mod tests {
     use std::thread;
 
     use proptest::prelude::*;
-    use protocol::text::response::encode_value_line;
     use store::{Delta, End, NewItem, Precondition};
 
     use super::*;
     use crate::config::Config;
+    use crate::service::encode_value;
 
     const START: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -161,10 +161,7 @@ mod tests {
         let item = shard.get(key, now)?;
         let mut out = Vec::new();
         let asked = protocol::Key::new(key.bytes()).unwrap();
-        let cas = with_cas.then_some(item.cas);
-        encode_value_line(&mut out, asked, item.client_flags, item.value.len(), cas);
-        item.value.append_to(&mut out);
-        out.extend_from_slice(b"\r\n");
+        encode_value(asked, &item, with_cas, &mut out);
         Some(out)
     }
 
