@@ -241,6 +241,17 @@ impl Balancer {
         }
     }
 
+    /// `index` is who `known` calls `known_index`: what was learnt of it there holds here. Its requests under way there
+    /// end there.
+    pub fn adopt(&mut self, index: usize, known: &Self, known_index: usize) {
+        if let (Some(state), Some(known)) =
+            (self.states.get_mut(index), known.states.get(known_index))
+        {
+            state.since = known.since;
+            state.latency = known.latency;
+        }
+    }
+
     /// A request to `index` was sent.
     pub fn started(&mut self, index: usize) {
         if let Some(state) = self.states.get_mut(index) {
@@ -259,7 +270,7 @@ impl Balancer {
     }
 
     /// Whom to ask of those that `may_ask`; `None` if none may be.
-    pub fn pick(&mut self, now: Instant, may_ask: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn pick(&mut self, now: Instant, mut may_ask: impl FnMut(usize) -> bool) -> Option<usize> {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
         let count = self.states.len();

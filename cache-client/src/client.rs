@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -25,7 +25,7 @@ use crate::error::{ConnectError, Error, Fate, InvalidKey};
 use crate::fleet::{Fleet, Wish};
 use crate::pool::Node;
 use crate::random::Random;
-use crate::retry::{self, Attempts, Budget, Class, Next};
+use crate::retry::{Attempts, Budget, Class, Failure, Hedge, Next};
 use crate::routing::Router;
 use crate::ttl::Ttl;
 use crate::value::{Found, Stored, Value, Written};
@@ -48,7 +48,9 @@ pub(crate) struct Inner {
     /// The map may be old.
     pub(crate) hints: Arc<Notify>,
     retries: Mutex<Retries>,
-    /// Calls so far: in turn they take one or the other of equals.
+    /// Where the configuration has it.
+    hedge: Option<Mutex<Hedge>>,
+    /// Calls so far: in turn they take one or the other server where nothing speaks for either.
     draws: AtomicUsize,
 }
 
@@ -95,18 +97,22 @@ impl Client {
             Mode::Static(scheme) => {
                 Fleet::of_servers(Router::new(*scheme, config.servers.clone()), open)
             }
-            Mode::Cluster { .. } => Fleet::of_seeds(&config.servers, open),
+            Mode::Equals | Mode::Cluster { .. } => {
+                Fleet::of_equals(&config.servers, &config.balance, open)
+            }
         };
         let retries = Retries {
             budget: Budget::new(config.retry_budget),
             random: Random::new(random_number()),
         };
         let timeout = config.timeout;
+        let hedge = config.hedge.map(|hedge| Mutex::new(Hedge::new(hedge)));
         let inner = Arc::new(Inner {
             config,
             fleet: RwLock::new(Arc::new(fleet)),
             hints: Arc::new(Notify::new()),
             retries: Mutex::new(retries),
+            hedge,
             draws: AtomicUsize::new(0),
         });
         if let Mode::Cluster { poll_interval, .. } = inner.config.mode {
@@ -351,10 +357,13 @@ impl Client {
         command: &Command<'_>,
     ) -> Result<Option<T>, Error> {
         let found = self.ask(key, command).await.map(|reply| match reply {
-            Reply::Found(found) => found.map(T::from),
+            Reply::Found(found) => found,
             _ => None,
         });
-        self.soften(found, || None)
+        if let Ok(Some(Stored { cas: Some(cas), .. })) = found {
+            self.inner.hint_by(key, cas);
+        }
+        self.soften(found.map(|found| found.map(T::from)), || None)
     }
 
     async fn find_many<K: AsRef<[u8]>>(
@@ -364,17 +373,21 @@ impl Client {
     ) -> Result<Vec<Option<Value>>, Error> {
         let keys: Vec<_> = keys.iter().map(|key| check(key.as_ref())).collect::<Result<_, _>>()?;
         let fleet = self.inner.fleet();
-        if fleet.nodes().len() == 1 {
-            let fetched = self.fetch(&keys, with_cas).await;
+        if fleet.is_undivided() {
+            let Some(&first) = keys.first() else { return Ok(Vec::new()) };
+            let fetched = self.attempt(first, &Fetch { keys: &keys, with_cas }, None).await;
             let found = fetched.map(|all| all.into_iter().map(|it| it.map(Value::from)).collect());
             return self.soften(found, || vec![None; keys.len()]);
         }
         let parts = self.parts(&fleet, &keys);
         let mut found = vec![None; keys.len()];
-        let fetch = parts.iter().map(|part| self.fetch(&part.keys, with_cas));
+        let fetch = parts.iter().map(|part| self.fetch(&fleet, part, with_cas));
         for (part, fetched) in parts.iter().zip(join(fetch).await) {
             let fetched = self.soften(fetched, || vec![None; part.places.len()])?;
-            for (&place, value) in part.places.iter().zip(fetched) {
+            for ((&place, &key), value) in part.places.iter().zip(&part.keys).zip(fetched) {
+                if let Some(Stored { cas: Some(cas), .. }) = value {
+                    self.inner.hint_by(key, cas);
+                }
                 found[place] = value.map(Value::from);
             }
         }
@@ -382,9 +395,15 @@ impl Client {
     }
 
     /// Fetches keys of one server.
-    async fn fetch(&self, keys: &[Key<'_>], with_cas: bool) -> Result<Vec<Option<Stored>>, Error> {
-        let Some(&first) = keys.first() else { return Ok(Vec::new()) };
-        self.attempt(first, &Fetch { keys, with_cas }).await
+    async fn fetch(
+        &self,
+        fleet: &Arc<Fleet>,
+        part: &Part<'_>,
+        with_cas: bool,
+    ) -> Result<Vec<Option<Stored>>, Error> {
+        let Some(&first) = part.keys.first() else { return Ok(Vec::new()) };
+        let chosen = part.node.map(|node| (Arc::clone(fleet), node));
+        self.attempt(first, &Fetch { keys: &part.keys, with_cas }, chosen).await
     }
 
     /// The keys of each server, and their places among all.
@@ -393,7 +412,7 @@ impl Client {
         let mut parts: Vec<Part<'k>> = Vec::new();
         for (place, &key) in keys.iter().enumerate() {
             let wish = Wish { key: key.as_bytes(), is_read: true, not: None, draw, now };
-            let node = fleet.choose(wish, self.inner.reads());
+            let node = fleet.choose(wish);
             let known = parts.iter().position(|part| part.node == node);
             let index = known.unwrap_or_else(|| {
                 parts.push(Part { node, places: Vec::new(), keys: Vec::new() });
@@ -406,11 +425,17 @@ impl Client {
     }
 
     async fn ask(&self, key: Key<'_>, command: &Command<'_>) -> Result<Reply, Error> {
-        self.attempt(key, command).await
+        self.attempt(key, command, None).await
     }
 
-    /// Tries until it succeeds, or nothing speaks for another attempt.
-    async fn attempt<Q: Question>(&self, key: Key<'_>, question: &Q) -> Result<Q::Answer, Error> {
+    /// Tries until it succeeds, or nothing speaks for another attempt. `chosen` is who is asked first, if that has been
+    /// found out.
+    async fn attempt<Q: Question>(
+        &self,
+        key: Key<'_>,
+        question: &Q,
+        mut chosen: Option<(Arc<Fleet>, usize)>,
+    ) -> Result<Q::Answer, Error> {
         let inner = &*self.inner;
         let class = question.class();
         let mut now = Instant::now();
@@ -419,12 +444,23 @@ impl Client {
         inner.retries.lock().budget.deposit(now.into_std());
         let mut failed: Option<Address> = None;
         loop {
-            let fleet = inner.fleet();
             let (is_read, draw) = (class == Class::Read, inner.draw());
             let wish = Wish { key: key.as_bytes(), is_read, not: failed.as_ref(), draw, now };
-            let index = fleet.choose(wish, inner.reads()).ok_or(Error::NoServer)?;
-            let node = &fleet.nodes()[index];
-            let error = match ask_if_admitted(question, node, now, deadline).await {
+            let (fleet, index) = match chosen.take() {
+                Some(chosen) => chosen,
+                None => {
+                    let fleet = inner.fleet();
+                    let index = fleet.choose(wish).ok_or(Error::NoServer)?;
+                    (fleet, index)
+                }
+            };
+            let asked = match &inner.hedge {
+                Some(hedge) if is_read && fleet.has_equals() => {
+                    ask_hedged(question, &fleet, index, wish, deadline, hedge).await
+                }
+                _ => ask_if_admitted(question, &fleet, index, now, deadline).await,
+            };
+            let error = match asked {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -432,7 +468,7 @@ impl Client {
             now = Instant::now();
             let next = {
                 let Retries { budget, random } = &mut *inner.retries.lock();
-                attempts.failed(now.into_std(), retry_fate(&error), budget, random)
+                attempts.failed(now.into_std(), failure_of(&error), budget, random)
             };
             let Next::Again { wait, elsewhere } = next else { return Err(error) };
             tracing::debug!(%error, ?wait, "trying again");
@@ -440,7 +476,7 @@ impl Client {
                 tokio::time::sleep(wait).await;
                 now = Instant::now();
             }
-            failed = elsewhere.then(|| node.address().clone());
+            failed = elsewhere.then(|| fleet.nodes()[index].address().clone());
         }
     }
 
@@ -474,17 +510,25 @@ impl Inner {
         Node::open(address, &self.config)
     }
 
-    fn reads(&self) -> &ReadFrom {
+    pub(crate) fn reads(&self) -> &ReadFrom {
         const PRIMARY: &ReadFrom =
             &ReadFrom { copy: crate::routing::ReadFrom::Primary, zone: String::new() };
         match &self.config.mode {
             Mode::Cluster { reads, .. } => reads,
-            Mode::Static(_) => PRIMARY,
+            Mode::Static(_) | Mode::Equals => PRIMARY,
         }
     }
 
     fn draw(&self) -> usize {
         self.draws.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A value that was written in an epoch after the map's: its shard has another primary by now.
+    fn hint_by(&self, key: Key<'_>, cas: u64) {
+        let fleet = self.fleet.read();
+        if fleet.map().is_some_and(|map| map.is_outdated_by(key.as_bytes(), cas)) {
+            self.hints.notify_one();
+        }
     }
 
     /// A node that does not answer may not be the one to ask any more.
@@ -529,14 +573,17 @@ impl Question for Command<'_> {
 /// One attempt, if the server is not left alone at present.
 async fn ask_if_admitted<Q: Question>(
     question: &Q,
-    node: &Node,
+    fleet: &Fleet,
+    index: usize,
     now: Instant,
     deadline: Instant,
 ) -> Result<Q::Answer, Error> {
+    let node = &*fleet.nodes()[index];
     let Some(leave) = node.admit(now) else {
         let source = ConnectError::LeftAlone;
         return Err(Error::Unreachable { address: node.address().clone(), source });
     };
+    let under_way = fleet.begin(index, now);
     let answer = question.ask(node, now, deadline).await;
     match &answer {
         // The clock is not looked at for it: a success counts for when it began.
@@ -545,6 +592,65 @@ async fn ask_if_admitted<Q: Question>(
         // Whether the server can be reached the connection finds out by itself, and one connection that is lost
         // fails many calls at once.
         Err(_) => drop(leave),
+    }
+    if let Some(under_way) = under_way {
+        let is_success = matches!(answer, Ok(_) | Err(Error::Refused { .. }));
+        if under_way.ended(Instant::now().into_std(), is_success) {
+            tracing::info!(server = %node.address(), "left out for a while, it does worse than its equals");
+        }
+    }
+    answer
+}
+
+/// The same, and a second attempt at another server if the first takes longer than most do: the first answer counts.
+async fn ask_hedged<Q: Question>(
+    question: &Q,
+    fleet: &Fleet,
+    index: usize,
+    wish: Wish<'_>,
+    deadline: Instant,
+    hedge: &Mutex<Hedge>,
+) -> Result<Q::Answer, Error> {
+    let began = wish.now;
+    let observe = || {
+        let now = Instant::now();
+        hedge.lock().observe(now.into_std(), now - began);
+    };
+    let mut first = pin!(ask_if_admitted(question, fleet, index, began, deadline));
+    let delay = hedge.lock().begin(began.into_std());
+    let answered = match delay {
+        Some(delay) => tokio::time::timeout(delay, first.as_mut()).await.ok(),
+        None => Some(first.as_mut().await),
+    };
+    if let Some(answer) = answered {
+        if answer.is_ok() {
+            observe();
+        }
+        return answer;
+    }
+    let now = Instant::now();
+    let other = Wish { not: Some(fleet.nodes()[index].address()), now, ..wish };
+    let other = fleet.choose(other).filter(|&other| other != index);
+    let Some(other) = other.filter(|_| hedge.lock().may_send(now.into_std())) else {
+        let answer = first.await;
+        if answer.is_ok() {
+            observe();
+        }
+        return answer;
+    };
+    let mut second = pin!(ask_if_admitted(question, fleet, other, now, deadline));
+    let answer = tokio::select! {
+        answer = first.as_mut() => match answer {
+            Ok(answer) => Ok(answer),
+            Err(_) => return second.await,
+        },
+        answer = second.as_mut() => match answer {
+            Ok(answer) => Ok(answer),
+            Err(_) => first.await,
+        },
+    };
+    if answer.is_ok() {
+        observe();
     }
     answer
 }
@@ -580,12 +686,12 @@ struct Part<'k> {
 }
 
 /// What an error says of another attempt.
-fn retry_fate(error: &Error) -> retry::Fate {
+fn failure_of(error: &Error) -> Failure {
     match error.fate() {
-        Fate::Unknown => retry::Fate::Unknown,
-        Fate::DidNotHappen if !error.is_transient() => retry::Fate::Rejected,
-        Fate::DidNotHappen if matches!(error, Error::Refused { .. }) => retry::Fate::Refused,
-        Fate::DidNotHappen => retry::Fate::NotSent,
+        Fate::Unknown => Failure::Unknown,
+        Fate::DidNotHappen if !error.is_transient() => Failure::Rejected,
+        Fate::DidNotHappen if matches!(error, Error::Refused { .. }) => Failure::Refused,
+        Fate::DidNotHappen => Failure::NotSent,
     }
 }
 

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use tokio_rustls::rustls;
 
+use crate::balance::{Balance, Limits};
 use crate::codec::Codec;
-use crate::retry::{BreakerConfig, BudgetConfig, RetryConfig};
+use crate::resolve::{Resolve, SystemResolver};
+use crate::retry::{
+    BreakerConfig, BudgetConfig, HedgeConfig, OutlierConfig, RefreshConfig, RetryConfig,
+};
 use crate::routing::{self, Scheme, Server};
 
 /// Which words are sent.
@@ -103,6 +107,9 @@ impl Default for ConnectionConfig {
 pub enum Mode {
     /// Nothing: keys are divided among them by this scheme.
     Static(Scheme),
+    /// Equals: any of them takes any key. Proxies of one kind, or nodes of a cluster that pass on what is not theirs.
+    /// Which one a call goes to is for [`Config::balance`] to say.
+    Equals,
     /// Nodes of one cluster. Those named are asked for the others, and for who holds which key.
     Cluster {
         /// Which copies are read.
@@ -119,6 +126,28 @@ pub struct ReadFrom {
     pub copy: routing::ReadFrom,
     /// The zone that the client is in, for [`routing::ReadFrom::Nearest`].
     pub zone: String,
+}
+
+/// How one of several is picked where any may be asked: of [`Mode::Equals`], and of the copies of a shard in a cluster
+/// whose reads are `any`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BalanceConfig {
+    /// The way, by name in [`Balance::ALL`].
+    pub strategy: Balance,
+    /// What the ways go by.
+    pub limits: Limits,
+    /// When one that does worse than the others is left out, and how it returns; `None` for never.
+    pub outliers: Option<OutlierConfig>,
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self {
+            strategy: Balance::default(),
+            limits: Limits::default(),
+            outliers: Some(OutlierConfig::default()),
+        }
+    }
 }
 
 /// Which servers, how they are asked, and the bounds that hold.
@@ -139,6 +168,15 @@ pub struct Config {
     pub retry_budget: BudgetConfig,
     /// When a server that fails is left alone, and how it is tried again; `None` for never.
     pub breaker: Option<BreakerConfig>,
+    /// Which of equals is asked.
+    pub balance: BalanceConfig,
+    /// When a read whose answer is late is sent to another of equals too; `None`, the default, for never.
+    pub hedge: Option<HedgeConfig>,
+    /// Who knows the addresses of servers that are named. Each new connection asks.
+    pub resolver: Arc<dyn Resolve>,
+    /// How often the name of a server is looked up while there is a connection to it, which moves when its address is
+    /// none of the name's any more; `None` for never.
+    pub resolve: Option<RefreshConfig>,
     /// The longest value that is sent or taken.
     pub value_bytes_max: usize,
     /// A read that fails is a miss, and a write that fails has stored nothing: no call of those has an error
@@ -159,10 +197,19 @@ impl Config {
             retry: RetryConfig::default(),
             retry_budget: BudgetConfig::default(),
             breaker: Some(BreakerConfig::default()),
+            balance: BalanceConfig::default(),
+            hedge: None,
+            resolver: Arc::new(SystemResolver),
+            resolve: Some(RefreshConfig::default()),
             value_bytes_max: 64 << 20,
             fail_soft: false,
             codec: Codec::default(),
         }
+    }
+
+    /// Any of these servers for any key.
+    pub fn equals(servers: impl IntoIterator<Item = Server>) -> Self {
+        Self { mode: Mode::Equals, ..Self::new(servers) }
     }
 
     /// The cluster that these nodes are of, read at the primaries.

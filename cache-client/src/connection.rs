@@ -16,7 +16,8 @@
 //!   └────── delay ─────────┘
 //! ```
 //!
-//! While it connects, calls wait; while it is down, they fail at once and the driver goes on trying.
+//! While it connects, calls wait; while it is down, they fail at once and the driver goes on trying. A server whose name
+//! has other addresses is connected to anew once what is under way has ended (`resolve.rs`).
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -37,7 +38,8 @@ use crate::connection::pipeline::{Failure, Limits, Outcome, Pipeline, Ticket};
 use crate::connection::transport::Transport;
 use crate::error::{ConnectError, Disconnect, Error, Fate};
 use crate::random::Random;
-use crate::retry::Backoff;
+use crate::resolve::Lookup;
+use crate::retry::{Backoff, RefreshConfig};
 
 pub(crate) mod command;
 mod pipeline;
@@ -75,6 +77,17 @@ struct State {
     /// The driver, while it sleeps.
     driver: Option<Waker>,
     is_dropped: bool,
+    moved: Moved,
+}
+
+/// Whether the server's name has other addresses than the connection's by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    No,
+    /// What is under way may still end; no call is added to it.
+    Draining,
+    /// It was waited for long enough.
+    Overdue,
 }
 
 #[derive(Debug)]
@@ -82,6 +95,19 @@ enum Link {
     Connecting,
     Open,
     Down(ConnectError),
+}
+
+impl Shared {
+    fn set_moved(&self, moved: Moved) {
+        let driver = {
+            let mut state = self.state.lock();
+            state.moved = moved;
+            state.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
 }
 
 /// What a call wants of a pipeline.
@@ -158,6 +184,7 @@ impl Connection {
             waiting: 0,
             driver: None,
             is_dropped: false,
+            moved: Moved::No,
         };
         let shared = Arc::new(Shared { address, state: Mutex::new(state), changed: Notify::new() });
         let driver = Driver {
@@ -411,17 +438,25 @@ impl Driver {
     async fn run(mut self) {
         let (mut attempt, mut failures) = (0, 0);
         while !self.is_dropped() {
-            let shared = Arc::clone(&self.shared);
+            let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+            let connecting =
+                Transport::connect(&shared.address, &config.connection, &*config.resolver, attempt);
             let connected = tokio::select! {
-                connected = Transport::connect(&shared.address, &self.config.connection, attempt) => connected,
+                connected = connecting => connected,
                 () = self.dropped() => return,
             };
             attempt += 1;
             match connected {
-                Ok(transport) => {
+                Ok((transport, lookup)) => {
                     failures = 0;
                     self.set_link(Link::Open);
+                    let watch = lookup.zip(config.resolve).map(|(lookup, refresh)| {
+                        tokio::spawn(watch_name(Arc::clone(&config), shared, lookup, refresh))
+                    });
                     let ended = self.drive(transport).await;
+                    if let Some(watch) = watch {
+                        watch.abort();
+                    }
                     tracing::debug!(server = %self.shared.address, reason = %ended, "connection lost");
                     self.lose(&ended);
                 }
@@ -474,6 +509,7 @@ impl Driver {
         {
             let mut state = self.shared.state.lock();
             state.link = Link::Connecting;
+            state.moved = Moved::No;
             state.pipeline.disconnect(reason, self.written, &mut self.woken);
         }
         self.wake();
@@ -518,6 +554,13 @@ impl Driver {
             let mut state = self.shared.state.lock();
             if state.is_dropped {
                 return Poll::Ready(Err(Disconnect::Dropped));
+            }
+            if state.moved != Moved::No {
+                state.link = Link::Connecting;
+                let is_idle = state.pipeline.pending() == 0 && !state.pipeline.has_output();
+                if is_idle && self.sending.is_empty() || state.moved == Moved::Overdue {
+                    return Poll::Ready(Err(Disconnect::Moved));
+                }
             }
             if let Some(wakes_at) = state.pipeline.wakes_at().filter(|&at| at < timer.deadline()) {
                 timer.as_mut().reset(wakes_at);
@@ -649,6 +692,21 @@ impl Driver {
     fn wake(&mut self) {
         self.woken.drain(..).for_each(Waker::wake);
     }
+}
+
+/// Has a connection made anew when the server's name has other addresses.
+async fn watch_name(
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    lookup: Lookup,
+    refresh: RefreshConfig,
+) {
+    lookup.until_moved(Arc::clone(&config.resolver), refresh, random_number()).await;
+    tracing::debug!(server = %shared.address, "its name has other addresses");
+    shared.set_moved(Moved::Draining);
+    // No call waits longer.
+    tokio::time::sleep(config.timeout).await;
+    shared.set_moved(Moved::Overdue);
 }
 
 /// Another number each time.

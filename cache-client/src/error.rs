@@ -196,6 +196,9 @@ pub enum Disconnect {
     /// Nothing was heard for too long, although answers were due.
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
+    /// The server's name has other addresses by now.
+    #[error("the server's name has other addresses by now")]
+    Moved,
     /// The client is being dropped, or does not want the server any more.
     #[error("the client let go of it")]
     Dropped,

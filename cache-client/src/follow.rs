@@ -2,41 +2,68 @@
 //!
 //! A task of its own, which ends with the client. It polls the short list of nodes, whose first line is the map's
 //! revision, and asks for the map when that has grown. A hint (a node that could not be reached, a cas of an epoch
-//! that the map does not know) has it asked for at once, though no more often than each [`HINT_INTERVAL`].
+//! that the map does not know) has it asked for at once, though no more often than each [`INTERVAL_MIN`].
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::client::Inner;
+use crate::config::Config;
 use crate::connection::command::{Command, Reply};
+use crate::connection::random_number;
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::pool::Node;
+use crate::random::Random;
+use crate::retry::{Backoff, Refresh, RefreshConfig};
 use crate::routing::Map;
 
 /// The least time between two questions, whatever happens.
-const HINT_INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// Follows the map until the client is gone.
 pub(crate) async fn follow(client: Weak<Inner>, poll_interval: Duration) {
+    let mut refresh = Refresh::new(RefreshConfig {
+        lifetime: poll_interval,
+        lifetime_max: poll_interval,
+        interval_min: INTERVAL_MIN,
+        backoff: Backoff { first: INTERVAL_MIN, max: poll_interval.max(INTERVAL_MIN) },
+    });
+    let mut random = Random::new(random_number());
     let mut last_node = 0;
     loop {
         let hints = {
             let Some(client) = client.upgrade() else { return };
-            client.refresh(&mut last_node).await;
-            std::sync::Arc::clone(&client.hints)
+            refresh.ask(Instant::now().into_std());
+            let is_known = client.refresh(&mut last_node).await;
+            let now = Instant::now().into_std();
+            if is_known {
+                refresh.answered(now, None, &mut random);
+            } else {
+                refresh.failed(now, &mut random);
+            }
+            Arc::clone(&client.hints)
         };
-        tokio::time::sleep(HINT_INTERVAL).await;
-        // Whether by time or by a hint makes no difference, and a client that is gone is noticed at either.
-        let _ = tokio::time::timeout(poll_interval, hints.notified()).await;
+        until_due(&mut refresh, &hints).await;
+    }
+}
+
+/// Waits until the question is due again, which a hint makes sooner. A client that is gone is noticed then.
+async fn until_due(refresh: &mut Refresh, hints: &Notify) {
+    while let Some(due) = refresh.due_at()
+        && tokio::time::timeout_at(due.into(), hints.notified()).await.is_ok()
+    {
+        refresh.lost(Instant::now().into_std());
     }
 }
 
 impl Inner {
-    /// Asks one node after the other until one gives a map that can be used, beginning with the last that did.
-    async fn refresh(&self, last_node: &mut usize) {
+    /// Asks one node after the other until one gives a map that can be used, beginning with the last that did. Whether
+    /// one did.
+    async fn refresh(&self, last_node: &mut usize) -> bool {
         let fleet = self.fleet();
         let count = fleet.nodes().len();
         for turn in 0..count {
@@ -44,24 +71,27 @@ impl Inner {
             match self.refresh_from(&fleet, &fleet.nodes()[index]).await {
                 Ok(()) => {
                     *last_node = index;
-                    return;
+                    return true;
                 }
                 Err(error) => tracing::debug!(%error, "no map"),
             }
         }
         // None that the map names answers: begin again with those that were named by the user.
         if fleet.map().is_some() {
-            let seeds = Fleet::of_seeds(&self.config.servers, |address| self.open(address));
+            let Config { servers, balance, .. } = &*self.config;
+            let seeds = Fleet::of_equals(servers, balance, |address| self.open(address));
             let known = fleet.map().cloned();
             for seed in seeds.nodes() {
                 match self.map_of(seed).await {
                     Ok(map) if known.as_ref().is_none_or(|known| known.cluster == map.cluster) => {
-                        return self.take(map, &fleet);
+                        self.take(map, &fleet);
+                        return true;
                     }
                     Ok(_) | Err(_) => {}
                 }
             }
         }
+        false
     }
 
     async fn refresh_from(&self, fleet: &Fleet, node: &Node) -> Result<(), FollowError> {
@@ -83,7 +113,9 @@ impl Inner {
 
     fn take(&self, map: Map, known: &Fleet) {
         tracing::debug!(revision = map.revision, "a new map");
-        self.set_fleet(Fleet::of_map(map, known, |address| self.open(address)));
+        let (reads, balance) = (self.reads(), &self.config.balance);
+        let open = |address| self.open(address);
+        self.set_fleet(Fleet::of_map(map, known, reads, balance, Instant::now(), open));
     }
 
     async fn map_of(&self, node: &Node) -> Result<Map, FollowError> {

@@ -2,6 +2,7 @@
 //! of error, and no answer goes to another's call.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use protocol::response::decoder::ResponseError;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::balance::Balance;
 use crate::error::{ConnectError, Disconnect};
-use crate::retry::BreakerConfig;
+use crate::resolve::{Resolve, Resolved, Resolving};
+use crate::retry::{BreakerConfig, HedgeConfig, RefreshConfig};
 use crate::routing::Server;
 use crate::{Client, Config, Dialect, Error, Fate, Ttl, Written};
 
@@ -464,6 +467,127 @@ async fn fail_soft_makes_errors_misses() {
     assert_eq!(ends(client.get_many(&["a", "b"])).await.unwrap(), [None, None]);
     // What the caller got wrong stays an error.
     assert!(matches!(ends(client.get("a b")).await, Err(Error::InvalidKey(_))));
+}
+
+/// A server that counts what it answers, after `delay` for reads.
+async fn counting_server(delay: Duration) -> (Server, Arc<AtomicU32>) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    let address = server(move |mut session| {
+        let counter = Arc::clone(&counter);
+        async move {
+            while let Some(asked) = session.request().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(delay).await;
+                session.say(asked.answer()).await;
+            }
+        }
+    });
+    (address.await, asked)
+}
+
+async fn pair_of_equals(
+    second_delay: Duration,
+    change: impl FnOnce(&mut Config),
+) -> (Client, [Arc<AtomicU32>; 2]) {
+    let (first, first_asked) = counting_server(Duration::ZERO).await;
+    let (second, second_asked) = counting_server(second_delay).await;
+    let mut config = Config::equals([first, second]);
+    config.timeout = Duration::from_secs(10);
+    change(&mut config);
+    (Client::new(config), [first_asked, second_asked])
+}
+
+#[tokio::test]
+async fn equals_share_the_calls_and_one_of_them_takes_a_get_of_many() {
+    let (client, asked) = pair_of_equals(Duration::ZERO, |config| {
+        config.balance.strategy = Balance::RoundRobin;
+    })
+    .await;
+    for _ in 0..10 {
+        is_honest_again(&client).await;
+    }
+    let counts = || asked.each_ref().map(|asked| asked.load(Ordering::Relaxed));
+    assert_eq!(counts(), [5, 5]);
+    let found = ends(client.get_many(&["a", "b", "c", "d"])).await.unwrap();
+    assert!(found.iter().all(Option::is_some));
+    let mut counts = counts();
+    counts.sort_unstable();
+    assert_eq!(counts, [5, 9]);
+}
+
+#[tokio::test]
+async fn a_read_that_is_late_is_answered_by_an_equal() {
+    let never = 2 * LIMIT;
+    let (client, asked) = pair_of_equals(never, |config| {
+        config.balance.strategy = Balance::RoundRobin;
+        let samples_min = 1;
+        config.hedge = Some(HedgeConfig { share_max: 1.0, samples_min, ..HedgeConfig::default() });
+    })
+    .await;
+    // Nothing is known of how long an answer takes before there was one.
+    let first = [client.clone(), client.clone()];
+    let [a, b] = first.each_ref().map(|client| client.get("b"));
+    tokio::select! { found = a => found, found = b => found }.unwrap().unwrap();
+    for _ in 0..4 {
+        is_honest_again(&client).await;
+    }
+    assert_eq!(asked[1].load(Ordering::Relaxed), 1, "the late one is still at the first");
+}
+
+#[tokio::test]
+async fn equals_that_are_fast_are_not_asked_twice() {
+    let (client, asked) = pair_of_equals(Duration::ZERO, |config| {
+        let delay_min = LIMIT;
+        config.hedge = Some(HedgeConfig {
+            share_max: 1.0,
+            samples_min: 1,
+            delay_min,
+            ..HedgeConfig::default()
+        });
+    })
+    .await;
+    for _ in 0..20 {
+        is_honest_again(&client).await;
+    }
+    assert_eq!(asked.iter().map(|asked| asked.load(Ordering::Relaxed)).sum::<u32>(), 20);
+}
+
+/// A name that moves from one address to another after it was asked for so often.
+#[derive(Debug)]
+struct Moving {
+    servers: [SocketAddr; 2],
+    asked: AtomicU32,
+    moves_at: u32,
+}
+
+impl Resolve for Moving {
+    fn resolve<'a>(&'a self, _host: &'a str, _port: u16) -> Resolving<'a> {
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        let address = self.servers[usize::from(turn >= self.moves_at)];
+        let lifetime = Some(Duration::from_millis(1));
+        Box::pin(std::future::ready(Ok(Resolved { addresses: vec![address], lifetime })))
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_name_moves_is_found_at_its_new_address_and_no_call_fails() {
+    let (old, old_asked) = counting_server(Duration::from_millis(1)).await;
+    let (new, new_asked) = counting_server(Duration::ZERO).await;
+    let servers = [old, new].map(|server| server.to_string().parse().unwrap());
+    let client = client_of(Server::new("cache", 1), |config| {
+        config.resolver = Arc::new(Moving { servers, asked: AtomicU32::new(0), moves_at: 5 });
+        let interval_min = Duration::from_millis(5);
+        config.resolve = Some(RefreshConfig { interval_min, ..RefreshConfig::default() });
+    });
+    ends(async {
+        while new_asked.load(Ordering::Relaxed) < 5 {
+            let value = client.get("b").await.unwrap().expect("it is there");
+            assert_eq!(&*value.data, b"b");
+        }
+    })
+    .await;
+    assert!(old_asked.load(Ordering::Relaxed) > 0, "the old address was used first");
 }
 
 /// What a server that cannot be trusted does next.

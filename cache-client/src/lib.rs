@@ -41,6 +41,7 @@ mod fleet;
 mod follow;
 mod pool;
 pub mod random;
+pub mod resolve;
 pub mod retry;
 pub mod routing;
 pub mod ttl;
@@ -54,7 +55,9 @@ mod test_time;
 pub use address::Address;
 pub use client::{Client, Lookup, Put};
 pub use codec::{Codec, Format};
-pub use config::{Config, ConnectionConfig, Credentials, Dialect, Mode, ReadFrom, Tls};
+pub use config::{
+    BalanceConfig, Config, ConnectionConfig, Credentials, Dialect, Mode, ReadFrom, Tls,
+};
 pub use error::{Error, Fate};
 pub use protocol::request::StoreMode;
 pub use routing::Server;

@@ -62,11 +62,6 @@ impl Node {
         least.unwrap_or(first)
     }
 
-    /// Requests under way.
-    pub(crate) fn load(&self) -> usize {
-        self.connections.iter().map(|connection| connection.load().1).sum()
-    }
-
     /// Whether it may answer: it is not known to be out of reach, and has not failed too often lately.
     pub(crate) fn is_promising(&self, now: Instant) -> bool {
         let admits = |health: &Mutex<Health>| health.lock().breaker.would_admit(now.into_std());

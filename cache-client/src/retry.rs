@@ -1,7 +1,7 @@
 //! When it goes wrong: whether to try again, when, where, and when to stop trying.
 //!
 //! ```text
-//! a failure ──> verdict(class, fate) ──> attempts and deadline ──> budget ──> backoff ──> again
+//! a failure ──> verdict(class, failure) ──> attempts and deadline ──> budget ──> backoff ──> again
 //! a slow read ──> hedge: a second request elsewhere, the first answer counts
 //! a node that fails ──> breaker: not asked, then probed     outlier: left out, then little by little back
 //! a name, a map ──> refresh: asked for again by its age, and whenever a connection was lost
@@ -45,7 +45,7 @@ pub enum Class {
 
 /// What is known of an operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fate {
+pub enum Failure {
     /// No byte of it left, so it was not done: no connection, no room in the queue.
     NotSent,
     /// The server answered that it did not do it, and may do it later: it is busy, or a shard has no primary.
@@ -68,13 +68,13 @@ pub enum Verdict {
 }
 
 /// The table: what may be tried again.
-pub fn verdict(class: Class, fate: Fate) -> Verdict {
-    match (fate, class) {
-        (Fate::NotSent, _) => Verdict::Elsewhere,
-        (Fate::Refused, _) => Verdict::Later,
-        (Fate::Rejected, _) => Verdict::Never,
-        (Fate::Unknown, Class::Read | Class::Idempotent) => Verdict::Later,
-        (Fate::Unknown, Class::Conditional | Class::Accumulating) => Verdict::Never,
+pub fn verdict(class: Class, failure: Failure) -> Verdict {
+    match (failure, class) {
+        (Failure::NotSent, _) => Verdict::Elsewhere,
+        (Failure::Refused, _) => Verdict::Later,
+        (Failure::Rejected, _) => Verdict::Never,
+        (Failure::Unknown, Class::Read | Class::Idempotent) => Verdict::Later,
+        (Failure::Unknown, Class::Conditional | Class::Accumulating) => Verdict::Never,
     }
 }
 
@@ -144,11 +144,11 @@ impl Attempts {
     pub fn failed(
         &mut self,
         now: Instant,
-        fate: Fate,
+        failure: Failure,
         budget: &mut Budget,
         random: &mut Random,
     ) -> Next {
-        let verdict = verdict(self.class, fate);
+        let verdict = verdict(self.class, failure);
         if verdict == Verdict::Never {
             return Next::Stop(Stop::Unsafe);
         }

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::address::{Address, Endpoint};
 use crate::config::{ConnectionConfig, Credentials, Tls};
 use crate::error::ConnectError;
+use crate::resolve::{Lookup, Resolve};
 
 /// An idle connection is probed after so long, so that one whose server is gone is noticed before it is needed.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -32,18 +33,20 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Connects and says who the client is, within the time that there is for it. A name is resolved anew, and
-    /// its addresses are tried in turn; `attempt` chooses the first.
+    /// its addresses are tried in turn; `attempt` chooses the first. What was found of the name comes with it.
     pub(crate) async fn connect(
         address: &Address,
         config: &ConnectionConfig,
+        resolver: &dyn Resolve,
         attempt: usize,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<(Self, Option<Lookup>), ConnectError> {
         let connecting = async {
-            let mut transport = Self::open(address, config.tls.as_ref(), attempt).await?;
+            let tls = config.tls.as_ref();
+            let (mut transport, lookup) = Self::open(address, tls, resolver, attempt).await?;
             if let Some(credentials) = &config.credentials {
                 transport.authenticate(credentials).await?;
             }
-            Ok(transport)
+            Ok((transport, lookup))
         };
         let limit = config.connect_timeout;
         let connected = tokio::time::timeout(limit, connecting).await;
@@ -53,24 +56,25 @@ impl Transport {
     async fn open(
         address: &Address,
         tls: Option<&Tls>,
+        resolver: &dyn Resolve,
         attempt: usize,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<(Self, Option<Lookup>), ConnectError> {
         match address.endpoint() {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await?;
-                let Some(tls) = tls else { return Ok(Self::Unix(stream)) };
+                let Some(tls) = tls else { return Ok((Self::Unix(stream), None)) };
                 let name = tls.server_name.as_deref().ok_or(ConnectError::ServerName)?;
                 let connector = TlsConnector::from(Arc::clone(&tls.config));
                 let stream = connector.connect(server_name(name)?, stream).await?;
-                Ok(Self::TlsUnix(Box::new(stream)))
+                Ok((Self::TlsUnix(Box::new(stream)), None))
             }
             Endpoint::Tcp { host, port } => {
-                let stream = connect_tcp(host, port, attempt).await?;
-                let Some(tls) = tls else { return Ok(Self::Tcp(stream)) };
+                let (stream, lookup) = connect_tcp(host, port, resolver, attempt).await?;
+                let Some(tls) = tls else { return Ok((Self::Tcp(stream), lookup)) };
                 let name = tls.server_name.as_deref().unwrap_or(host);
                 let connector = TlsConnector::from(Arc::clone(&tls.config));
                 let stream = connector.connect(server_name(name)?, stream).await?;
-                Ok(Self::Tls(Box::new(stream)))
+                Ok((Self::Tls(Box::new(stream)), lookup))
             }
         }
     }
@@ -108,21 +112,23 @@ impl Transport {
     }
 }
 
-async fn connect_tcp(host: &str, port: u16, attempt: usize) -> Result<TcpStream, ConnectError> {
-    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    if addresses.is_empty() {
-        return Err(ConnectError::NoAddress);
-    }
-    let first = attempt % addresses.len();
-    addresses.rotate_left(first);
+async fn connect_tcp(
+    host: &str,
+    port: u16,
+    resolver: &dyn Resolve,
+    attempt: usize,
+) -> Result<(TcpStream, Option<Lookup>), ConnectError> {
+    let resolved = resolver.resolve(host, port).await?;
+    let count = resolved.addresses.len();
     let mut failed = ConnectError::NoAddress;
-    for address in addresses {
+    for turn in 0..count {
+        let address = resolved.addresses[(attempt + turn) % count];
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                return Ok(stream);
+                return Ok((stream, Lookup::of(host, port, address, &resolved)));
             }
             Err(error) => failed = error.into(),
         }

@@ -97,6 +97,14 @@ impl Outliers {
         Self { config, nodes: vec![Node::default(); nodes], next_sweep: None }
     }
 
+    /// `index` is who `known` calls `known_index`: what was learnt of it there holds here.
+    pub fn adopt(&mut self, index: usize, known: &Self, known_index: usize) {
+        if let (Some(node), Some(known)) = (self.nodes.get_mut(index), known.nodes.get(known_index))
+        {
+            *node = *known;
+        }
+    }
+
     /// A request to `index` ended; tells whether the node is out because of it. `is_success` also where the answer is
     /// an error that is the caller's.
     pub fn record(&mut self, now: Instant, index: usize, is_success: bool) -> bool {

@@ -24,22 +24,22 @@ mod attempts {
         Attempts::new(RetryConfig::default(), class, start() + SECOND)
     }
 
-    fn after(class: Class, fate: Fate) -> Next {
-        attempts(class).failed(start(), fate, &mut rich(), &mut random())
+    fn after(class: Class, failure: Failure) -> Next {
+        attempts(class).failed(start(), failure, &mut rich(), &mut random())
     }
 
     #[test]
     fn what_was_not_sent_is_tried_elsewhere_at_once_whatever_it_is() {
         for class in [Class::Read, Class::Idempotent, Class::Conditional, Class::Accumulating] {
             let expected = Next::Again { wait: Duration::ZERO, elsewhere: true };
-            assert_eq!(after(class, Fate::NotSent), expected);
+            assert_eq!(after(class, Failure::NotSent), expected);
         }
     }
 
     #[test]
     fn what_was_refused_is_tried_again_later_whatever_it_is() {
         for class in [Class::Read, Class::Idempotent, Class::Conditional, Class::Accumulating] {
-            let next = after(class, Fate::Refused);
+            let next = after(class, Failure::Refused);
             assert!(matches!(next, Next::Again { wait, elsewhere: false } if wait <= 10 * MS));
         }
     }
@@ -47,22 +47,22 @@ mod attempts {
     #[test]
     fn what_may_have_been_done_is_tried_again_only_if_twice_is_as_good_as_once() {
         for class in [Class::Read, Class::Idempotent] {
-            assert!(matches!(after(class, Fate::Unknown), Next::Again { .. }));
+            assert!(matches!(after(class, Failure::Unknown), Next::Again { .. }));
         }
         for class in [Class::Conditional, Class::Accumulating] {
-            assert_eq!(after(class, Fate::Unknown), Next::Stop(Stop::Unsafe));
+            assert_eq!(after(class, Failure::Unknown), Next::Stop(Stop::Unsafe));
         }
     }
 
     #[test]
     fn what_would_fail_again_is_not_tried_again() {
-        assert_eq!(after(Class::Read, Fate::Rejected), Next::Stop(Stop::Unsafe));
+        assert_eq!(after(Class::Read, Failure::Rejected), Next::Stop(Stop::Unsafe));
     }
 
     #[test]
     fn a_call_is_tried_so_often_and_no_more() {
         let mut call = attempts(Class::Read);
-        let mut fail = || call.failed(start(), Fate::Unknown, &mut rich(), &mut random());
+        let mut fail = || call.failed(start(), Failure::Unknown, &mut rich(), &mut random());
         assert!(matches!(fail(), Next::Again { .. }));
         assert!(matches!(fail(), Next::Again { .. }));
         assert_eq!(fail(), Next::Stop(Stop::Attempts));
@@ -72,7 +72,7 @@ mod attempts {
     #[test]
     fn nothing_is_tried_again_past_the_deadline() {
         let mut call = attempts(Class::Read);
-        let next = call.failed(start() + SECOND, Fate::NotSent, &mut rich(), &mut random());
+        let next = call.failed(start() + SECOND, Failure::NotSent, &mut rich(), &mut random());
         assert_eq!(next, Next::Stop(Stop::Deadline));
     }
 
@@ -80,11 +80,12 @@ mod attempts {
     fn nothing_is_tried_again_beyond_the_budget_and_what_stops_costs_nothing() {
         let config = BudgetConfig { ratio: 0.0, per_second_min: 0, ..BudgetConfig::default() };
         let mut poor = Budget::new(config);
-        let next = attempts(Class::Read).failed(start(), Fate::NotSent, &mut poor, &mut random());
+        let next =
+            attempts(Class::Read).failed(start(), Failure::NotSent, &mut poor, &mut random());
         assert_eq!(next, Next::Stop(Stop::Budget));
         let mut budget = rich();
         let left = budget.left(start());
-        attempts(Class::Accumulating).failed(start(), Fate::Unknown, &mut budget, &mut random());
+        attempts(Class::Accumulating).failed(start(), Failure::Unknown, &mut budget, &mut random());
         assert_eq!(budget.left(start()), left);
     }
 }

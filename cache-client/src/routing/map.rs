@@ -256,19 +256,6 @@ impl Map {
         near.chain(far).map(|(id, _)| id).filter(move |&id| may_read(id))
     }
 
-    /// How many of [`Map::readers`], from the first, are as good as the first: the ones to balance over.
-    pub fn equal_readers(&self, key: &[u8], from: ReadFrom, own_zone: &str) -> usize {
-        let readers = || self.readers(key, from, own_zone);
-        let is_near = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.zone == own_zone);
-        match from {
-            _ if self.reads != Reads::Any => readers().take(1).count(),
-            ReadFrom::Nearest if readers().any(|id| is_near(&id)) => {
-                readers().filter(is_near).count()
-            }
-            ReadFrom::Primary | ReadFrom::Any | ReadFrom::Nearest => readers().count(),
-        }
-    }
-
     /// Whether a cas, in an answer about `key`, is of an epoch that the map does not know: it is old then, and to be
     /// asked for again.
     pub fn is_outdated_by(&self, key: &[u8], cas: u64) -> bool {
