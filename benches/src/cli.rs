@@ -1,6 +1,7 @@
 //! The command line of cache-bench: flags into plans, and results into reports. A subcommand a file.
 
 mod backup;
+mod client;
 mod cluster;
 mod compare;
 mod echo;
@@ -8,6 +9,7 @@ mod parse;
 mod replay;
 mod restart;
 mod run;
+mod sessions;
 mod suite;
 
 use std::fmt::Write as _;
@@ -24,6 +26,7 @@ use self::echo::EchoArgs;
 use self::replay::ReplayArgs;
 use self::restart::RestartArgs;
 use self::run::RunArgs;
+use self::sessions::SessionsArgs;
 use self::suite::SuiteArgs;
 use crate::cores;
 use crate::interrupt::Interrupt;
@@ -42,6 +45,8 @@ pub struct Cli {
 enum Task {
     /// Put a server under load; report speed, latency and hit ratio.
     Run(RunArgs),
+    /// Have users log in to sessions and look at pages; report speed, and sessions lost.
+    Sessions(SessionsArgs),
     /// Play a recorded trace against a server; report the hit ratio.
     Replay(ReplayArgs),
     /// Start our server and another, and compare them side by side.
@@ -63,7 +68,7 @@ enum Task {
 pub enum Verdict {
     /// It was.
     Sound,
-    /// At least one was not: the server mixed up or broke what it was given to keep.
+    /// At least one was not: the server mixed up, broke or lost what it was given to keep.
     WrongValues,
 }
 
@@ -82,6 +87,7 @@ impl Cli {
         let interrupt = Interrupt::on_signals().context("cannot wait for signals")?;
         match &self.command {
             Task::Run(args) => args.execute(&interrupt),
+            Task::Sessions(args) => args.execute(&interrupt),
             Task::Replay(args) => args.execute(&interrupt),
             Task::Compare(args) => args.execute(&interrupt),
             Task::Backup(args) => args.execute(&interrupt),
@@ -153,7 +159,7 @@ mod tests {
 
     #[test]
     fn bad_flags_are_refused() {
-        let refused: [&[&str]; 8] = [
+        let refused: [&[&str]; 13] = [
             &["run", "--connections", "0"],
             &["run", "--depth", "0"],
             &["run", "--rate", "0"],
@@ -161,6 +167,11 @@ mod tests {
             &["run", "--popularity", "zipf:x"],
             &["run", "--requests", "10", "--duration", "1s"],
             &["run", "--arrivals", "constant"],
+            &["run", "--driver", "client", "--scheme", "alphabet"],
+            &["sessions", "--users", "0"],
+            &["sessions", "--writes", "1.5"],
+            &["sessions", "--servers-are", "friends"],
+            &["sessions", "--server", "host:port"],
             &["replay", "t.csv", "--depth", "1001"],
         ];
         for flags in refused {

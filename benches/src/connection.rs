@@ -275,7 +275,7 @@ impl Default for Connection {
     }
 }
 
-fn wrong_value(key: &[u8], value: &[u8]) -> String {
+pub(crate) fn wrong_value(key: &[u8], value: &[u8]) -> String {
     format!("the value of '{}' is not its own: '{}'", printable(key), printable(value))
 }
 

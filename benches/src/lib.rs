@@ -3,6 +3,7 @@
 //! ```text
 //! keyspace, value ──> workload ──> connection ──> load ──> tally ──> report
 //!                                    (wire)         ^ schedule (open loop)
+//! cache-client ─────────────────> callers ──> tally, sessions
 //! trace ──────────────────────────> session ──> replay
 //! server_process ──────────────────────────────> compare, backup, restart
 //! cluster_process ─────────────────────────────> replication
@@ -26,6 +27,7 @@
 //! ```
 
 pub mod backup;
+pub mod callers;
 pub mod cli;
 pub mod clock;
 pub mod cluster_process;
@@ -44,6 +46,7 @@ pub mod restart;
 pub mod schedule;
 pub mod server_process;
 pub mod session;
+pub mod sessions;
 pub mod size;
 pub mod suite;
 pub mod syscalls;

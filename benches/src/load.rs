@@ -134,6 +134,18 @@ pub struct Usage {
     pub resident_bytes: u64,
 }
 
+impl Usage {
+    /// What was used between two looks at the processor time; `None` where nobody was looked at.
+    pub(crate) fn between(
+        before: Option<Duration>,
+        after: Option<Duration>,
+        resident_bytes: Option<u64>,
+    ) -> Option<Self> {
+        let cpu = after?.saturating_sub(before?);
+        Some(Self { cpu, resident_bytes: resident_bytes? })
+    }
+}
+
 impl Outcome {
     /// Requests answered per second.
     pub fn requests_per_second(&self) -> f64 {
@@ -213,6 +225,9 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
+    /// A runtime for callers cannot be made.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
     /// The user wants the program to end.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -235,7 +250,7 @@ pub fn run(
     assert!(targets > 0, "the load goes somewhere");
     assert!(plan.connections >= plan.threads * targets, "every thread has a connection to each");
     // A process that cannot be watched is reported before the load, not after it.
-    watch(plan, cpu_time)?;
+    watch(&plan.server_pids, cpu_time)?;
     let mut sockets = connect(plan)?;
     let answered = AtomicU64::new(0);
     let start = clock::now();
@@ -280,21 +295,16 @@ pub fn run(
             }
         };
         wait_until(Some(from));
-        let cpu_before = watch(plan, cpu_time)?;
+        let cpu_before = watch(&plan.server_pids, cpu_time)?;
         wait_until(until);
-        let cpu_after = watch(plan, cpu_time)?;
-        let resident_bytes = watch(plan, resident_bytes)?;
+        let cpu_after = watch(&plan.server_pids, cpu_time)?;
+        let resident_bytes = watch(&plan.server_pids, resident_bytes)?;
         let mut tally = Tally::new();
         for thread in threads {
             let finished = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             tally.merge(finished?);
         }
-        let usage = match (cpu_before, cpu_after, resident_bytes) {
-            (Some(before), Some(after), Some(resident_bytes)) => {
-                Some(Usage { cpu: after.saturating_sub(before), resident_bytes })
-            }
-            _ => None,
-        };
+        let usage = Usage::between(cpu_before, cpu_after, resident_bytes);
         let end = until.or(tally.last_answer).unwrap_or(from);
         Ok(Outcome { tally, elapsed: end.saturating_duration_since(from), usage })
     })
@@ -324,10 +334,12 @@ pub fn fill(
 }
 
 /// The sum of what `look` finds of each process; `None` of none.
-fn watch<T: Sum>(plan: &Plan, look: impl Fn(u32) -> io::Result<T>) -> Result<Option<T>, LoadError> {
+pub(crate) fn watch<T: Sum>(
+    pids: &[u32],
+    look: impl Fn(u32) -> io::Result<T>,
+) -> Result<Option<T>, LoadError> {
     let found = |&pid: &u32| look(pid).map_err(|source| LoadError::Watch { pid, source });
-    let is_watched = !plan.server_pids.is_empty();
-    is_watched.then(|| plan.server_pids.iter().map(found).sum()).transpose()
+    (!pids.is_empty()).then(|| pids.iter().map(found).sum()).transpose()
 }
 
 /// All connections, each with the index of its target.

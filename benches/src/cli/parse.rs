@@ -37,6 +37,12 @@ pub(super) fn parse_get_share(text: &str) -> Result<f64, String> {
     if gets + sets > 0.0 { Ok(gets / (gets + sets)) } else { Err(expected.to_owned()) }
 }
 
+/// A share of the whole.
+pub(super) fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.1".to_owned())
+}
+
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -87,6 +93,14 @@ mod tests {
         assert_eq!(parse_get_share("95:5"), Ok(0.95));
         for text in ["95", "0:0", "-1:2", "a:b", "1:2:3", "NaN:1"] {
             assert!(parse_get_share(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_the_whole() {
+        assert_eq!(parse_share("0.25"), Ok(0.25));
+        for text in ["-0.1", "1.1", "NaN", "half"] {
+            assert!(parse_share(text).is_err(), "{text}");
         }
     }
 

@@ -3,17 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use cache_client::Server;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 
+use super::client::{self, ClientArgs};
 use super::parse::{parse_duration, parse_get_share, parse_rate, parse_server, parse_value_bytes};
 use super::{CONNECTIONS_MAX, Verdict, note_samples, progress_bar};
+use crate::callers;
+use crate::callers::load::Extent;
 use crate::interrupt::Interrupt;
 use crate::keyspace::{Keyspace, Popularity};
-use crate::load::{self, Extent, Outcome, Pace, Plan, Target};
+use crate::load::{self, Outcome, Pace, Plan, Target};
 use crate::report::{Cell, Output, Report};
 use crate::schedule::Arrivals;
 use crate::server_process::cpu_time;
@@ -34,13 +39,19 @@ const DEPTH_MAX: u64 = 100_000;
 /// Every value read is checked against what its key must hold; the exit code is 1 if one was wrong.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// The server, HOST:PORT.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:11211", value_parser = parse_server)]
-    server: SocketAddr,
+    /// The server, HOST:PORT; with `--driver client` several may be named, separated by commas.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:11211")]
+    server: Vec<Server>,
+    /// Who carries the requests.
+    #[arg(long, value_enum, default_value_t = Driver::Socket)]
+    driver: Driver,
+    #[command(flatten)]
+    client: ClientArgs,
     /// The commands spoken: get and set, or mg and ms.
     #[arg(long, value_enum, default_value_t = Protocol::Text)]
     protocol: Protocol,
-    /// Connections to the server, of all threads together.
+    /// Connections to the server, of all threads together; with `--driver client` callers, who share the connections of
+    /// their thread's client.
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     connections: u64,
@@ -109,6 +120,16 @@ pub(super) struct RunArgs {
     output: Output,
 }
 
+/// Who carries requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Driver {
+    /// Plain sockets, at the least cost to the load: for measuring servers.
+    Socket,
+    /// cache-client, which may follow a cluster: for measuring both together. In a closed loop, a request at a time for
+    /// each caller.
+    Client,
+}
+
 /// Commands spoken.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Protocol {
@@ -153,12 +174,22 @@ impl RunArgs {
             self.threads,
             self.connections
         );
-        let workload = self.workload()?;
-        let plan = self.plan();
         if let Some(pid) = self.server_pid {
             cpu_time(pid).with_context(|| format!("--server-pid {pid}"))?;
         }
-        let mut session = Session::connect(self.server)?;
+        match self.driver {
+            Driver::Socket => self.execute_over_sockets(interrupt),
+            Driver::Client => self.execute_by_client(interrupt),
+        }
+    }
+
+    fn execute_over_sockets(&self, interrupt: &Interrupt) -> anyhow::Result<Verdict> {
+        let [server] = &*self.server else { bail!("several servers need --driver client") };
+        ensure!(!server.is_socket(), "a UNIX socket needs --driver client");
+        let server = parse_server(&server.to_string()).map_err(anyhow::Error::msg)?;
+        let workload = self.workload()?;
+        let plan = self.plan(server);
+        let mut session = Session::connect(server)?;
         let version = session.version()?;
         if self.preload {
             let bar = progress_bar(Some(self.keys));
@@ -175,7 +206,52 @@ impl RunArgs {
         bar.finish_and_clear();
         let items = session.items()?;
         note_samples(&outcome.tally.samples)?;
-        run_report(&version, &outcome, items).write(self.output, &mut io::stdout().lock())?;
+        let report = run_report(&version, &outcome, Some(items));
+        report.write(self.output, &mut io::stdout().lock())?;
+        Ok(Verdict::of(outcome.tally.wrong))
+    }
+
+    fn execute_by_client(&self, interrupt: &Interrupt) -> anyhow::Result<Verdict> {
+        ensure!(
+            self.depth == 1,
+            "a caller of a client has one request under way: leave out --depth"
+        );
+        ensure!(
+            self.rate.is_none(),
+            "callers of a client go round in a closed loop: leave out --rate"
+        );
+        let workload = Arc::new(self.workload()?);
+        let warm_up = self.warm_up.unwrap_or_else(|| self.warm_up_default());
+        let plan = callers::Plan {
+            config: self.client.config(&self.server),
+            callers: bounded(self.connections),
+            threads: bounded(self.threads),
+            clients: 1,
+            warm_up,
+            duration: self.requests.is_none().then_some(self.duration),
+            cores: self.cores.clone(),
+            server_pids: self.server_pid.into_iter().collect(),
+        };
+        let version = client::version(&plan.config)?;
+        if self.preload {
+            let bar = progress_bar(Some(self.keys));
+            bar.set_message("preloading");
+            let filling = callers::Plan { warm_up: Duration::ZERO, duration: None, ..plan.clone() };
+            let progress = |requests| bar.set_position(requests);
+            let filled =
+                callers::load::carry(&filling, &workload, Extent::Filling, interrupt, progress)?;
+            bar.finish_and_clear();
+            note_samples(&filled.tally.samples)?;
+        }
+        let bar = progress_bar(self.requests);
+        bar.set_message("running");
+        let requests_max = self.requests.unwrap_or(u64::MAX);
+        let extent = Extent::Drawn { seed: self.seed, requests_max };
+        let progress = |requests| bar.set_position(requests);
+        let outcome = callers::load::carry(&plan, &workload, extent, interrupt, progress)?;
+        bar.finish_and_clear();
+        note_samples(&outcome.tally.samples)?;
+        run_report(&version, &outcome, None).write(self.output, &mut io::stdout().lock())?;
         Ok(Verdict::of(outcome.tally.wrong))
     }
 
@@ -193,20 +269,21 @@ impl RunArgs {
         })
     }
 
-    fn plan(&self) -> Plan {
-        let bounded = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        let warm_up_default =
-            if self.requests.is_some() { Duration::ZERO } else { Duration::from_secs(1) };
+    fn warm_up_default(&self) -> Duration {
+        if self.requests.is_some() { Duration::ZERO } else { Duration::from_secs(1) }
+    }
+
+    fn plan(&self, server: SocketAddr) -> Plan {
         Plan {
-            targets: vec![Target::any_key(self.server)],
+            targets: vec![Target::any_key(server)],
             connections: bounded(self.connections),
             threads: bounded(self.threads),
             depth: bounded(self.depth),
             pace: self
                 .rate
                 .map_or(Pace::Closed, |rate| Pace::Open { rate, arrivals: self.arrivals.into() }),
-            warm_up: self.warm_up.unwrap_or(warm_up_default),
-            extent: self.requests.map_or(Extent::Time(self.duration), Extent::Requests),
+            warm_up: self.warm_up.unwrap_or_else(|| self.warm_up_default()),
+            extent: self.requests.map_or(load::Extent::Time(self.duration), load::Extent::Requests),
             seed: self.seed,
             cores: self.cores.clone(),
             server_pids: self.server_pid.into_iter().collect(),
@@ -214,8 +291,12 @@ impl RunArgs {
     }
 }
 
+fn bounded(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
 /// Everything a run came to, as one row.
-fn run_report(version: &str, outcome: &Outcome, items: u64) -> Report {
+fn run_report(version: &str, outcome: &Outcome, items: Option<u64>) -> Report {
     let tally = &outcome.tally;
     let usage = outcome.usage;
     let resident_bytes = usage.map(|usage| usage.resident_bytes);
@@ -242,11 +323,13 @@ fn run_report(version: &str, outcome: &Outcome, items: u64) -> Report {
         ("requests_per_cpu_second", Cell::real(outcome.requests_per_cpu_second(), 0)),
         ("keys_per_cpu_second", Cell::real(outcome.keys_per_cpu_second(), 0)),
         ("server_rss_bytes", Cell::count(resident_bytes)),
-        ("server_items", items.into()),
+        ("server_items", Cell::count(items)),
         (
             "server_rss_bytes_per_item",
             Cell::real(
-                resident_bytes.filter(|_| items > 0).map(|bytes| bytes as f64 / items as f64),
+                resident_bytes
+                    .zip(items.filter(|&items| items > 0))
+                    .map(|(bytes, items)| bytes as f64 / items as f64),
                 1,
             ),
         ),
@@ -255,7 +338,7 @@ fn run_report(version: &str, outcome: &Outcome, items: u64) -> Report {
 }
 
 /// Column names of a latency distribution: mean, five quantiles, maximum.
-type LatencyColumns = [&'static str; 7];
+pub(super) type LatencyColumns = [&'static str; 7];
 const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 0.9999];
 const GET_LATENCY: LatencyColumns = [
     "get_mean_us",
@@ -276,7 +359,7 @@ const SET_LATENCY: LatencyColumns = [
     "set_max_us",
 ];
 
-fn latency_cells(
+pub(super) fn latency_cells(
     columns: LatencyColumns,
     latency: &Histogram<u64>,
 ) -> impl Iterator<Item = (&'static str, Cell)> {
