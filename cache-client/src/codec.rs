@@ -97,15 +97,23 @@ impl Codec {
 
     /// The value that was stored, by what its flags say.
     pub fn decode<T: DeserializeOwned>(&self, value: &Value) -> Result<T, CodecError> {
-        let flags = value.flags;
+        self.decode_bytes(&value.data, value.flags)
+    }
+
+    /// The same of bytes and their flags.
+    pub(crate) fn decode_bytes<T: DeserializeOwned>(
+        &self,
+        data: &[u8],
+        flags: u32,
+    ) -> Result<T, CodecError> {
         if flags & !(JSON | COMPRESSED) != MARK {
             return Err(CodecError::Flags { flags });
         }
         let unpacked;
         let plain = if flags & COMPRESSED == 0 {
-            &*value.data
+            data
         } else {
-            unpacked = self.unpack(&value.data)?;
+            unpacked = self.unpack(data)?;
             &unpacked
         };
         if plain.len() > self.value_bytes_max {

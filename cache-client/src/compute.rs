@@ -27,6 +27,7 @@
 //! | "there is none" remembered | a computation that gives `None`, and [`Policy::absent`] above zero |
 //! | all values of a name invalid at once | [`Namespace`] |
 //! | all values that depend on something invalid at once | tags ([`Cached::get_or_compute_tagged`]) |
+//! | what serde knows instead of bytes | [`Cached::get_or_compute_as`] (`typed.rs`) |
 
 use std::fmt;
 use std::future::Future;
@@ -43,26 +44,16 @@ use self::envelope::Envelope;
 pub use self::flight::OnError;
 use self::flight::{Flights, Turn};
 pub use self::generation::Namespace;
+use crate::codec::Codec;
 use crate::random::Random;
+use crate::value::Found;
 
 mod client;
 mod early;
 mod envelope;
 mod flight;
 mod generation;
-
-/// What a lookup found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// The value; empty where a lease was left and nothing stored yet.
-    pub data: Bytes,
-    /// Which write left it.
-    pub cas: u64,
-    /// Whole seconds that are left of its life; `None` for no end.
-    pub ttl_s: Option<u32>,
-    /// This caller and no other is to compute the value anew (`W`).
-    pub won: bool,
-}
+mod typed;
 
 /// What a caching layer needs of a client. Each method is one request of memcached's.
 pub trait Store: Send + Sync {
@@ -167,8 +158,17 @@ const WAIT_PART: u32 = 20;
 /// Values of a cache, computed when they are missing. The computations of all its keys fail with the one `E`.
 pub struct Cached<S, E: fmt::Display> {
     store: S,
+    codec: Codec,
     flights: Flights<Shared<E>>,
     random: Mutex<Random>,
+}
+
+/// A key, and what counts as its value.
+struct Sought<'a, G> {
+    key: &'a [u8],
+    tags: &'a [&'a [u8]],
+    policy: &'a Policy,
+    is_good: G,
 }
 
 /// What the cache says of a key.
@@ -197,7 +197,14 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
     /// Over `store`. `seed` decides who renews a value early and which generations names begin with; give every process
     /// another.
     pub fn new(store: S, seed: u64) -> Self {
-        Self { store, flights: Flights::default(), random: Mutex::new(Random::new(seed)) }
+        let random = Mutex::new(Random::new(seed));
+        Self { store, codec: Codec::default(), flights: Flights::default(), random }
+    }
+
+    /// The same, whose [typed values](Self::get_or_compute_as) become bytes so.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
     }
 
     /// What it is over.
@@ -231,11 +238,27 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
     where
         F: Future<Output = Result<Option<Bytes>, E>>,
     {
+        self.get_or_compute_if(key, tags, policy, |_| true, compute).await
+    }
+
+    /// The same; a value that is there counts only if it `is_good`.
+    async fn get_or_compute_if<F>(
+        &self,
+        key: &[u8],
+        tags: &[&[u8]],
+        policy: &Policy,
+        is_good: impl Fn(&[u8]) -> bool,
+        compute: impl FnOnce() -> F,
+    ) -> Result<Option<Bytes>, ComputeError<E>>
+    where
+        F: Future<Output = Result<Option<Bytes>, E>>,
+    {
+        let sought = Sought { key, tags, policy, is_good };
         let mut lead = match self.flights.join(key).await {
             Turn::Landed(shared) => return shared,
             Turn::Lead(lead) => lead,
         };
-        let (old, lease) = match self.look_until_known(key, tags, policy, lead.lease()).await {
+        let (old, lease) = match self.look_until_known(&sought, lead.lease()).await {
             Look::Use(value) => {
                 lead.set_lease(None);
                 lead.publish(Ok(value.clone()));
@@ -293,15 +316,14 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
 
     async fn look_until_known(
         &self,
-        key: &[u8],
-        tags: &[&[u8]],
-        policy: &Policy,
+        sought: &Sought<'_, impl Fn(&[u8]) -> bool>,
         inherited: Option<u64>,
     ) -> Look {
+        let &Sought { key, policy, .. } = sought;
         let began = Instant::now();
         let mut is_rearmed = false;
         loop {
-            match self.look(key, tags, policy, inherited).await {
+            match self.look(sought, inherited).await {
                 Ok(Look::Wait) => {}
                 Ok(look) => return look,
                 Err(error) => {
@@ -325,11 +347,10 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
     /// `inherited` is the lease of one who went away, which is this caller's if it is still the item's.
     async fn look(
         &self,
-        key: &[u8],
-        tags: &[&[u8]],
-        policy: &Policy,
+        sought: &Sought<'_, impl Fn(&[u8]) -> bool>,
         inherited: Option<u64>,
     ) -> Result<Look, S::Error> {
+        let &Sought { key, tags, policy, ref is_good } = sought;
         let recache = Some(policy.stale).filter(|stale| !stale.is_zero());
         let (found, tags) = tokio::join!(
             self.store.lookup(key, Some(policy.lease), recache),
@@ -337,13 +358,17 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
         );
         // A client that turns failures into misses finds nothing where a lease would have been left.
         let (Some(found), tags) = (found?, tags?) else { return Ok(Look::Down) };
-        let won = found.won || inherited == Some(found.cas);
+        let cas = found.value.cas.unwrap_or_default();
+        let won = found.won || inherited == Some(cas);
         let lease = |cas| Lease { cas, tags };
-        let valid = Envelope::decode(&found.data).filter(|envelope| envelope.tags == tags);
+        let is_valid = |envelope: &Envelope| {
+            envelope.tags == tags && envelope.value.as_deref().is_none_or(is_good)
+        };
+        let valid = Envelope::decode(&found.value.data).filter(is_valid);
         let Some(envelope) = valid else {
-            let is_empty = found.data.is_empty();
+            let is_empty = found.value.data.is_empty();
             return Ok(match won {
-                true => Look::Compute(lease(found.cas)),
+                true => Look::Compute(lease(cas)),
                 false if is_empty => Look::Wait,
                 // It is there, but may not be served.
                 false => match self.win(key, &found, policy).await? {
@@ -354,7 +379,7 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
         };
         let value = envelope.value;
         if won {
-            return Ok(Look::Renew(value, lease(found.cas)));
+            return Ok(Look::Renew(value, lease(cas)));
         }
         let left = found.ttl_s.map(|ttl_s| Duration::from_secs(u64::from(ttl_s)));
         let fresh_left = left.and_then(|left| left.checked_sub(policy.stale));
@@ -386,7 +411,7 @@ impl<S: Store, E: fmt::Display + Send + Sync> Cached<S, E> {
         }
         let more = Duration::from_secs(u64::from(found.ttl_s.unwrap_or(0)) + 1);
         let again = self.store.lookup(key, Some(policy.lease), Some(more)).await?;
-        Ok(again.filter(|again| again.won).map(|again| again.cas))
+        Ok(again.filter(|again| again.won).and_then(|again| again.value.cas))
     }
 
     async fn put(

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::compute::{Found, Store};
-use crate::{Client, Error, Lookup, Ttl, Written};
+use crate::compute::Store;
+use crate::{Client, Error, Found, Lookup, Ttl, Written};
 
 impl Store for Client {
     type Error = Error;
@@ -17,13 +17,7 @@ impl Store for Client {
         recache: Option<Duration>,
     ) -> Result<Option<Found>, Error> {
         let [vivify, recache] = [vivify, recache].map(|life| life.map(Ttl::from));
-        let found = Self::lookup(self, key, Lookup { touch: None, vivify, recache }).await?;
-        Ok(found.map(|found| Found {
-            data: found.value.data,
-            cas: found.value.cas.unwrap_or_default(),
-            ttl_s: found.ttl_s,
-            won: found.won,
-        }))
+        Self::lookup(self, key, Lookup { touch: None, vivify, recache }).await
     }
 
     async fn cas(&self, key: &[u8], data: Bytes, ttl: Duration, cas: u64) -> Result<bool, Error> {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::Value;
+use crate::codec::CodecError;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -76,7 +78,8 @@ impl Store for Arc<Fake> {
                 && !items.contains_key(key)
             {
                 let item = Item { win_sent: true, ..self.item(Bytes::new(), Some(ttl)) };
-                let found = Found { cas: item.cas, won: true, ..Found::default() };
+                let value = Value { cas: Some(item.cas), ..Value::default() };
+                let found = Found { value, won: true, ..Found::default() };
                 items.insert(key.to_vec(), item);
                 return Some(found);
             }
@@ -86,12 +89,9 @@ impl Store for Arc<Fake> {
                 item.is_stale || recache.is_some_and(|below| left.is_some_and(|left| left < below));
             let won = is_due && !item.win_sent;
             item.win_sent |= won;
-            Some(Found {
-                data: item.data.clone(),
-                cas: item.cas,
-                ttl_s: left.map(|left| u32::try_from(left.as_secs()).unwrap()),
-                won,
-            })
+            let value = Value { data: item.data.clone(), cas: Some(item.cas), flags: 0 };
+            let ttl_s = left.map(|left| u32::try_from(left.as_secs()).unwrap());
+            Some(Found { value, ttl_s, won, ..Found::default() })
         })
         .await
     }
@@ -573,4 +573,48 @@ fn errors_are_shared_without_being_cloned() {
     let error: ComputeError<&str> = ComputeError(Arc::new("no database"));
     assert_eq!(error.clone().to_string(), "the value could not be computed: no database");
     let _: fn(Cached<Arc<Fake>, Infallible>) = drop;
+}
+
+/// Why a typed value was not computed.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum NotComputed {
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+type Typed = Cached<Arc<Fake>, NotComputed>;
+
+async fn get_number(process: &Typed, number: u64) -> Result<Option<u64>, String> {
+    let compute = || async { Ok(Some(number)) };
+    let got = process.get_or_compute_as(b"k", &policy(), compute).await;
+    got.map_err(|error| error.0.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_typed_value_is_computed_once_and_then_found() {
+    let fake = Arc::new(Fake::default());
+    let [one, other] = [1, 2].map(|seed| Typed::new(Arc::clone(&fake), seed));
+    assert_eq!(get_number(&one, 1).await, Ok(Some(1)));
+    assert_eq!(get_number(&one, 2).await, Ok(Some(1)));
+    assert_eq!(get_number(&other, 3).await, Ok(Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_another_kind_counts_as_missing_and_is_overwritten() {
+    let fake = Arc::new(Fake::default());
+    let [one, other] = [1, 2].map(|seed| Typed::new(Arc::clone(&fake), seed));
+    let compute = || async { Ok(Some(("a name".to_owned(), [1.5f64; 4]))) };
+    one.get_or_compute_as(b"k", &policy(), compute).await.unwrap().expect("it was computed");
+    assert_eq!(get_number(&other, 3).await, Ok(Some(3)));
+    assert_eq!(get_number(&one, 4).await, Ok(Some(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_typed_value_that_is_too_long_is_an_error_and_not_stored() {
+    let codec = Codec { value_bytes_max: 4, ..Codec::default() };
+    let process = Typed::new(Arc::new(Fake::default()), 1).with_codec(codec);
+    let long = || async { Ok(Some("much too long".to_owned())) };
+    let refused = process.get_or_compute_as(b"k", &policy(), long).await.unwrap_err();
+    assert_eq!(*refused.0, NotComputed::Codec(CodecError::TooLarge { bytes_max: 4 }));
+    assert_eq!(get_number(&process, 5).await, Ok(Some(5)));
 }
