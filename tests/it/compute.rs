@@ -75,8 +75,9 @@ fn one_process_of_a_stampede() {
     let process = runtime.block_on(async { process(address.parse().unwrap(), 1) });
     runtime.block_on(process.store().get("nothing")).unwrap();
     answer("ready");
+    // No other process, and no other round, computes the same.
+    let computed = Arc::new(AtomicU64::new(u64::from(std::process::id()) << 32));
     for _ in io::stdin().lines() {
-        let computed = Arc::new(AtomicU64::new(u64::from(std::process::id()) << 32));
         let before = computed.load(Ordering::Relaxed);
         let mut calls = JoinSet::new();
         for _ in 0..250 {

@@ -157,9 +157,26 @@ fn test(run: &mut Run) {
     if !traces.join("arc-OLTP.oracleGeneral.zst").is_file() {
         run.notice("arc-OLTP was not replayed: CACHE_TRACES names no folder that holds the trace");
     }
+    client_elsewhere(run);
     run.cargo("doc tests", "test --workspace --doc");
     clients(run, &built.join("cache-server"));
     pages(run, &built.join("cache-sim"));
+}
+
+/// Our client with memcached, as far as its tests need no server of ours.
+fn client_elsewhere(run: &mut Run) {
+    let name = "client with memcached";
+    let mut version = Command::new("memcached");
+    if !run.tool(name, "memcached (Debian: memcached)", version.arg("-V")) {
+        return;
+    }
+    let found = std::env::var_os("PATH").into_iter().flat_map(|path| {
+        std::env::split_paths(&path).map(|folder| folder.join("memcached")).collect::<Vec<_>>()
+    });
+    let Some(memcached) = found.into_iter().find(|path| path.is_file()) else { return };
+    let mut tests = cargo("test --workspace --test it -- client:: compute::");
+    run.name_binaries(&mut tests);
+    run.step(name, tests.env("CACHE_TEST_SERVER", memcached));
 }
 
 /// The simulator's pages, as a browser paints them. No machine that can test the rest must have one.
