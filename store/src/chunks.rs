@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 use eviction::EntryId;
 
 use crate::entries::Entries;
-use crate::log::Log;
+use crate::log::{Location, Log};
+use crate::pins::{PINNED_BYTES_MIN, PinnedValue};
 use crate::snapshot::{Reader, Writer};
 
 /// The parts of the large items, by their heads.
@@ -73,6 +74,7 @@ impl Chains {
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     pub(crate) first: &'a [u8],
+    pub(crate) first_at: Location,
     pub(crate) rest: &'a [EntryId],
     pub(crate) log: &'a Log,
     pub(crate) entries: &'a Entries,
@@ -105,6 +107,19 @@ impl<'a> Value<'a> {
         if !self.rest.is_empty() {
             self.pieces().skip(1).for_each(|piece| out.extend_from_slice(piece));
         }
+    }
+
+    /// The value, to be read where it stands after the shard was unlocked; `None` where it is too short for that.
+    pub fn pin(&self) -> Option<PinnedValue> {
+        if self.len < PINNED_BYTES_MIN {
+            return None;
+        }
+        let first = self.log.pin(self.first_at, self.first);
+        let rest = self.rest.iter().map(|&part| {
+            let location = self.entries.location(part);
+            self.log.pin(location, self.log.record(location).value())
+        });
+        Some(PinnedValue::new(std::iter::once(first).chain(rest).collect()))
     }
 
     /// The value as one vector.

@@ -22,8 +22,9 @@ use std::sync::atomic::{Ordering, compiler_fence};
 pub(crate) use reopen::Reopening;
 pub(crate) use saved::Unusable;
 
-use crate::arena::{Arena, SegmentId};
+use crate::arena::{Arena, HeapArena, SegmentId};
 use crate::page::{self, Patch};
+use crate::pins::{PinnedPiece, Pins};
 use crate::prefetch::prefetch_lines;
 use crate::record::{self, Seal, View};
 use crate::segment;
@@ -103,6 +104,9 @@ pub(crate) struct Log {
     free_resident: Vec<SegmentId>,
     /// Free segments that hold none.
     free_released: Vec<SegmentId>,
+    /// Segments that are free once nobody has them pinned.
+    free_pinned: Vec<SegmentId>,
+    pins: Pins,
     open: [Option<SegmentId>; 2],
     /// Segments that may hold memory at once.
     resident_max: u32,
@@ -146,6 +150,8 @@ impl Log {
             segments: vec![Segment::FREE; count as usize],
             free_resident: Vec::new(),
             free_released: Vec::new(),
+            free_pinned: Vec::new(),
+            pins: Pins::new(count as usize),
             open: [None, None],
             resident_max: count,
             sequence: 0,
@@ -158,8 +164,14 @@ impl Log {
     }
 
     /// The arena, with all that it holds.
-    pub(crate) fn into_arena(self) -> Box<dyn Arena> {
-        self.arena
+    pub(crate) fn into_arena(mut self) -> Box<dyn Arena> {
+        self.take_arena()
+    }
+
+    /// Leaves an arena without a segment.
+    fn take_arena(&mut self) -> Box<dyn Arena> {
+        let none = HeapArena::new(self.segment_bytes(), 0);
+        std::mem::replace(&mut self.arena, Box::new(none))
     }
 
     /// Forgets what an earlier process left. Its records stay in the segments until they are written
@@ -212,13 +224,14 @@ impl Log {
 
     /// Free segments that hold memory.
     pub(crate) fn free_resident_segments(&self) -> u32 {
-        u32::try_from(self.free_resident.len()).unwrap_or(u32::MAX)
+        let free = self.free_resident.len() + self.free_pinned.len();
+        u32::try_from(free).unwrap_or(u32::MAX)
     }
 
     /// Segments that can be opened without cleaning.
     #[inline]
     pub(crate) fn segments_available(&self) -> u32 {
-        let free = u32::try_from(self.free_resident.len()).unwrap_or(u32::MAX);
+        let free = self.free_resident_segments();
         let released = u32::try_from(self.free_released.len()).unwrap_or(u32::MAX);
         let in_use = self.arena.segment_count() - free - released;
         self.resident_max.saturating_sub(in_use).min(free + released)
@@ -230,6 +243,7 @@ impl Log {
         self.arena.grow(segments);
         let count = self.arena.segment_count();
         self.segments.resize(count as usize, Segment::FREE);
+        self.pins.grow(count as usize);
         self.free_released.splice(0..0, (before..count).rev().map(SegmentId));
     }
 
@@ -255,7 +269,7 @@ impl Log {
 
     /// Whether the next segment opened will be one that holds no memory yet.
     pub(crate) fn is_growing(&self) -> bool {
-        self.free_resident.is_empty()
+        self.free_resident.is_empty() && self.free_pinned.is_empty()
     }
 
     /// Whether a sealed segment is half empty, or more than that.
@@ -297,6 +311,9 @@ impl Log {
 
     /// A free segment that can be written to without fail.
     fn take_free(&mut self) -> Option<SegmentId> {
+        if !self.free_pinned.is_empty() {
+            self.take_back_pinned();
+        }
         for free in [&mut self.free_resident, &mut self.free_released] {
             if let Some(&next) = free.last()
                 && self.arena.reserve(next)
@@ -305,6 +322,25 @@ impl Log {
             }
         }
         None
+    }
+
+    /// Frees what nobody has pinned any more. If there is nothing else to be had, waits until that is so of one segment:
+    /// pins are kept for a moment, by who waits for nothing that this shard has locked.
+    #[cold]
+    fn take_back_pinned(&mut self) {
+        loop {
+            let (pinned, free) = std::mem::take(&mut self.free_pinned)
+                .into_iter()
+                .partition(|segment| self.pins.is_pinned(segment.index()));
+            self.free_pinned = pinned;
+            let free: Vec<SegmentId> = free;
+            free.into_iter().for_each(|segment| self.put_back(segment));
+            let has_free = !self.free_resident.is_empty() || !self.free_released.is_empty();
+            if has_free || self.free_pinned.is_empty() {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn seal(&mut self, stream: Stream) {
@@ -360,6 +396,11 @@ impl Log {
     pub(crate) fn record(&self, location: Location) -> View<'_> {
         let segment = self.arena.segment(self.segment_of(location));
         View::of(&segment[self.offset_of(location)..])
+    }
+
+    /// Pins `value`, which stands in the record at a location.
+    pub(crate) fn pin(&self, location: Location, value: &[u8]) -> PinnedPiece {
+        self.pins.pin(self.segment_of(location).index(), value)
     }
 
     /// Asks the processor to fetch the beginning of a record.
@@ -431,6 +472,15 @@ impl Log {
         if self.is_durable {
             segment::wipe(self.arena.segment_mut(segment));
         }
+        if self.pins.is_pinned(segment.index()) {
+            self.free_pinned.push(segment);
+        } else {
+            self.put_back(segment);
+        }
+    }
+
+    /// A segment that is free, and not pinned, goes to the others.
+    fn put_back(&mut self, segment: SegmentId) {
         if self.resident_segments() > self.resident_max {
             self.arena.release(segment);
             self.free_released.push(segment);
@@ -508,5 +558,14 @@ impl Log {
     /// Live bytes over all segments.
     pub(crate) fn live_bytes_total(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.live_bytes)).sum()
+    }
+}
+
+impl Drop for Log {
+    /// What is pinned is not given back, ever: whoever reads it does not hear of the end.
+    fn drop(&mut self) {
+        if self.pins.is_any_pinned() {
+            std::mem::forget(self.take_arena());
+        }
     }
 }

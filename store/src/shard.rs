@@ -906,6 +906,7 @@ impl Shard {
             win_sent: usage.state & state::WIN_SENT != 0,
             value: Value {
                 first: record.value(),
+                first_at: self.entries.location(id),
                 rest,
                 log: &self.log,
                 entries: &self.entries,

@@ -1,9 +1,11 @@
 //! What a shard promises, one situation at a time.
 
+use std::thread;
+
 use eviction::Kind;
 use store::{
-    Config, Deadline, Delta, DeltaOutcome, Geometry, Invalidation, Key, NewItem, Precondition,
-    PutOutcome, Shard, Timestamp,
+    Config, Deadline, Delta, DeltaOutcome, Geometry, Invalidation, Key, NewItem, PINNED_BYTES_MIN,
+    PinnedValue, Precondition, PutOutcome, Shard, Timestamp,
 };
 
 const MIB: u64 = 1 << 20;
@@ -295,4 +297,85 @@ fn an_item_of_the_largest_size_may_be_given_a_deadline() {
     }
     assert!(shard.touch(&Key::new(b"k"), Deadline::at(NOW.plus_millis(1000)), NOW));
     assert!(shard.get(&Key::new(b"k"), NOW.plus_millis(1000)).is_none());
+}
+
+/// The value of an item as it stands in its segment.
+fn pin(shard: &mut Shard, key: &str) -> Option<PinnedValue> {
+    shard.get(&Key::new(key.as_bytes()), NOW)?.value.pin()
+}
+
+fn bytes_of(pinned: &PinnedValue) -> Vec<u8> {
+    pinned.pieces().flatten().copied().collect()
+}
+
+#[test]
+fn a_pinned_value_stays_as_it_is_whatever_becomes_of_its_item() {
+    for kind in Kind::ALL {
+        let mut shard = shard_of(MIB, kind);
+        let large: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+        assert!(matches!(put(&mut shard, "large", &large), PutOutcome::Stored { .. }));
+        let pinned = pin(&mut shard, "large").expect("it is long enough");
+        put(&mut shard, "large", b"short");
+        // Whoever has something pinned waits for nothing: the shard may be waiting for it.
+        let reader = thread::spawn(move || {
+            for _ in 0..100 {
+                assert_eq!(bytes_of(&pinned), large, "{kind:?}");
+                thread::yield_now();
+            }
+        });
+        // Everything is written over several times.
+        for n in 0..5_000 {
+            put(&mut shard, &format!("key-{n}"), &[7; 2000]);
+        }
+        shard.check();
+        reader.join().unwrap();
+        let before = shard.items();
+        for n in 5_000..10_000 {
+            assert!(matches!(
+                put(&mut shard, &format!("key-{n}"), &[7; 2000]),
+                PutOutcome::Stored { .. }
+            ));
+        }
+        assert!(shard.items() * 10 >= before * 9, "its room is used again");
+        shard.check();
+    }
+}
+
+#[test]
+fn a_short_value_is_not_pinned() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    put(&mut shard, "short", &[1; PINNED_BYTES_MIN - 1]);
+    put(&mut shard, "long", &[1; PINNED_BYTES_MIN]);
+    assert!(pin(&mut shard, "short").is_none());
+    assert!(pin(&mut shard, "long").is_some());
+}
+
+#[test]
+fn a_shard_whose_segments_are_all_pinned_writes_on_as_soon_as_they_are_not() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    fill(&mut shard, 5000);
+    let pinned: Vec<_> =
+        (0..1000).filter_map(|n| pin(&mut shard, &format!("fill-{n:08}"))).collect();
+    assert!(pinned.len() > 50, "most of the shard is pinned");
+    let reader = thread::spawn(move || {
+        for pinned in pinned {
+            assert!(bytes_of(&pinned).iter().all(|&byte| byte == 7));
+            thread::yield_now();
+        }
+    });
+    for n in 0..2_000 {
+        let outcome = put(&mut shard, &format!("new-{n}"), &[8; 5000]);
+        assert!(matches!(outcome, PutOutcome::Stored { .. }), "{n}: {outcome:?}");
+    }
+    reader.join().unwrap();
+    shard.check();
+}
+
+#[test]
+fn what_is_pinned_outlives_its_shard() {
+    let mut shard = shard_of(MIB, Kind::Lru);
+    put(&mut shard, "large", &[9; 50_000]);
+    let pinned = pin(&mut shard, "large").unwrap();
+    drop(shard);
+    assert_eq!(bytes_of(&pinned), [9; 50_000]);
 }

@@ -34,7 +34,9 @@ impl Log {
             row[12..16].copy_from_slice(&self.checksum(SegmentId(id), segment).to_le_bytes());
             row
         });
-        for free in [&self.free_resident, &self.free_released] {
+        // Nobody reads in a process that is started with this.
+        let resident = [&self.free_resident[..], &self.free_pinned].concat();
+        for free in [&resident, &self.free_released] {
             to.column(free, |segment| segment.0.to_le_bytes());
         }
     }
