@@ -54,6 +54,7 @@ use ::tokio::time::Instant;
 use crossbeam_utils::CachePadded;
 use protocol::meta::request::MetaKey;
 use protocol::{Credentials, Refusal, Request};
+use store::PinnedValue;
 
 pub(crate) use self::uring::probe as probe_uring;
 pub use self::uring::{RING_BYTES_MAX, Unavailable};
@@ -210,6 +211,9 @@ pub struct Call<'a> {
     pub output_bytes_high: usize,
     /// How many holds a request of many answers may have before it must pause; at least 1.
     pub holds_max: usize,
+    /// Whether a value may be sent from where it stands ([`Flow::Apart`]): the answer leaves at once, over a plain
+    /// socket.
+    pub sends_apart: bool,
     /// Who waits for the answer.
     pub holder: HolderId,
     /// Where tickets come from, and where they are resolved.
@@ -223,11 +227,22 @@ impl Call<'_> {
     }
 }
 
+/// A value that is not among the bytes of its answer but leaves from where it is stored.
+#[derive(Debug)]
+pub struct Apart {
+    /// How many bytes of the output come before it, those behind it are there already.
+    pub at: usize,
+    /// Pinned for as long as it takes to send it: no shard is locked meanwhile.
+    pub value: PinnedValue,
+}
+
 /// How a connection goes on after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Flow {
     /// The request is answered; the next one follows.
     Continue,
+    /// The same, and this belongs to the answer: only where [`Call::sends_apart`] says so.
+    Apart(Apart),
     /// The request is answered in part and the output is full: once it is sent, the same request is
     /// handed in again. Thus a get of ten thousand large values takes no more memory than a few.
     Pause {

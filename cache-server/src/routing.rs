@@ -650,7 +650,7 @@ impl CacheService {
             // A mere read may change something too: the first who meets a stale item wins it.
             let own_cas = Some(replicas.next_cas(hash));
             shard.take_changed();
-            act(self, &mut On { shard, key: *key, own_cas, now: context.now }, out);
+            act(self, &mut On::new(shard, *key, own_cas, context.now), out);
             let changed = shard.take_changed();
             replicas.pass_departures_on(shard, &mut context);
             let awaited = if changed {
@@ -771,7 +771,7 @@ impl CacheService {
         if !errands.is_empty() {
             self.run_errands(errands, assembly, call.now);
         }
-        if flow == Flow::Continue {
+        if matches!(flow, Flow::Continue) {
             Response::End.encode(out);
         }
         flow

@@ -40,7 +40,7 @@ use crate::dump::{self, DumpKind};
 use crate::net::registry::ConnectionRecord;
 use crate::net::side_stream::SideStream;
 use crate::net::ticket::Hold;
-use crate::net::{Ahead, Call, CloseReason, Flow, Service, WorkerHandle};
+use crate::net::{Ahead, Apart, Call, CloseReason, Flow, Service, WorkerHandle};
 use crate::observe::{Observation, Observer};
 use crate::replication::WorkerMessage;
 use crate::routing::{Routing, Seat, discovery};
@@ -59,6 +59,9 @@ const FORESEEN_KEYS_MAX: usize = 128;
 pub(crate) type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
 const LINE_END: &[u8] = b"\r\n";
+
+/// The shortest value that leaves from where it is stored: below, copying it costs less than pinning it.
+const APART_BYTES_MIN: usize = 8 << 10;
 
 /// Spelled as memcached spells it: an error of no kind that another one has.
 const SHUTDOWN_NOT_ENABLED: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
@@ -167,8 +170,10 @@ impl Service for CacheService {
         match key_of(request, &mut scratch) {
             Some(key) => {
                 let mut shard = self.shards.lock(&key);
-                self.on_key(request, &mut On { shard: &mut shard, key, own_cas: None, now }, out);
-                Flow::Continue
+                let mut on = On::new(&mut shard, key, None, now);
+                on.sends_apart = call.sends_apart;
+                self.on_key(request, &mut on, out);
+                on.apart.map_or(Flow::Continue, Flow::Apart)
             }
             None => self.without_key(request, &call, out),
         }
@@ -255,7 +260,7 @@ impl Service for CacheService {
             let mut scratch = KeyScratch::default();
             let Some(key) = key_of(request, &mut scratch) else { return index };
             let mut shard = batch.lock(&key);
-            self.on_key(request, &mut On { shard: &mut shard, key, own_cas: None, now }, out);
+            self.on_key(request, &mut On::new(&mut shard, key, None, now), out);
         }
         requests.len()
     }
@@ -441,9 +446,9 @@ impl CacheService {
         let now = timestamp(call.now);
         if let Some(asked) = only_key(get) {
             let key = Key::new(asked.as_bytes());
-            self.get_one_of_batch(get, asked, &mut self.shards.batch(), &key, now, out);
+            let apart = self.get_alone(get, asked, &key, now, call.sends_apart, out);
             Response::End.encode(out);
-            return Flow::Continue;
+            return apart.map_or(Flow::Continue, Flow::Apart);
         }
         let mut left = get.keys.clone().enumerate().skip(call.done);
         loop {
@@ -467,6 +472,33 @@ impl CacheService {
         }
         Response::End.encode(out);
         Flow::Continue
+    }
+
+    /// The one key of a get, as [`Self::get_one_of_batch`] has it. A large value may go apart, unless the item is touched:
+    /// that writes, and might wait for what is pinned.
+    #[inline]
+    fn get_alone(
+        &self,
+        get: &Get<'_>,
+        asked: protocol::Key<'_>,
+        key: &Key<'_>,
+        now: Timestamp,
+        sends_apart: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Apart> {
+        let mut batch = self.shards.batch();
+        let Some(mut shard) = batch.try_lock(key) else {
+            self.get_one_contended(get, asked, &mut batch, key, now, out);
+            return None;
+        };
+        let sends_apart = sends_apart && get.touch.is_none();
+        let mut apart = None;
+        self.fetch(get.touch, &mut shard, key, now, |item| {
+            if let Some(item) = item {
+                apart = encode_value_apart(asked, item, get.with_cas, sends_apart, out);
+            }
+        });
+        apart
     }
 
     /// One key of a get, from its shard, or from a copy while another worker has that.
@@ -576,7 +608,7 @@ impl CacheService {
     /// Writes a value.
     #[inline]
     fn write(&self, store: &protocol::request::Store<'_>, on: &mut On<'_, '_>) -> PutOutcome {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         let new = NewItem {
             client_flags: store.client_flags,
             deadline: deadline(store.exptime, now),
@@ -594,7 +626,7 @@ impl CacheService {
     }
 
     fn arithmetic(&self, arithmetic: &Arithmetic<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         let delta = delta(arithmetic.direction, arithmetic.delta);
         let outcome = shard.add_delta(&key, delta, None, None, own_cas, now);
         self.count_arithmetic(outcome, arithmetic.direction);
@@ -673,7 +705,8 @@ impl CacheService {
     }
 
     fn meta_get(&self, get: &MetaGet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, now, .. } = on.parts();
+        let On { shard, key, now, sends_apart, apart, .. } = on;
+        let (key, now) = (*key, *now);
         self.counters.cmd_meta.add(1);
         let found = if get.no_bump { shard.peek(&key, now) } else { shard.get(&key, now) };
         let Some(item) = found else {
@@ -687,7 +720,8 @@ impl CacheService {
         }
         let mut facts = facts(&item, now);
         if get.touch.is_none() && get.recache.is_none() && !facts.stale {
-            return encode_hit(get, &facts, &item, out);
+            *apart = encode_hit(get, &facts, &item, *sends_apart, out);
+            return;
         }
         let touched = get.touch.map(|exptime| deadline(exptime, now));
         // How much time is left is asked by `R` and by `t`, each before or behind `T`.
@@ -699,7 +733,7 @@ impl CacheService {
         facts.ttl_s = ttl_at(b't');
         facts.won = (recache || facts.stale) && !facts.win_sent && shard.win(&key, now);
         if let Some(item) = shard.peek(&key, now) {
-            encode_hit(get, &facts, &item, out);
+            encode_hit(get, &facts, &item, false, out);
         }
         // Last, since an expiry in the past removes what is being read.
         if let Some(deadline) = touched {
@@ -709,7 +743,7 @@ impl CacheService {
 
     /// A miss, or the creation of an empty item whose value this client has won the right to compute.
     fn meta_get_miss(&self, get: &MetaGet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         let created = get.vivify.map(|exptime| {
             let deadline = deadline(exptime, now);
             let own_cas = get.new_cas.or(own_cas);
@@ -736,7 +770,7 @@ impl CacheService {
     }
 
     fn meta_set(&self, set: &MetaSet<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         let own_cas = set.new_cas.or(own_cas);
         let new = |exptime| NewItem {
             client_flags: set.client_flags,
@@ -793,7 +827,7 @@ impl CacheService {
     }
 
     fn meta_delete(&self, delete: &MetaDelete<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         self.counters.cmd_meta.add(1);
         let outcome = if delete.invalidate || delete.remove_value {
             let change = Invalidation {
@@ -823,7 +857,7 @@ impl CacheService {
     }
 
     fn meta_arithmetic(&self, wanted: &MetaArithmetic<'_>, on: &mut On<'_, '_>, out: &mut Vec<u8>) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         self.counters.cmd_meta.add(1);
         let change = delta(wanted.direction, wanted.delta);
         let touch = wanted.touch.map(|exptime| deadline(exptime, now));
@@ -943,11 +977,24 @@ pub(crate) struct On<'a, 'k> {
     /// The cas that a write leaves, unless the client chooses it; `None` lets the shard count on.
     pub(crate) own_cas: Option<u64>,
     pub(crate) now: Timestamp,
+    /// See [`Call::sends_apart`].
+    sends_apart: bool,
+    /// The value of the answer, if it is to leave so.
+    apart: Option<Apart>,
 }
 
-impl<'k> On<'_, 'k> {
+impl<'a, 'k> On<'a, 'k> {
+    pub(crate) fn new(
+        shard: &'a mut Shard,
+        key: Key<'k>,
+        own_cas: Option<u64>,
+        now: Timestamp,
+    ) -> Self {
+        Self { shard, key, own_cas, now, sends_apart: false, apart: None }
+    }
+
     fn parts(&mut self) -> On<'_, 'k> {
-        On { shard: self.shard, key: self.key, own_cas: self.own_cas, now: self.now }
+        On::new(self.shard, self.key, self.own_cas, self.now)
     }
 }
 
@@ -1011,22 +1058,57 @@ pub(crate) fn keys<'a>(keys: impl Iterator<Item = protocol::Key<'a>>) -> Keys<'a
 /// Appends the `VALUE` block of a hit, with the item's cas or without.
 #[inline]
 pub fn encode_value(asked: protocol::Key<'_>, item: &Item<'_>, with_cas: bool, out: &mut Vec<u8>) {
+    let apart = encode_value_apart(asked, item, with_cas, false, out);
+    debug_assert!(apart.is_none(), "it may not go apart");
+}
+
+/// The same, but for a large value that may go apart.
+#[inline]
+fn encode_value_apart(
+    asked: protocol::Key<'_>,
+    item: &Item<'_>,
+    with_cas: bool,
+    sends_apart: bool,
+    out: &mut Vec<u8>,
+) -> Option<Apart> {
     let cas = with_cas.then_some(item.cas);
     encode_value_line(out, asked, item.client_flags, item.value.len(), cas);
-    item.value.append_to(out);
+    let apart = append_value(item, sends_apart, out);
     out.extend_from_slice(LINE_END);
+    apart
 }
 
 /// Answers a hit of `mg`.
-fn encode_hit(get: &MetaGet<'_>, facts: &ItemFacts, item: &Item<'_>, out: &mut Vec<u8>) {
+fn encode_hit(
+    get: &MetaGet<'_>,
+    facts: &ItemFacts,
+    item: &Item<'_>,
+    sends_apart: bool,
+    out: &mut Vec<u8>,
+) -> Option<Apart> {
     let bytes = item.value.len();
     let wants_value = get.value && get.known_cas != Some(item.cas);
     let status = if wants_value { MetaStatus::Value { bytes } } else { MetaStatus::Done };
     encode_line(out, status, &get.key, get.returns.clone(), Some(facts));
-    if wants_value {
-        item.value.append_to(out);
-        out.extend_from_slice(LINE_END);
+    if !wants_value {
+        return None;
     }
+    let apart = append_value(item, sends_apart, out);
+    out.extend_from_slice(LINE_END);
+    apart
+}
+
+/// Appends the value of a hit, unless it is large and may go apart.
+#[inline]
+fn append_value(item: &Item<'_>, sends_apart: bool, out: &mut Vec<u8>) -> Option<Apart> {
+    if sends_apart
+        && item.value.len() >= APART_BYTES_MIN
+        && let Some(value) = item.value.pin()
+    {
+        return Some(Apart { at: out.len(), value });
+    }
+    item.value.append_to(out);
+    None
 }
 
 /// The two ways a value is written.

@@ -12,6 +12,8 @@
 //! - Pins are taken under the shard's lock alone, so that a count that was seen at zero there stays so. They are given back
 //!   without it.
 
+#![expect(unsafe_code, reason = "what is pinned is read without the lock that the log is behind")]
+
 use std::ptr::NonNull;
 
 use crate::pins::count::Count;
@@ -64,12 +66,10 @@ pub(crate) struct PinnedPiece {
     _pin: count::Pin,
 }
 
-#[expect(unsafe_code, reason = "whoever has a pin may be another thread")]
 // SAFETY: what it points at is shared, and read alone.
 unsafe impl Send for PinnedPiece {}
 
 impl PinnedPiece {
-    #[expect(unsafe_code, reason = "read without the lock that the log is behind")]
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start` points at `len` initialised bytes of a segment that the log neither gives back nor writes
         // anew while `self` pins it (`Log::free`, `Drop for Log`). What the log writes to other bytes of the segment

@@ -9,6 +9,7 @@
 //! - `dump`: keys listed beside clients, whole, bounded and at the reader's pace.
 //! - `failover`: a cluster of processes, killed, paused and cut off under load, and what its clients saw.
 //! - `hostile`: what no client should do, done.
+//! - `large_values`: values that leave from where they are stored, read slowly while they are written anew.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `live_curve`: what a server says it would hit with other memory, beside the simulator.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
@@ -40,6 +41,8 @@ mod dump;
 mod failover;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod large_values;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]

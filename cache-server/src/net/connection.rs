@@ -180,6 +180,13 @@ impl Connection {
         self
     }
 
+    /// The same client, over a socket that sends several pieces at once: a large value leaves from where it is stored.
+    #[must_use]
+    pub fn sending_apart(mut self) -> Self {
+        self.outgoing.allow_apart();
+        self
+    }
+
     /// Begins a turn, or goes on with it.
     pub fn lend(&mut self, scratch: &mut Scratch) {
         self.input.borrow(&mut scratch.input);
@@ -301,6 +308,14 @@ impl Connection {
                                 self.ends = true;
                                 return Turn::Listens;
                             }
+                            Flow::Apart(apart) => {
+                                // Before anything else is done: while it is pinned nothing may be waited for.
+                                self.outgoing.set_apart(apart);
+                                return match self.input.rest().is_empty() {
+                                    true => Turn::Drained,
+                                    false => Turn::Full,
+                                };
+                            }
                             Flow::Continue | Flow::Pause { .. } => {}
                         }
                     }
@@ -402,6 +417,23 @@ impl Connection {
     /// The last requests are carried out: the connection closes, or waits for what is held.
     fn end(&self) -> Turn {
         if self.outgoing.is_holding() { Turn::Held } else { Turn::Closes }
+    }
+
+    /// Whether a value is to be sent from where it is stored, with what else is unsent around it: before the connection
+    /// settles, and before anything is waited for.
+    #[inline]
+    pub fn has_apart(&self) -> bool {
+        self.outgoing.has_apart()
+    }
+
+    /// All that is unsent then.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.outgoing.pieces()
+    }
+
+    /// The first `sent` bytes of them are on their way; what is left is copied.
+    pub fn end_apart(&mut self, sent: usize) {
+        self.outgoing.end_apart(sent);
     }
 
     /// Answers that are not sent yet.

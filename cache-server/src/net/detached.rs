@@ -89,6 +89,7 @@ pub(crate) fn serve<S: Service>(
             done,
             output_bytes_high: usize::MAX,
             holds_max: usize::MAX,
+            sends_apart: false,
             holder,
             waiting_room: room,
         };
@@ -103,6 +104,7 @@ pub(crate) fn serve<S: Service>(
         match flow {
             Flow::Pause { done: further } => done = further,
             Flow::Continue | Flow::Close => break,
+            Flow::Apart(_) => unreachable!("only where the call says so"),
             // Nobody is there to listen.
             Flow::Listen => {
                 drop(service.take_side_stream());

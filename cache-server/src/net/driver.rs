@@ -4,11 +4,12 @@
 //! above knows more. Two of them: [`tokio`](crate::net::tokio) and [`uring`](crate::net::uring).
 
 use std::future::Future;
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
 use nix::sys::socket::{MsgFlags, send};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::net::registry::Endpoint;
@@ -59,6 +60,21 @@ pub(super) trait Socket: AsRawFd + Unpin + 'static {
     /// in again.
     fn poll_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> Poll<io::Result<usize>>;
 
+    /// Whether [`Socket::poll_send_pieces`] sends anything.
+    fn sends_pieces(&self) -> bool {
+        false
+    }
+
+    /// Sends the beginning of `pieces`, one behind the other, in one call if that is possible at once, and tells how much.
+    /// What was not sent is handed to [`Socket::poll_send`], and may stand elsewhere by then.
+    fn poll_send_pieces(
+        &mut self,
+        _context: &mut Context<'_>,
+        _pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
     /// Waits until the kernel has all that was sent; where a driver has none of it, that is at once.
     fn poll_sent(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -80,6 +96,12 @@ pub(super) trait Socket: AsRawFd + Unpin + 'static {
         // Not through the driver, which may not have heard yet that the socket is writable.
         let _ = send_at_once(self.as_raw_fd(), line);
     }
+}
+
+/// Sends the beginning of `pieces`, if that is possible at once.
+pub(super) fn send_pieces_at_once(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    SockRef::from(&fd).send_vectored_with_flags(pieces, flags.bits())
 }
 
 /// Sends the beginning of `bytes`, if that is possible at once.

@@ -14,12 +14,16 @@ use crate::net::buffers::Buffer;
 use crate::net::connection::{Turn, TurnLimits};
 use crate::net::ticket::{Hold, HolderId};
 use crate::net::waiting_room::{HeldBytes, Left, WaitingRoom};
-use crate::net::{Call, Service};
+use crate::net::{Apart, Call, Service};
 
 /// The answers of one connection that are not sent.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) output: Buffer,
+    /// A value that goes between the bytes of the output, until it is sent or among them.
+    apart: Option<Apart>,
+    /// Whether there may be one.
+    sends_apart: bool,
     holder: HolderId,
     held: HeldBytes,
     /// What the room said last of the holds within `held`.
@@ -41,10 +45,60 @@ impl Outgoing {
     pub(crate) fn new(holder: HolderId) -> Self {
         Self {
             output: Buffer::default(),
+            apart: None,
+            sends_apart: false,
             holder,
             held: HeldBytes::default(),
             left: Left::default(),
         }
+    }
+
+    /// The connection's socket can send several pieces at once.
+    pub(crate) fn allow_apart(&mut self) {
+        self.sends_apart = true;
+    }
+
+    /// Keeps a value that belongs to the answer that was appended last.
+    pub(crate) fn set_apart(&mut self, apart: Apart) {
+        debug_assert!(self.apart.is_none(), "each is sent before the next request");
+        self.apart = Some(apart);
+    }
+
+    /// Whether there is one.
+    #[inline]
+    pub(crate) fn has_apart(&self) -> bool {
+        self.apart.is_some()
+    }
+
+    /// All that is to be sent, piece by piece: the value that stands apart is one of them, or several.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let Self { output, apart, .. } = self;
+        let at = apart.as_ref().map_or(output.bytes.len(), |apart| apart.at);
+        let value = apart.iter().flat_map(|apart| apart.value.pieces());
+        std::iter::once(&output.bytes[output.start..at])
+            .chain(value)
+            .chain(std::iter::once(&output.bytes[at..]))
+    }
+
+    /// The first `sent` bytes of the [pieces](Self::pieces) are on their way. What is left of the value is copied to where
+    /// it belongs, and unpinned.
+    pub(crate) fn end_apart(&mut self, mut sent: usize) {
+        let Some(Apart { at, value }) = self.apart.take() else { return };
+        let output = &mut self.output;
+        let before = sent.min(at - output.start);
+        output.start += before;
+        sent -= before;
+        if sent >= value.len() {
+            output.start += sent - value.len();
+            return;
+        }
+        let mut rest = Vec::with_capacity(value.len() - sent);
+        for piece in value.pieces() {
+            let skipped = sent.min(piece.len());
+            rest.extend_from_slice(&piece[skipped..]);
+            sent -= skipped;
+        }
+        output.bytes.splice(at..at, rest);
     }
 
     /// Who waits for what is held.
@@ -87,6 +141,7 @@ impl Outgoing {
         limits: TurnLimits,
     ) -> (Call<'a>, &'a mut Vec<u8>) {
         let holder = self.holder;
+        let sends_apart = self.sends_apart && self.left.holds == 0;
         let Space { out, bytes_high, holds_max } = self.space(limits);
         let call = Call {
             now,
@@ -94,6 +149,7 @@ impl Outgoing {
             done,
             output_bytes_high: bytes_high,
             holds_max,
+            sends_apart,
             holder,
             waiting_room: room,
         };
@@ -157,11 +213,53 @@ impl Outgoing {
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.output.start = self.output.bytes.len();
+        self.apart = None;
         self.held = HeldBytes::default();
         self.left = Left::default();
     }
 
     fn held_bytes(&self) -> usize {
         self.held.len() + self.left.replacement_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eviction::Kind;
+    use store::{Config, Deadline, Geometry, Key, NewItem, Precondition, Shard, Timestamp};
+
+    use super::*;
+
+    /// A value of more than one piece, pinned.
+    fn pinned(value: &[u8]) -> store::PinnedValue {
+        let geometry = Geometry::new(1 << 20, 1 << 17, 1);
+        let config =
+            Config { geometry, item_bytes_max: 1 << 18, policy: Kind::Lru, evicts: true, shard: 0 };
+        let mut shard = Shard::new(config);
+        let (key, now) = (Key::new(b"k"), Timestamp(1_800_000_000_000));
+        let deadline = Deadline::NEVER;
+        let new = NewItem { client_flags: 0, deadline, value: &[value], own_cas: None };
+        shard.put(&key, &new, Precondition::None, now);
+        shard.get(&key, now).unwrap().value.pin().unwrap()
+    }
+
+    #[test]
+    fn however_much_of_it_is_sent_the_rest_follows() {
+        let value: Vec<u8> = (0..70_000u32).map(|n| (n % 251) as u8).collect();
+        let (before, after) = (b"VALUE k 0 70000\r\n", b"\r\nEND\r\n");
+        let whole = [&before[..], &value, after].concat();
+        let ends = [0, 1, before.len(), before.len() + 1, 40_000, before.len() + value.len()];
+        for sent in ends.into_iter().chain([whole.len() - 1, whole.len()]) {
+            let mut outgoing = Outgoing::new(HolderId { slot: 0, generation: 0 });
+            outgoing.output.bytes.extend_from_slice(b"sent before");
+            outgoing.output.start = outgoing.output.bytes.len();
+            let at = outgoing.output.start + before.len();
+            outgoing.output.bytes.extend_from_slice(&[&before[..], after].concat());
+            outgoing.set_apart(Apart { at, value: pinned(&value) });
+            assert_eq!(outgoing.pieces().collect::<Vec<_>>().concat(), whole);
+            outgoing.end_apart(sent);
+            assert!(!outgoing.has_apart());
+            assert!(*outgoing.output.rest() == whole[sent..], "{sent} bytes sent");
+        }
     }
 }

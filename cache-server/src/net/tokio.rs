@@ -5,7 +5,7 @@
 //! read just to be told to wait.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
@@ -72,6 +72,18 @@ macro_rules! plain_socket {
                 output: &[u8],
             ) -> Poll<io::Result<usize>> {
                 Pin::new(self).poll_write(context, output)
+            }
+
+            fn sends_pieces(&self) -> bool {
+                true
+            }
+
+            fn poll_send_pieces(
+                &mut self,
+                context: &mut Context<'_>,
+                pieces: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(self).poll_write_vectored(context, pieces)
             }
 
             /// By way of the runtime's poll: others may have something to receive by then.

@@ -258,6 +258,18 @@ impl Socket for UringStream {
         self.reactor.poll_send(self.key, context, &[output])
     }
 
+    fn sends_pieces(&self) -> bool {
+        true
+    }
+
+    fn poll_send_pieces(
+        &mut self,
+        _context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.reactor.send_pieces(self.key, pieces)
+    }
+
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.reactor.poll_sent(self.key, context)
     }

@@ -25,7 +25,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +38,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::sys::socket::Shutdown;
+use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
@@ -877,6 +878,9 @@ impl<S: Service + 'static> Client<S> {
         let mut connection =
             Connection::new(worker.protocol_limits, worker.network.share_buffers(), self.holder)
                 .at(self.entrance);
+        if stream.sends_pieces() {
+            connection = connection.sending_apart();
+        }
         let Err(mut ending) = self.converse(&mut stream, &mut connection).await;
         // The buffers that it may have been lent are others', while it waits for its last bytes to leave.
         connection.close(&mut worker.scratch.borrow_mut());
@@ -1048,6 +1052,9 @@ impl<S: Service + 'static> Client<S> {
         stream: &mut T,
         connection: &mut Connection,
     ) -> Result<(), Ending> {
+        if connection.has_apart() {
+            self.send_apart(stream, connection).await?;
+        }
         if !connection.has_unsent() {
             return Ok(());
         }
@@ -1061,6 +1068,31 @@ impl<S: Service + 'static> Client<S> {
             }
         }
         self.send_rest(stream, connection).await
+    }
+
+    /// Sends a value from where it is stored, and what is around it, as far as that is possible at once. The rest is
+    /// unsent as any answer is.
+    async fn send_apart<T: Socket>(
+        &self,
+        stream: &mut T,
+        connection: &mut Connection,
+    ) -> Result<(), Ending> {
+        let sent = poll_fn(|context| {
+            let pieces: SmallVec<[IoSlice<'_>; 8]> =
+                connection.pieces().map(IoSlice::new).collect();
+            Poll::Ready(match stream.poll_send_pieces(context, &pieces) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => Ok(0),
+            })
+        });
+        let sent = sent.await?;
+        self.worker.counters().bytes_written.add(sent as u64);
+        connection.end_apart(sent);
+        // What was copied from a memory file that somebody cuts short meanwhile may be nothing that was ever stored.
+        if connection.has_unsent() && !self.worker.end_turn() {
+            return Err(Ending::Crashed);
+        }
+        Ok(())
     }
 
     /// The client is slower than its answers: they move to a buffer of its own, and it has a while to

@@ -91,8 +91,8 @@ impl CacheService {
             let call = Call { done, output_bytes_high: usize::MAX, ..*call };
             match self.without_key(request, &call, &mut text) {
                 Flow::Pause { done: further } => done = further,
-                // None of these has the client listen.
-                Flow::Continue | Flow::Close | Flow::Listen => return text,
+                // None of these has the client listen, or a value.
+                Flow::Continue | Flow::Close | Flow::Listen | Flow::Apart(_) => return text,
             }
         }
     }
@@ -152,7 +152,7 @@ impl CacheService {
         on: &mut On<'_, '_>,
         out: &mut Vec<u8>,
     ) {
-        let On { shard, key, own_cas, now } = on.parts();
+        let On { shard, key, own_cas, now, .. } = on.parts();
         let change = delta(wanted.direction, wanted.delta);
         let mut outcome = shard.add_delta(&key, change, None, wanted.compare_cas, own_cas, now);
         match (outcome, wanted.create) {

@@ -14,9 +14,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use tokio::io::unix::AsyncFd;
 use super::pool::Filled;
 use super::ring::{Completion, Key, Kind, Ring};
 use crate::net::buffers::{Gauge, Lease};
-use crate::net::driver::{SlowReader, send_at_once};
+use crate::net::driver::{SlowReader, send_at_once, send_pieces_at_once};
 
 /// What a stream may have received and not taken, in bytes, before it receives no more.
 const UNTAKEN_BYTES_MAX: usize = 64 << 10;
@@ -383,6 +383,22 @@ impl Reactor {
             }
             // What was posted before it goes first.
             inner.turn(None)?;
+        }
+    }
+
+    /// Sends the beginning of `pieces` past the outbox, if nothing is before them and that is possible at once.
+    pub(super) fn send_pieces(&self, key: Key, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(stream) = inner.streams.get(key) else { return gone() };
+        if let Some(failure) = stream.failure {
+            return Poll::Ready(Err(failure.into()));
+        }
+        if stream.posted > 0 || !stream.unsent.is_empty() {
+            return Poll::Pending;
+        }
+        match send_pieces_at_once(stream.socket.as_fd(), pieces) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            sent => Poll::Ready(sent),
         }
     }
 
