@@ -11,6 +11,7 @@
 //! - `hostile`: what no client should do, done.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `live_curve`: what a server says it would hit with other memory, beside the simulator.
+//! - `near`: the near cache with writers elsewhere, while its streams are cut and stalled and nodes fail.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
@@ -44,6 +45,8 @@ mod hostile;
 mod layering;
 #[cfg(test)]
 mod live_curve;
+#[cfg(test)]
+mod near;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
