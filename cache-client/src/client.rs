@@ -13,7 +13,7 @@ use protocol::request::{Direction, StoreMode};
 use protocol::{Exptime, KEY_BYTES_MAX, Key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::address::Address;
@@ -37,7 +37,7 @@ use crate::{clock, follow};
 /// happen then.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     timeout: Duration,
 }
 
@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     fleet: RwLock<Arc<Fleet>>,
     /// The map may be old.
     pub(crate) hints: Arc<Notify>,
+    /// When the map was known to be the newest; told after the map, if that was a new one.
+    pub(crate) map_checks: watch::Sender<Option<Instant>>,
     retries: Mutex<Retries>,
     /// Where the configuration has it.
     hedge: Option<Mutex<Hedge>>,
@@ -111,6 +113,7 @@ impl Client {
             config,
             fleet: RwLock::new(Arc::new(fleet)),
             hints: Arc::new(Notify::new()),
+            map_checks: watch::Sender::new(None),
             retries: Mutex::new(retries),
             hedge,
             draws: AtomicUsize::new(0),
@@ -178,6 +181,16 @@ impl Client {
         let [touch, vivify, recache] = [touch, vivify, recache].map(|ttl| ttl.map(exptime));
         let command = Command::Lookup { key, touch, vivify, recache };
         self.find(key, &command).await
+    }
+
+    /// A [lookup](Client::lookup) that only looks, and whose failures are none of a miss.
+    pub(crate) async fn look(&self, key: &[u8]) -> Result<Option<Found>, Error> {
+        let key = check(key)?;
+        let command = Command::Lookup { key, touch: None, vivify: None, recache: None };
+        self.ask(key, &command).await.map(|reply| match reply {
+            Reply::Found(found) => found.map(Found::from),
+            _ => None,
+        })
     }
 
     /// Writes a value, whatever is there.
@@ -486,7 +499,11 @@ impl Client {
     }
 
     /// In fail-soft mode, what is the server's or the network's fault is `instead`.
-    fn soften<T>(&self, result: Result<T, Error>, instead: impl FnOnce() -> T) -> Result<T, Error> {
+    pub(crate) fn soften<T>(
+        &self,
+        result: Result<T, Error>,
+        instead: impl FnOnce() -> T,
+    ) -> Result<T, Error> {
         match result {
             Err(error) if self.inner.config.fail_soft && error.is_transient() => {
                 tracing::debug!(%error, "failed softly");
@@ -696,7 +713,7 @@ fn failure_of(error: &Error) -> Failure {
 }
 
 /// What all of `calls` come to, which run side by side.
-async fn join<T>(calls: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(crate) async fn join<T>(calls: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut calls: Vec<_> = calls.map(|call| (Box::pin(call), None)).collect();
     poll_fn(|cx| {
         let mut is_ready = true;

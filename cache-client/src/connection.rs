@@ -43,7 +43,7 @@ use crate::retry::{Backoff, RefreshConfig};
 
 pub(crate) mod command;
 mod pipeline;
-mod transport;
+pub(crate) mod transport;
 
 /// What is read at once, and kept when nothing is read.
 const INPUT_BYTES: usize = 64 << 10;

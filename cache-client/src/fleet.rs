@@ -179,6 +179,20 @@ impl Fleet {
         self.balanced(wish, |index| readers.contains(&index))
     }
 
+    /// The servers that may answer a get of this key from what they have: whom [`choose`](Self::choose) may take, or
+    /// whom that one passes it on to. None where that is not known: equals may have others behind them.
+    pub(crate) fn holders(&self, key: &[u8]) -> Vec<usize> {
+        match &self.route {
+            Route::Static(router) => router.server_of(key).into_iter().collect(),
+            Route::Any => Vec::new(),
+            Route::Cluster { map, places, .. } => {
+                let led = map.shard(map.shard_of(key)).filter(|shard| shard.primary.is_some());
+                let copies = led.into_iter().flat_map(|shard| shard.copies());
+                copies.map(|id| places.get(&id).copied()).collect::<Option<_>>().unwrap_or_default()
+            }
+        }
+    }
+
     /// Any of the nodes, one that is connected if possible.
     fn any(&self, wish: Wish<'_>) -> Option<usize> {
         let count = self.nodes.len();

@@ -64,6 +64,7 @@ impl Inner {
     /// Asks one node after the other until one gives a map that can be used, beginning with the last that did. Whether
     /// one did.
     async fn refresh(&self, last_node: &mut usize) -> bool {
+        let now = Instant::now();
         let fleet = self.fleet();
         let count = fleet.nodes().len();
         for turn in 0..count {
@@ -71,6 +72,7 @@ impl Inner {
             match self.refresh_from(&fleet, &fleet.nodes()[index]).await {
                 Ok(()) => {
                     *last_node = index;
+                    self.map_checks.send_replace(Some(now));
                     return true;
                 }
                 Err(error) => tracing::debug!(%error, "no map"),

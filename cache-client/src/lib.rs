@@ -39,6 +39,7 @@ mod connection;
 pub mod error;
 mod fleet;
 mod follow;
+pub mod near;
 mod pool;
 pub mod random;
 pub mod resolve;
@@ -59,6 +60,7 @@ pub use config::{
     BalanceConfig, Config, ConnectionConfig, Credentials, Dialect, Mode, ReadFrom, Tls,
 };
 pub use error::{Error, Fate};
+pub use near::{Near, NearConfig};
 pub use protocol::request::StoreMode;
 pub use routing::Server;
 pub use ttl::Ttl;

@@ -16,10 +16,11 @@
 use std::io::Write as _;
 use std::ops::ControlFlow;
 
+use protocol::changes::push_encoded;
 use protocol::meta::request::MetaKey;
 use store::{Item, Timestamp, WalkPlace};
 
-use crate::observe::line::{CLASS, push_encoded};
+use crate::observe::line::CLASS;
 use crate::shards::Shards;
 
 /// Entries looked at under one lock: each may be a cache miss, a hundred nanoseconds or two.

@@ -3,6 +3,7 @@
 //! ```text
 //! service ──look, outcome──▶ Observer ──lines, once a turn──▶ watchers.rs ──▶ connections that watch
 //!                            one a worker `─each request────▶ prefixes.rs ──▶ stats detail dump
+//! shards ──changed keys, before they are unlocked───────────▶ changes.rs ───▶ connections that watch changes
 //! ```
 //!
 //! While nobody looks on this costs a worker one load a turn and one branch a request.
@@ -10,6 +11,7 @@
 //! Every command on a key looks it up first, and the lookup is a line of its own (`item_get`), that of a write
 //! too: as in memcached, and programs that read the stream count on it.
 
+pub(crate) mod changes;
 pub(crate) mod line;
 mod prefixes;
 mod watchers;
@@ -23,11 +25,13 @@ use std::task::{Context, Poll};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use protocol::binary::request::{BinaryRequest, Command};
+use protocol::changes::{CHANGES, decode_prefixes};
 use protocol::request::StoreMode;
 use protocol::token::Tokens;
 use protocol::{Exptime, ProtocolError, Refusal, Request};
 use store::{Key, Look, PutOutcome, Shard, Timestamp, Victims};
 
+use self::changes::ChangeFeed;
 use self::line::Stored;
 use self::prefixes::{Asked, Prefixes};
 pub use self::watchers::LogCounters;
@@ -70,6 +74,8 @@ pub(crate) enum WatchRefused {
     NotAllowed,
     /// There is no such topic.
     UnknownTopic,
+    /// No key begins so, or too many prefixes are named.
+    BadPrefix,
     /// There are too many already.
     TooMany,
     /// There is no memory for the lines.
@@ -81,6 +87,7 @@ impl WatchRefused {
         match self {
             Self::NotAllowed => "CLIENT_ERROR watch commands not allowed\r\n",
             Self::UnknownTopic => "ERROR\r\n",
+            Self::BadPrefix => "CLIENT_ERROR bad prefix\r\n",
             Self::TooMany => "WATCHER_TOO_MANY log watcher limit reached\r\n",
             Self::OutOfMemory => "WATCHER_FAILED failed to add log watcher\r\n",
         }
@@ -130,22 +137,33 @@ impl Observation {
 
     /// Lines written, sent and left out, and how many watch.
     pub fn log_counters(&self) -> LogCounters {
-        self.watchers.counters()
+        let subscribers = self.shards.subscribers();
+        let (sent, skipped) = subscribers.lines();
+        let mut counters = self.watchers.counters();
+        counters.watcher_sent += sent;
+        counters.watcher_skipped += skipped;
+        counters.watchers += subscribers.count();
+        counters
     }
 
     /// Sets counters to zero, those by prefix too.
     pub fn reset_counters(&self) {
         self.watchers.reset_counters();
+        self.shards.subscribers().reset_counters();
         self.prefixes.clear();
     }
 
-    /// Lets somebody watch what `topics` name, fetches if they name nothing.
+    /// Lets somebody watch what `topics` name, fetches if they name nothing; or which keys change.
     pub(crate) fn watch(
         self: &Arc<Self>,
-        topics: Tokens<'_>,
+        mut topics: Tokens<'_>,
     ) -> Result<Arc<dyn SideStream>, WatchRefused> {
         if !self.watching_allowed {
             return Err(WatchRefused::NotAllowed);
+        }
+        if topics.clone().next() == Some(CHANGES) {
+            topics.next();
+            return self.watch_changes(topics);
         }
         let mut wanted = 0;
         for word in topics {
@@ -154,14 +172,29 @@ impl Observation {
         if wanted == 0 {
             wanted = topic::FETCHERS;
         }
-        let mut lease = Lease::new(Arc::clone(&self.buffers));
-        if !lease.resize(self.feed_bytes_max) {
-            return Err(WatchRefused::OutOfMemory);
-        }
+        let lease = self.lease()?;
         let _changing = self.changing.lock();
         let feed = self.watchers.add(wanted, lease).ok_or(WatchRefused::TooMany)?;
         self.note_topics();
         Ok(Arc::new(Watching { feed, observation: Arc::clone(self) }))
+    }
+
+    fn watch_changes(
+        self: &Arc<Self>,
+        prefixes: Tokens<'_>,
+    ) -> Result<Arc<dyn SideStream>, WatchRefused> {
+        let prefixes = decode_prefixes(prefixes).ok_or(WatchRefused::BadPrefix)?;
+        let lease = self.lease()?;
+        let _changing = self.changing.lock();
+        let note = |notes| self.shards.set_noting_changed_keys(notes);
+        let feed = self.shards.subscribers().add(prefixes, lease, note);
+        let feed = feed.ok_or(WatchRefused::TooMany)?;
+        Ok(Arc::new(Subscribed { feed, observation: Arc::clone(self) }))
+    }
+
+    fn lease(&self) -> Result<Lease, WatchRefused> {
+        let mut lease = Lease::new(Arc::clone(&self.buffers));
+        if lease.resize(self.feed_bytes_max) { Ok(lease) } else { Err(WatchRefused::OutOfMemory) }
     }
 
     fn leave(&self, feed: &Arc<Feed>) {
@@ -198,6 +231,31 @@ impl SideStream for Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.observation.leave(&self.feed);
+    }
+}
+
+/// Somebody who is told which keys have changed, until it is dropped.
+#[derive(Debug)]
+struct Subscribed {
+    feed: Arc<ChangeFeed>,
+    observation: Arc<Observation>,
+}
+
+impl SideStream for Subscribed {
+    fn poll_take(&self, context: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<()> {
+        self.feed.poll_take(context, into, self.observation.shards.subscribers())
+    }
+
+    fn hear(&self, bytes: &[u8]) {
+        self.feed.hear(bytes);
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        let _changing = self.observation.changing.lock();
+        let shards = &self.observation.shards;
+        shards.subscribers().remove(&self.feed, |notes| shards.set_noting_changed_keys(notes));
     }
 }
 

@@ -25,11 +25,12 @@ use smallvec::SmallVec;
 use store::arena::bus_error::bus_errors;
 use store::arena::{AnonymousArena, Arena, CacheFile, Durability, HeapArena};
 use store::snapshot::{SnapshotName, SnapshotWriter};
-use store::{ChangedGroups, GROUPS, Geometry, Key, PrefetchDepth, Shard, Timestamp};
+use store::{ChangedGroups, ChangedKeys, GROUPS, Geometry, Key, PrefetchDepth, Shard, Timestamp};
 
 use crate::clock::{Clock, Now, boot_ns};
 use crate::config::Config;
 use crate::memory_file::{MemoryFile, MemoryFileError, take_into_use};
+use crate::observe::changes::Subscribers;
 use crate::replication::replicas::{Context, Replicas, before_touches};
 use crate::replication::{Agenda, Replication};
 use crate::restoring::{Pending, Progress, convert};
@@ -58,6 +59,8 @@ pub struct Shards {
     saved_counters: String,
     /// Pages of memory files that had failed when this one was opened.
     bus_errors_before: u64,
+    /// Who is told which keys have changed.
+    subscribers: Arc<Subscribers>,
     /// On a node of a cluster.
     replication: OnceLock<Arc<Replication>>,
 }
@@ -93,10 +96,18 @@ struct Held {
     counts_sizes: bool,
     /// The slot's.
     versions: Option<Arc<Versions>>,
+    subscribers: Arc<Subscribers>,
+    /// Empty between two uses.
+    changed_keys: ChangedKeys,
 }
 
 impl Held {
-    fn new(shard: Shard, pending: Option<Box<Pending>>, config: &Config) -> Self {
+    fn new(
+        shard: Shard,
+        pending: Option<Box<Pending>>,
+        config: &Config,
+        subscribers: &Arc<Subscribers>,
+    ) -> Self {
         // A worker alone meets no lock that another worker has.
         let is_shared = config.threads.get() > 1;
         Self {
@@ -105,6 +116,8 @@ impl Held {
             replicas: None,
             counts_sizes: config.inspection.tracks_sizes,
             versions: is_shared.then(|| Arc::new(Versions::new(GROUPS))),
+            subscribers: Arc::clone(subscribers),
+            changed_keys: ChangedKeys::default(),
         }
     }
 
@@ -127,6 +140,16 @@ impl Held {
             let changed = self.shard.take_changed_groups();
             self.tell(changed);
         }
+        // Last: who is told of a change finds no copy any more that is from before it.
+        if self.shard.has_changed_keys() {
+            self.tell_changed_keys();
+        }
+    }
+
+    #[cold]
+    fn tell_changed_keys(&mut self) {
+        self.shard.take_changed_keys(&mut self.changed_keys);
+        self.subscribers.tell(&self.changed_keys);
     }
 
     #[inline]
@@ -143,6 +166,7 @@ impl Held {
         if self.counts_sizes {
             self.shard.count_sizes();
         }
+        self.shard.set_noting_changed_keys(self.subscribers.is_any());
         self.prepare_for_replication();
     }
 
@@ -156,15 +180,25 @@ impl Held {
 }
 
 impl Slot {
-    fn of(shard: Shard, config: &Config, progress: &Arc<Progress>) -> CachePadded<Self> {
-        let mut held = Held::new(shard, None, config);
+    fn of(
+        shard: Shard,
+        config: &Config,
+        progress: &Arc<Progress>,
+        subscribers: &Arc<Subscribers>,
+    ) -> CachePadded<Self> {
+        let mut held = Held::new(shard, None, config, subscribers);
         held.prepare();
         Self::holding(held, progress)
     }
 
-    fn pending(pending: Pending, config: &Config, progress: &Arc<Progress>) -> CachePadded<Self> {
+    fn pending(
+        pending: Pending,
+        config: &Config,
+        progress: &Arc<Progress>,
+        subscribers: &Arc<Subscribers>,
+    ) -> CachePadded<Self> {
         let shard = pending.placeholder();
-        Self::holding(Held::new(shard, Some(Box::new(pending)), config), progress)
+        Self::holding(Held::new(shard, Some(Box::new(pending)), config, subscribers), progress)
     }
 
     fn holding(held: Held, progress: &Arc<Progress>) -> CachePadded<Self> {
@@ -213,6 +247,8 @@ impl Slot {
         // Whoever changes it meanwhile sees that the shard is back, or is seen here.
         fence(Ordering::SeqCst);
         held.shard.set_noting_victims(self.notes_victims.load(Ordering::Relaxed));
+        let is_told = held.subscribers.is_any();
+        held.shard.set_noting_changed_keys(is_told);
         back.tell();
     }
 
@@ -221,6 +257,14 @@ impl Slot {
         fence(Ordering::SeqCst);
         if let Some(mut shard) = self.lock_if_back() {
             shard.set_noting_victims(notes);
+        }
+    }
+
+    /// To be called when there are subscribers, or none any more.
+    fn set_noting_changed_keys(&self, notes: bool) {
+        fence(Ordering::SeqCst);
+        if let Some(mut shard) = self.lock_if_back() {
+            shard.set_noting_changed_keys(notes);
         }
     }
 
@@ -236,9 +280,11 @@ impl Shards {
         let geometry = config.geometry();
         let shard_config = shard_config(config, geometry);
         let progress = Arc::new(Progress::none());
+        let subscribers = Arc::new(Subscribers::default());
         let shard = |shard| {
             let store_config = store::Config { shard, ..shard_config };
-            Slot::of(Shard::with_arena(store_config, anonymous(geometry)), config, &progress)
+            let shard = Shard::with_arena(store_config, anonymous(geometry));
+            Slot::of(shard, config, &progress, &subscribers)
         };
         Self {
             slots: (0..geometry.shard_count).map(shard).collect(),
@@ -250,6 +296,7 @@ impl Shards {
             progress,
             saved_counters: String::new(),
             bus_errors_before: bus_errors(),
+            subscribers,
             replication: OnceLock::new(),
         }
     }
@@ -271,16 +318,18 @@ impl Shards {
         let is_warm = file.reason.is_warm();
         let pending = if is_warm { file.written.geometry.shard_count } else { 0 };
         let progress = Arc::new(Progress::of(&file, pending));
+        let subscribers = Arc::new(Subscribers::default());
         let shard_config = shard_config(config, geometry);
         let target = file.successor.as_ref().unwrap_or(&file.file);
         let slot = |shard| -> io::Result<_> {
             let store_config = store::Config { shard, ..shard_config };
             let arena: Box<dyn Arena> = Box::new(target.arena(shard)?);
             if !is_warm || file.successor.is_some() {
-                return Ok(Slot::of(Shard::with_arena(store_config, arena), config, &progress));
+                let shard = Shard::with_arena(store_config, arena);
+                return Ok(Slot::of(shard, config, &progress, &subscribers));
             }
             let pending = Pending::new(&file, arena, store_config, &progress, clock);
-            Ok(Slot::pending(pending, config, &progress))
+            Ok(Slot::pending(pending, config, &progress, &subscribers))
         };
         let slots = (0..geometry.shard_count).map(slot).collect::<io::Result<_>>();
         let shards = Self {
@@ -293,6 +342,7 @@ impl Shards {
             progress,
             saved_counters: file.saved_counters(),
             bus_errors_before: bus_errors(),
+            subscribers,
             replication: OnceLock::new(),
         };
         if let Some(successor) = &file.successor {
@@ -423,6 +473,7 @@ impl Shards {
             held.shard.count_on_after(sequence);
             held.prepare();
             held.tell(ChangedGroups::ALL);
+            held.subscribers.tell_all();
             slot.is_back.store(true, Ordering::Release);
             if let Some(pending) = pending {
                 pending.give_up().tell();
@@ -514,6 +565,16 @@ impl Shards {
     /// Locks the shard of this number, if it is there.
     pub fn lock_nth_if_back(&self, index: u32) -> Option<Locked<'_>> {
         self.slots[index as usize].lock_if_back()
+    }
+
+    /// Who is told which keys have changed.
+    pub(crate) fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
+    }
+
+    /// Has every shard note which keys change from now on, or not any more.
+    pub(crate) fn set_noting_changed_keys(&self, notes: bool) {
+        self.slots.iter().for_each(|slot| slot.set_noting_changed_keys(notes));
     }
 
     /// Has every shard note who is evicted from now on, or not any more.

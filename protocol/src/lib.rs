@@ -40,6 +40,7 @@
 
 pub mod backup;
 pub mod binary;
+pub mod changes;
 pub mod credentials;
 pub mod error;
 pub mod exptime;

@@ -14,6 +14,7 @@ use eviction::{EntryId, KeyHash, Kind, Policy};
 
 use crate::arena::{Arena, HeapArena};
 use crate::budget::Budget;
+use crate::changed_keys::KeyNotes;
 use crate::changes::ChangedGroups;
 use crate::chunks::{Chains, Value, range};
 use crate::cleaner::{Cleaner, Progress};
@@ -218,6 +219,7 @@ pub struct Shard {
     /// Whether an item was changed because a caller asked; see [`Shard::take_changed`].
     is_changed: bool,
     changed_groups: ChangedGroups,
+    changed_keys: KeyNotes,
 }
 
 impl Shard {
@@ -259,6 +261,7 @@ impl Shard {
             scratch: Vec::new(),
             is_changed: false,
             changed_groups: ChangedGroups::default(),
+            changed_keys: KeyNotes::default(),
             departures: DepartureNotes::default(),
             victims: VictimNotes::default(),
             uses: Uses::default(),
@@ -430,6 +433,16 @@ impl Shard {
     #[inline]
     pub(crate) fn changed_groups_mut(&mut self) -> &mut ChangedGroups {
         &mut self.changed_groups
+    }
+
+    #[inline]
+    pub(crate) fn key_notes(&self) -> &KeyNotes {
+        &self.changed_keys
+    }
+
+    #[inline]
+    pub(crate) fn key_notes_mut(&mut self) -> &mut KeyNotes {
+        &mut self.changed_keys
     }
 
     pub(crate) fn note_changed(&mut self) {
@@ -875,6 +888,7 @@ impl Shard {
         self.columns_generation += 1;
         self.samples.clear();
         self.changed_groups = ChangedGroups::ALL;
+        self.changed_keys.note_all();
     }
 
     /// A use of an entry that is not a write. Returns how it stood before.
@@ -929,6 +943,9 @@ impl Shard {
             && let Some(reason) = leaving.departure()
         {
             self.note_departure(id, reason);
+        }
+        if matches!(leaving, Leaving::Deleted | Leaving::Unwritten) {
+            self.note_changed_entry(id);
         }
         if self.victims.is_on && leaving == Leaving::Evicted {
             self.note_victim(id, now);
@@ -1014,6 +1031,7 @@ impl Shard {
         let Written { location, parts } = self.write_records(key, fields, value, shape, now)?;
         self.is_changed = true;
         self.changed_groups.add(self.tag_of(key.hash));
+        self.changed_keys.note(key.bytes);
 
         // Making room may have taken the old item for a victim.
         match self.find(key, now) {

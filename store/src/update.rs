@@ -271,6 +271,7 @@ impl Shard {
 
     pub(crate) fn touch_in_place(&mut self, id: EntryId, deadline: Deadline) {
         self.note_changed();
+        self.note_deadline(id, deadline);
         if self.record(id).has_expiry_field() {
             self.patch_record(id, record::EXPIRY_AT, &record::pack_expiry(deadline).to_le_bytes());
         }
@@ -286,6 +287,7 @@ impl Shard {
         deadline: Option<Deadline>,
     ) {
         self.note_changed();
+        self.note_changed_entry(id);
         let mut image = [0; record::COUNTER_BYTES_MAX];
         let bytes = self.record(id).bytes();
         let image = &mut image[..bytes.len()];

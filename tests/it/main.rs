@@ -12,6 +12,7 @@
 //! - `large_values`: values that leave from where they are stored, read slowly while they are written anew.
 //! - `layering`: the arrows between the crates, and what every source file must say of itself.
 //! - `live_curve`: what a server says it would hit with other memory, beside the simulator.
+//! - `near`: the near cache with writers elsewhere, while its streams are cut and stalled and nodes fail.
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
@@ -47,6 +48,8 @@ mod large_values;
 mod layering;
 #[cfg(test)]
 mod live_curve;
+#[cfg(test)]
+mod near;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

@@ -273,6 +273,106 @@ fn what_a_watcher_says_is_dropped() {
 }
 
 #[test]
+fn changes_are_told_by_key_and_pings_are_answered_behind_them() {
+    let server = Server::start_here(&[]);
+    let mut client = Client::of(&server);
+    client.ask("set user:0 0 0 1\r\na");
+    let mut watcher = Watcher::of(&server, "changes user%3A %C3");
+    let mut pings = 0;
+    let mut told = |request: &str, lines: &[&str]| {
+        client.ask(request);
+        watcher.0.get_mut().write_all(b"\n").expect("it takes a ping");
+        pings += 1;
+        for line in lines {
+            assert_eq!(watcher.line(), *line, "{request:?}");
+        }
+        // Nothing more: what changed stands before the answer to a ping that was sent later.
+        assert_eq!(watcher.line(), format!("alive={pings}"), "{request:?}");
+    };
+    let changed = &["key=user%3A1"][..];
+    told("set session:1 0 0 1\r\na", &[]);
+    told("set user:1 0 100 1\r\n1", changed);
+    told("get user:1", &[]);
+    told("add user:1 0 0 1\r\n1", &[]);
+    told("append user:1 0 0 1\r\n2", changed);
+    told("incr user:1 1", changed);
+    told("incr user:1 100", changed);
+    told("touch user:1 1000", &[]);
+    told("touch user:1 10", changed);
+    told("mg user:1 s T5", changed);
+    told("md user:1 I", changed);
+    told("ms user:1 1\r\na", changed);
+    told("delete user:1", changed);
+    told("delete user:1", &[]);
+    told("mg user:1 v N30", changed);
+    told("set \u{e4}, 0 0 1\r\na", &["key=%C3%A4%2C"]);
+    told("ma user:2 N0 J5", &["key=user%3A2"]);
+    // Shard after shard: once, or several times.
+    client.ask("flush_all");
+    watcher.0.get_mut().write_all(b"\n").expect("it takes a ping");
+    assert_eq!(watcher.line(), "all");
+    let next = wait::until(LIMIT, || Some(watcher.line()).filter(|line| line != "all"));
+    assert_eq!(next, Some(format!("alive={}", pings + 1)));
+}
+
+#[test]
+fn who_is_too_slow_for_changes_is_told_so() {
+    let server = Server::start_here(&["-o", "watcher_logbuf_size=4"]);
+    let mut watcher = Watcher::of(&server, "changes");
+    let mut client = Client::of(&server);
+    // Until its buffer, and those of the two sockets, are full.
+    let batch: String = (0..1000).map(|n| format!("ms {n:0>240} 1 q\r\na\r\n")).collect();
+    let mut written = 0;
+    let skips = wait::until(LIMIT, || {
+        client.0.send(format!("{batch}mn\r\n").as_bytes()).expect("it takes them");
+        assert_eq!(client.0.receive_line().expect("in time").expect("it is open"), b"MN");
+        written += 1000;
+        (written > 100_000).then_some(())
+    });
+    assert!(skips.is_some(), "{written} were written");
+    watcher.0.get_mut().write_all(b"\n").expect("it takes a ping");
+    let (mut told, mut skipped) = (0, 0);
+    loop {
+        let line = watcher.line();
+        if line.starts_with("alive=") {
+            break;
+        }
+        match line.strip_prefix("skipped=") {
+            Some(count) => skipped += count.parse::<u64>().expect("a number"),
+            None => {
+                assert!(line.starts_with("key=0"), "{line}");
+                told += 1;
+            }
+        }
+    }
+    assert_eq!(told + skipped, written, "every change is told or counted");
+    assert!(skipped > 0);
+    let figures = stats(&mut client.0);
+    assert_eq!(stat(&figures, "log_watcher_sent"), told);
+    assert_eq!(stat(&figures, "log_watcher_skipped"), skipped);
+    assert_eq!(stat(&figures, "log_watchers"), 1);
+}
+
+#[test]
+fn streams_of_changes_that_cannot_be_are_refused() {
+    let server = Server::start_here(&[]);
+    let mut client = Connection::open(server.address()).expect("it listens");
+    let mut answer = |request: String| {
+        client.send(request.as_bytes()).expect("it takes a line");
+        client.receive_line().expect("in time").expect("an answer")
+    };
+    assert_eq!(answer("watch changes %zz\r\n".into()), b"CLIENT_ERROR bad prefix");
+    let many = "a ".repeat(65);
+    assert_eq!(answer(format!("watch changes {many}\r\n")), b"CLIENT_ERROR bad prefix");
+    assert_eq!(answer("watch fetchers changes\r\n".into()), b"ERROR");
+    let forbids = Server::start_here(&["-W"]);
+    let mut client = Connection::open(forbids.address()).expect("it listens");
+    client.send(b"watch changes\r\n").expect("it takes a line");
+    let line = client.receive_line().expect("in time").expect("an answer");
+    assert_eq!(line, b"CLIENT_ERROR watch commands not allowed");
+}
+
+#[test]
 fn capture_records_a_server_of_this_project() {
     let server = Server::start_here(&[]);
     let folder = tempfile::tempdir().expect("a folder");

@@ -148,6 +148,7 @@ impl Command<'_> {
             Self::Get { touch: None, .. } | Self::Version | Self::Nodes | Self::Shards => {
                 Class::Read
             }
+            Self::Lookup { touch: None, vivify: None, recache: None, .. } => Class::Read,
             Self::Store { compare_cas: Some(_), .. } | Self::Lookup { .. } => Class::Conditional,
             Self::Store { mode, .. } => match mode {
                 StoreMode::Set => Class::Idempotent,

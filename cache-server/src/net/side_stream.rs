@@ -7,4 +7,7 @@ use std::task::{Context, Poll};
 pub trait SideStream: Send + Sync {
     /// Appends what there is to `into`, a bounded amount. With nothing there, waits until there is.
     fn poll_take(&self, context: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<()>;
+
+    /// The client, which is to listen, has said something: called before more is taken.
+    fn hear(&self, _bytes: &[u8]) {}
 }

@@ -965,20 +965,21 @@ impl<S: Service + 'static> Client<S> {
         }
     }
 
-    /// Sends what `side_stream` has, as fast as the client takes it. What the client says is dropped; how it
-    /// ends is by closing. Nobody waits for it: what it does not take waits in the side stream, which is
-    /// bounded.
+    /// Sends what `side_stream` has, as fast as the client takes it. What the client says is heard there and not
+    /// answered; how it ends is by closing. Nobody waits for it: what it does not take waits in the side stream,
+    /// which is bounded.
     async fn listen<T: Socket>(&self, stream: &mut T, side_stream: &dyn SideStream) -> Ending {
         self.record.set_state(ConnectionState::Watching);
-        let mut dropped = Vec::with_capacity(256);
+        let mut heard = Vec::with_capacity(256);
         let (mut bytes, mut sent) = (Vec::new(), 0);
         let counters = self.worker.counters();
         poll_fn(|context| {
             loop {
-                match stream.poll_receive(context, &mut dropped) {
+                match stream.poll_receive(context, &mut heard) {
                     Poll::Ready(Ok(count)) if count > 0 => {
                         counters.bytes_read.add(count as u64);
-                        dropped.clear();
+                        side_stream.hear(&heard);
+                        heard.clear();
                         // Whoever talks all the time does not keep others from their turn.
                         context.waker().wake_by_ref();
                     }

@@ -9,6 +9,7 @@
 
 use std::io::Write as _;
 
+use protocol::changes::push_encoded;
 use store::{Look, PutOutcome, Victim};
 
 use crate::clock::Now;
@@ -17,18 +18,6 @@ use crate::net::registry::{ConnectionRecord, Endpoint};
 
 /// The class of every item: there is one.
 pub(crate) const CLASS: u32 = 1;
-
-/// Appends `key` as memcached does, every byte that is not a letter, a digit or one of `-._~` as `%XX`.
-pub(crate) fn push_encoded(out: &mut Vec<u8>, key: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in key {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte);
-        } else {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
 
 /// Begins a line.
 pub(super) fn begin(out: &mut Vec<u8>, now: Now, gid: u64, kind: &str) {
