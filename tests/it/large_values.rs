@@ -17,7 +17,8 @@ fn value(key: usize, version: usize) -> Vec<u8> {
     // Above and below what leaves so, and more than a part of a segment.
     let bytes = [3_000, 9_000, 40_000, 100_000, 300_000][(key + version) % 5] + version % 97;
     let mut value = format!("{key:04} {version:08} {bytes:08} ").into_bytes();
-    value.extend((value.len()..bytes).map(|at| ((at * 31 + version * 7 + key) % 251) as u8));
+    let byte = |at: usize| u8::try_from((at * 31 + version * 7 + key) % 251).unwrap();
+    value.extend((value.len()..bytes).map(byte));
     value
 }
 
