@@ -39,6 +39,7 @@ use crate::{clock, follow};
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
     timeout: Duration,
+    fail_soft: bool,
 }
 
 /// What clones of a client share.
@@ -107,7 +108,7 @@ impl Client {
             budget: Budget::new(config.retry_budget),
             random: Random::new(random_number()),
         };
-        let timeout = config.timeout;
+        let (timeout, fail_soft) = (config.timeout, config.fail_soft);
         let hedge = config.hedge.map(|hedge| Mutex::new(Hedge::new(hedge)));
         let inner = Arc::new(Inner {
             config,
@@ -121,13 +122,19 @@ impl Client {
         if let Mode::Cluster { poll_interval, .. } = inner.config.mode {
             tokio::spawn(follow::follow(Arc::downgrade(&inner), poll_interval));
         }
-        Self { inner, timeout }
+        Self { inner, timeout, fail_soft }
     }
 
     /// The same client, whose calls may take another time.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// The same client, whose calls never [fail softly](Config::fail_soft).
+    #[must_use]
+    pub fn strict(&self) -> Self {
+        Self { fail_soft: false, ..self.clone() }
     }
 
     /// The servers that are known at this moment: those of the configuration, or of a cluster's map.
@@ -505,7 +512,7 @@ impl Client {
         instead: impl FnOnce() -> T,
     ) -> Result<T, Error> {
         match result {
-            Err(error) if self.inner.config.fail_soft && error.is_transient() => {
+            Err(error) if self.fail_soft && error.is_transient() => {
                 tracing::debug!(%error, "failed softly");
                 Ok(instead())
             }

@@ -45,6 +45,8 @@ pub mod random;
 pub mod resolve;
 pub mod retry;
 pub mod routing;
+#[cfg(feature = "tower-sessions")]
+pub mod sessions;
 pub mod ttl;
 pub mod value;
 

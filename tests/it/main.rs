@@ -16,6 +16,7 @@
 //! - `protocol`: the dialogues in `scripts/`, each with a server of its own.
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
+//! - `sessions`: the client's session kit: tower-sessions' store, and locks that processes contend for.
 //! - `tls`: TLS to clients, datagrams and UNIX sockets.
 //! - `sizing`: the simulator's advice, beside what it measures and what the server says of itself.
 //! - `soak`: a full server under random operations, against a model that may forget.
@@ -56,6 +57,8 @@ mod process;
 mod protocol;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod sizing;
 #[cfg(test)]

@@ -109,7 +109,7 @@ mod backoff {
         assert!(waits.iter().all(|wait| *wait < 100 * MS));
         for tenth in 0..10u32 {
             let low = tenth * 10 * MS;
-            let count = waits.iter().filter(|wait| (low..low + 10 * MS).contains(wait)).count();
+            let count = waits.iter().filter(|wait| (low..low + 10 * MS).contains(*wait)).count();
             assert!((60..140).contains(&count), "{count} in tenth {tenth}");
         }
     }
