@@ -101,7 +101,7 @@ class Run:
         offsets = [*cluster.OFFSETS, *shop.OFFSETS]
         server, ctl = options.bin / "cache-server", options.bin / "cache-ctl"
         self.nodes = cluster.Cluster(server, ctl, folder, processes.free_ports(offsets))
-        self.shop = shop.Shop(options.stacks, folder, self.nodes)
+        self.shop = shop.Shop(options.stacks, folder, self.nodes, options.bin)
         self.book = tally.Book()
         self.rounds = options.rounds
         self.rounds_s = SHORT_S if options.short else ROUND_LIMIT_S * options.rounds
@@ -190,7 +190,7 @@ def tell(book):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", type=pathlib.Path, help="where cache-server and cache-ctl are")
+    parser.add_argument("--bin", type=pathlib.Path, help="where cache-server, cache-ctl and axum-shop are")
     parser.add_argument("--stack", choices=[*shop.STACKS, "all"], default="all", help="which application")
     parser.add_argument("--users", type=int, help=f"of each application; {USERS} if not given")
     parser.add_argument("--rounds", type=int, help=f"of all faults; {ROUNDS} if not given")
@@ -204,7 +204,7 @@ def main():
         print(*lacks, sep="\n", end="\n" if lacks else "")
         return 1 if lacks else 0
     if options.bin is None:
-        parser.error("--bin says where cache-server and cache-ctl are")
+        parser.error("--bin says where cache-server, cache-ctl and axum-shop are")
     options.users = options.users or (USERS_SHORT if options.short else USERS)
     options.rounds = options.rounds or (ROUNDS_SHORT if options.short else ROUNDS)
     options.stacks = shop.STACKS if options.stack == "all" else (options.stack,)

@@ -11,10 +11,10 @@ import processes
 from processes import Process, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
-STACKS = ("django", "express", "php")
+STACKS = ("django", "express", "php", "axum")
 REPLICAS = 2
 # Of the balancer and of the replicas, above the cluster's first port.
-FRONTS = {"django": 10, "express": 11, "php": 12, "cache": 13}
+FRONTS = {"django": 10, "express": 11, "php": 12, "axum": 13, "cache": 14}
 OFFSETS = range(10, 30)
 SYSTEM_PATHS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -70,14 +70,14 @@ def said_by(command):
 class Replica(Process):
     """One instance of an application, at a port of its own."""
 
-    def __init__(self, stack, number, port, folder, cluster, front_port):
+    def __init__(self, stack, number, port, folder, cluster, front_port, programs):
         environment = {
             "PORT": str(port),
             "SECRET": "not a secret: nothing here leaves this machine",
             "CACHE_NODES": ",".join(cluster.addresses()),
             "CACHE_FRONT": f"{processes.HOST}:{front_port}",
         }
-        command = getattr(self, f"_{stack}")(environment, port)
+        command = getattr(self, f"_{stack}")(environment, port, programs)
         name = f"{stack}-{number}"
         super().__init__(name, command, folder / f"{name}.log", environment)
         self.port = port
@@ -92,18 +92,18 @@ class Replica(Process):
         return processes.serves(self.port)
 
     @staticmethod
-    def _django(_, port):
+    def _django(_, port, __):
         command = [sys.executable, "-m", "gunicorn", "--chdir", HERE / "django", "--threads", 8]
         command += ["--no-control-socket", "--bind", f"{processes.HOST}:{port}"]
         return [*command, "app:application"]
 
     @staticmethod
-    def _express(environment, _):
+    def _express(environment, *_):
         environment.update(node_modules())
         return [program("node"), HERE / "express" / "app.js"]
 
     @staticmethod
-    def _php(environment, _):
+    def _php(environment, *_):
         # After the system's own settings.
         environment["PHP_INI_SCAN_DIR"] = f":{HERE / 'php' / 'ini'}"
         environment["FPM_USER"] = pwd.getpwuid(os.geteuid()).pw_name
@@ -111,11 +111,17 @@ class Replica(Process):
         as_root = ["--allow-to-run-as-root"] if os.geteuid() == 0 else []
         return [php_fpm(), *as_root, "--nodaemonize", "--fpm-config", HERE / "php" / "fpm.conf"]
 
+    @staticmethod
+    def _axum(_, __, programs):
+        if not (programs / "axum-shop").is_file():
+            raise SystemExit(f"axum-shop is not in {programs}: cargo build -p axum-shop")
+        return [programs / "axum-shop"]
+
 
 class Shop:
     """All replicas of the chosen applications, and the balancer."""
 
-    def __init__(self, stacks, folder, cluster):
+    def __init__(self, stacks, folder, cluster, programs):
         base = cluster.base_port
         environment = {"PHP_ROOT": str(HERE / "php")}
         self.ports = {name: base + offset for name, offset in FRONTS.items()}
@@ -128,7 +134,7 @@ class Shop:
                 port = base + 20 + REPLICAS * index + number - 1
                 environment[f"{stack.upper()}_{number}"] = str(port)
                 if stack in stacks:
-                    replica = Replica(stack, number, port, folder, cluster, self.ports["cache"])
+                    replica = Replica(stack, number, port, folder, cluster, self.ports["cache"], programs)
                     self.replicas[stack].append(replica)
         command = [program("haproxy"), "-db", "-f", HERE / "haproxy.cfg"]
         self.balancer = Process("haproxy", command, folder / "haproxy.log", environment)

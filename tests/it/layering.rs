@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests", ANY),
     ("benches", ANY),
     ("xtask", &[]),
+    ("axum-shop", &["cache-client"]),
 ];
 
 /// The top level sees everything, except that nothing sees the top level.
