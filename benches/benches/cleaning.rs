@@ -66,7 +66,14 @@ impl Store {
         let geometry = Geometry::new(MEMORY_BYTES, ITEM_BYTES_MAX, THREADS);
         let shard = |shard| {
             let item_bytes_max = ITEM_BYTES_MAX;
-            Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard })
+            Shard::new(Config {
+                geometry,
+                item_bytes_max,
+                policy,
+                evicts: true,
+                protected: store::Protected::NONE,
+                shard,
+            })
         };
         let mean = f64::from(VALUE_BYTES_MAX - VALUE_BYTES_MIN) / ratio().ln();
         let keys = DATA_BYTES / rounded(mean) as u64;

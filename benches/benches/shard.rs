@@ -23,7 +23,14 @@ fn now() -> Timestamp {
 
 fn shard(memory_bytes: u64, policy: Kind) -> Shard {
     let geometry = Geometry::new(memory_bytes, MIB, 1);
-    Shard::new(Config { geometry, item_bytes_max: MIB, policy, evicts: true, shard: 0 })
+    Shard::new(Config {
+        geometry,
+        item_bytes_max: MIB,
+        policy,
+        evicts: true,
+        protected: store::Protected::NONE,
+        shard: 0,
+    })
 }
 
 fn keyspace(count: u64) -> Keyspace {

@@ -50,7 +50,7 @@ const ATTEMPTS_MAX: u32 = 3;
 /// How sessions are kept.
 #[derive(Clone, Debug)]
 pub struct SessionsConfig {
-    /// In front of each id.
+    /// In front of each id. What a server of this project may be told to evict last (`--protect`).
     pub prefix: String,
     /// A session of which less than this share of its life is left when it is read gets the whole of it again: 0.5
     /// means one write for half a life however often it is read. `None`, the default, leaves the end where the last

@@ -36,6 +36,7 @@ use std::time::Duration;
 use ::cluster::map::Role;
 use clap::error::ErrorKind;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use protocol::KEY_BYTES_MAX;
 
 use self::cluster::{ClusterFlags, Surroundings};
 use self::extended::Extended;
@@ -280,6 +281,10 @@ struct Flags {
     #[arg(long, value_name = "KIND", default_value = EVICTION_DEFAULT.name(), value_parser = parse_eviction)]
     eviction: eviction::Kind,
 
+    /// Evict items whose keys begin with one of these last, and only for each other
+    #[arg(long, value_name = "PREFIX,...", value_parser = parse_protected)]
+    protect: Option<store::Protected>,
+
     /// Keep items in FILE, or in a directory, so that they outlive the server
     #[arg(short = 'e', long, value_name = "FILE", value_parser = parse_path)]
     memory_file: Option<PathBuf>,
@@ -324,6 +329,7 @@ struct Flags {
     listen_backlog: Number<i64>,
 
     /// Protocol of clients: ascii, binary, or auto for either
+    #[arg(aliases = ["pr", "pro", "prot"])]
     #[arg(short = 'B', long, value_name = "NAME", value_parser = parse_protocol)]
     protocol: Option<Dialect>,
 
@@ -576,6 +582,7 @@ impl Flags {
             memory_bytes,
             evicts: !self.disable_evictions,
             eviction: self.eviction,
+            protected: self.protect.unwrap_or_default(),
             item_bytes_max,
             memory_file: self.memory_file,
             require_warm: self.require_warm,
@@ -816,6 +823,23 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 /// `path` without the spaces before it.
 fn trimmed(path: PathBuf) -> PathBuf {
     path.to_str().map(|text| text.trim_start().into()).unwrap_or(path)
+}
+
+fn parse_protected(text: &str) -> Result<store::Protected, String> {
+    let prefixes = parse_prefixes(text)?;
+    Ok(store::Protected::prefixes(prefixes.split(',').map(str::as_bytes)))
+}
+
+/// A list of what keys may begin with.
+fn parse_prefixes(text: &str) -> Result<String, String> {
+    let is_fit = |prefix: &str| {
+        (1..=KEY_BYTES_MAX).contains(&prefix.len())
+            && prefix.bytes().all(|byte| byte > b' ' && byte != 0x7f)
+    };
+    match text.split(',').find(|prefix| !is_fit(prefix)) {
+        Some(prefix) => Err(format!("no key begins with {prefix:?}")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 fn parse_eviction(text: &str) -> Result<eviction::Kind, String> {
@@ -1383,6 +1407,19 @@ mod tests {
         assert!(parsed.file.is_absolute());
         assert_eq!(exit_code(&["--backup-interval=60"]), 64);
         assert_eq!(exit_code(&["--backup-file=f", "--backup-interval=0"]), 64);
+    }
+
+    #[test]
+    fn prefixes_are_protected_that_keys_can_begin_with() {
+        assert!(config(&[]).protected.is_none());
+        let protected = config(&["--protect", "session:,cart:"]).protected;
+        assert!(protected.covers(b"session:1") && protected.covers(b"cart:2"));
+        assert!(!protected.covers(b"page:3"));
+        let too_long = "k".repeat(KEY_BYTES_MAX + 1);
+        for refused in ["", "session:,", "a b", "\t", &too_long] {
+            let answer = try_config(&["--protect", refused]).unwrap_err();
+            assert!(answer.to_string().contains("no key begins with"), "{answer}");
+        }
     }
 
     #[test]

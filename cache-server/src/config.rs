@@ -79,6 +79,8 @@ pub struct Config {
     pub evicts: bool,
     /// Which items are evicted.
     pub eviction: eviction::Kind,
+    /// Whose items leave last, and only for each other.
+    pub protected: store::Protected,
     /// The largest item, key and overhead included, in bytes (`-I`).
     pub item_bytes_max: usize,
     /// The file in which the items live (`-e`), so that they outlive the server.
@@ -131,6 +133,7 @@ impl Default for Config {
             memory_bytes: 64 * MIB,
             evicts: true,
             eviction: EVICTION_DEFAULT,
+            protected: store::Protected::NONE,
             item_bytes_max: MIB,
             memory_file: None,
             require_warm: false,

@@ -40,6 +40,7 @@ pub mod pid_file;
 pub mod port_file;
 pub mod process;
 mod replication;
+pub mod residency;
 pub mod restoring;
 mod routing;
 pub mod scheduled_backup;

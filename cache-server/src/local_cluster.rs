@@ -70,6 +70,8 @@ pub struct Plan {
     pub ports: Ports,
     /// Each node's memory for items, in mebibytes.
     pub memory_mebibytes: NonZeroUsize,
+    /// What the keys begin with that each node evicts last, as `--protect` names it.
+    pub protect: Option<String>,
     /// Each node's worker threads.
     pub threads: NonZeroUsize,
     /// Whether items outlive their node, in a file.

@@ -28,6 +28,7 @@ use crate::net::listener::{ListenError, ListenerParts, Listeners};
 use crate::net::mailbox::mailbox;
 use crate::net::{ListeningAddress, Network, Unavailable, WorkerParts, probe_uring, run_worker};
 use crate::observe::Observation;
+use crate::residency::ResidencyAlarm;
 use crate::restoring::Restorers;
 use crate::scheduled_backup::{BackupRecord, ScheduledBackup};
 use crate::service::{CacheService, ServiceParts};
@@ -408,6 +409,7 @@ fn maintain(
     let administration = Arc::clone(administration);
     let bus_errors_before = bus_errors();
     let mut seen = start;
+    let mut residency = ResidencyAlarm::new(shards.evicted_protected());
     move |now| {
         if bus_errors() != bus_errors_before {
             shards.abandon_file();
@@ -419,6 +421,12 @@ fn maintain(
             administration.note_crawled();
         } else {
             shards.sweep(Timestamp(now.unix_ms));
+        }
+        if let Some(evicted) = residency.round(now, shards.evicted_protected()) {
+            tracing::warn!(
+                evicted,
+                "protected items were evicted: there is too little memory (-m) for all of them"
+            );
         }
         if now.unix_ms.abs_diff(seen.unix_ms) >= SEEN_INTERVAL_MS {
             seen = now;

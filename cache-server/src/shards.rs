@@ -641,6 +641,18 @@ impl Shards {
 }
 
 impl Shards {
+    /// How many protected items were evicted; `None` where there are none, or while some shards are not back.
+    pub fn evicted_protected(&self) -> Option<u64> {
+        if self.config.protected.is_none() {
+            return None;
+        }
+        let counted = |index| {
+            let shard = self.lock_nth_if_back(index)?;
+            Some(shard.counters().evicted_protected)
+        };
+        (0..self.geometry.shard_count).map(counted).sum()
+    }
+
     /// Removes all that has expired, however much there is to look at.
     pub fn sweep_whole(&self, now: Timestamp) {
         for index in 0..self.geometry.shard_count {
@@ -775,6 +787,7 @@ fn shard_config(config: &Config, geometry: Geometry) -> store::Config {
         item_bytes_max: config.item_bytes_max as u64,
         policy: config.eviction,
         evicts: config.evicts,
+        protected: config.protected,
         shard: 0,
     }
 }

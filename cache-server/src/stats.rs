@@ -339,6 +339,7 @@ impl Statistics {
         stats.add("datagram_answers_refused", network.datagram_answers_refused);
         stats.add("requests", network.requests);
         stats.add("evicted_by_log", counters.evicted_by_log);
+        stats.add("evicted_protected", counters.evicted_protected);
         stats.add("written_bytes", counters.written_bytes);
         stats.add("moved_bytes", counters.moved_bytes);
     }

@@ -93,6 +93,7 @@ fuzz_target!(|input: &[u8]| {
         item_bytes_max: 64 << 10,
         policy: Kind::ALL[usize::from(first) % Kind::ALL.len()],
         evicts: true,
+        protected: store::Protected::NONE,
         shard: 0,
     };
     let lender = Arc::new(Mutex::new(vec![0; PAGE_BYTES + SEGMENTS * SEGMENT_BYTES]));

@@ -870,7 +870,14 @@ mod tests {
         let geometry = Geometry::new(memory_bytes, item_bytes_max, shape.threads);
         let mut shards: Vec<Shard> = (0..geometry.shard_count)
             .map(|shard| {
-                Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard })
+                Shard::new(Config {
+                    geometry,
+                    item_bytes_max,
+                    policy,
+                    evicts: true,
+                    protected: store::Protected::NONE,
+                    shard,
+                })
             })
             .collect();
         let now = Timestamp::from_secs(1_800_000_000);

@@ -192,7 +192,14 @@ mod tests {
     fn shard_that(evicts: bool) -> Shard {
         let geometry = Geometry::new(8 * MIB, MIB, 1);
         let policy = Kind::Lru;
-        Shard::new(Config { geometry, item_bytes_max: MIB, policy, evicts, shard: 0 })
+        Shard::new(Config {
+            geometry,
+            item_bytes_max: MIB,
+            policy,
+            evicts,
+            protected: crate::Protected::NONE,
+            shard: 0,
+        })
     }
 
     fn put(shard: &mut Shard, key: &str, value: &[u8]) -> u64 {

@@ -150,7 +150,14 @@ mod tests {
     fn shard() -> Shard {
         let geometry = Geometry::new(8 << 20, 64 << 10, 1);
         let item_bytes_max = 64 << 10;
-        let config = Config { geometry, item_bytes_max, policy: Kind::Lru, evicts: true, shard: 0 };
+        let config = Config {
+            geometry,
+            item_bytes_max,
+            policy: Kind::Lru,
+            evicts: true,
+            protected: crate::Protected::NONE,
+            shard: 0,
+        };
         Shard::new(config)
     }
 

@@ -10,6 +10,7 @@
 use eviction::{KeyHash, Kind};
 
 use crate::hash::{Tagging, fast_range};
+use crate::ranking::Protected;
 use crate::record::SHARD_OVERHEAD_BYTES;
 
 const KIB: u64 = 1 << 10;
@@ -124,8 +125,18 @@ pub struct Config {
     pub policy: Kind,
     /// Whether any does; if not, a full shard refuses writes.
     pub evicts: bool,
+    /// Which leave last.
+    pub protected: Protected,
     /// This shard's number, kept in its segments' headers.
     pub shard: u32,
+}
+
+impl Config {
+    /// What ranking an entry costs in bytes: the columns of both policies, where there are two.
+    pub(crate) fn policy_bytes(&self) -> u32 {
+        let policies = if self.protected.is_none() { 1 } else { 2 };
+        self.policy.entry_bytes() * policies
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub struct Counters {
     pub evicted_with_deadline: u64,
     /// Of these, items evicted because the log ran out of room before the budget did.
     pub evicted_by_log: u64,
+    /// Of these, items under a protected prefix that had not expired.
+    pub evicted_protected: u64,
     /// Seconds between the last use of the item evicted last and its eviction.
     pub evicted_idle_secs: u64,
     /// Items removed because they had expired, at read or by the sweep.
@@ -43,7 +45,7 @@ pub struct Counters {
 
 impl Counters {
     /// Every counter, in the order in which a snapshot has them.
-    fn each_mut(&mut self) -> [&mut u64; 16] {
+    fn each_mut(&mut self) -> [&mut u64; 17] {
         [
             &mut self.items_stored,
             &mut self.evicted,
@@ -51,6 +53,7 @@ impl Counters {
             &mut self.evicted_active,
             &mut self.evicted_with_deadline,
             &mut self.evicted_by_log,
+            &mut self.evicted_protected,
             &mut self.evicted_idle_secs,
             &mut self.expired,
             &mut self.expired_unfetched,
@@ -89,6 +92,7 @@ impl AddAssign for Counters {
         self.evicted_active += other.evicted_active;
         self.evicted_with_deadline += other.evicted_with_deadline;
         self.evicted_by_log += other.evicted_by_log;
+        self.evicted_protected += other.evicted_protected;
         // Of several shards' last victims the one idle for longest says most.
         self.evicted_idle_secs = self.evicted_idle_secs.max(other.evicted_idle_secs);
         self.expired += other.expired;

@@ -10,7 +10,8 @@
 //! let mib = 1 << 20;
 //! let geometry = Geometry::new(8 * mib, mib, 1);
 //! let policy = eviction::Kind::Lru;
-//! let config = Config { geometry, item_bytes_max: mib, policy, evicts: true, shard: 0 };
+//! let protected = store::Protected::NONE;
+//! let config = Config { geometry, item_bytes_max: mib, policy, evicts: true, protected, shard: 0 };
 //! let mut shard = Shard::new(config);
 //!
 //! let now = Timestamp::from_secs(1_800_000_000);
@@ -47,6 +48,7 @@ pub mod positions;
 mod prefetch;
 mod put;
 mod range;
+mod ranking;
 mod recency;
 pub mod record;
 mod restore;
@@ -76,6 +78,7 @@ pub use pins::{PINNED_BYTES_MIN, PinnedValue};
 pub use prefetch::prefetch_address;
 pub use put::{NewItem, Precondition, PutOutcome};
 pub use range::{HashRange, RangeItem, RangePlace, SliceLimit};
+pub use ranking::Protected;
 pub use restore::{RestoreError, Restored};
 pub use samples::Samples;
 pub use shard::{Item, Key, Look, PrefetchDepth, Segments, Shard};

@@ -190,7 +190,7 @@ impl Shard {
         }
         self.load_parts(&mut from, pace).ok_or(damaged)?;
         pace();
-        self.load_policy(from.rest()).map_err(SnapshotError::from)?;
+        self.load_policy(from.rest())?;
         Ok(())
     }
 

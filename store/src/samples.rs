@@ -156,6 +156,7 @@ mod tests {
             item_bytes_max: 64 << 10,
             policy: eviction::Kind::Lru,
             evicts: true,
+            protected: crate::Protected::NONE,
             shard: 0,
         });
         shard.exchange_samples(Samples::new(threshold, uses_max));

@@ -27,6 +27,7 @@ use crate::index::Index;
 use crate::log::{Location, Log, Place, Stream};
 use crate::prefetch::prefetch_address;
 use crate::put::{NewItem, Precondition, PutOutcome};
+use crate::ranking::Ranking;
 use crate::recency::Uses;
 use crate::record::{
     self, COLUMN_BYTES, Chain, Footprint, Header, PART_KEY_BYTES, SHARD_OVERHEAD_BYTES, Seal,
@@ -35,7 +36,7 @@ use crate::record::{
 use crate::samples::Samples;
 use crate::sequence::Sequence;
 use crate::size_counts::SizeCounts;
-use crate::snapshot::{Reader, Writer};
+use crate::snapshot::{Reader, SnapshotError, Writer};
 use crate::time::{Deadline, Timestamp};
 use crate::victims::VictimNotes;
 
@@ -46,6 +47,8 @@ const SEGMENTS_LOW: u32 = 3;
 /// Segments cleaned for one record before an item is evicted instead. Cleaning stops to be worth it
 /// where segments are fifteen sixteenths full, so that many of them gain one.
 const CLEANED_AT_ONCE_MAX: u32 = 16;
+/// Of items that another node may be just touching none has expired before so much more time.
+const COPIES_GRACE_MS: u64 = 5_000;
 /// An item read within so many seconds before its eviction counts as active.
 const ACTIVE_SECS: u32 = 60;
 /// A scratch buffer that grew beyond this is given back.
@@ -183,6 +186,17 @@ struct Written {
     parts: Option<Box<[EntryId]>>,
 }
 
+/// How room is made.
+#[derive(Clone, Copy, Debug)]
+enum WayOut {
+    /// The policy has given this entry up.
+    Victim(EntryId),
+    /// Items that had expired were removed: there may be room now.
+    Swept,
+    /// There is none.
+    None,
+}
+
 /// No room could be made for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoom {
@@ -197,7 +211,7 @@ pub struct Shard {
     index: Index,
     entries: Entries,
     chains: Chains,
-    policy: Box<dyn Policy>,
+    ranking: Ranking,
     budget: Budget,
     cleaner: Cleaner,
     tagging: Tagging,
@@ -211,6 +225,8 @@ pub struct Shard {
     flush_at: Option<Timestamp>,
     /// Where the expiry sweep goes on.
     pub(crate) sweep_at: u32,
+    /// The second in which all was swept last, before anything protected was evicted.
+    swept_for_protected: u32,
     scratch: Vec<u8>,
     departures: DepartureNotes,
     victims: VictimNotes,
@@ -240,7 +256,7 @@ impl Shard {
 
     /// A shard over a log, without an entry.
     pub(crate) fn over(config: Config, log: Log) -> Self {
-        let policy_bytes = config.policy.entry_bytes();
+        let policy_bytes = config.policy_bytes();
         let budget = Budget::new(config.geometry.items_bytes_max(), entry_bytes(policy_bytes));
         let entries_max = entries_max(&config);
         Self {
@@ -248,7 +264,7 @@ impl Shard {
             index: Index::new(),
             entries: Entries::new(entries_max),
             chains: Chains::default(),
-            policy: config.policy.build(budget.bytes_max(), entries_max),
+            ranking: Ranking::new(&config, budget.bytes_max(), entries_max),
             budget,
             cleaner: Cleaner::new(config.geometry.tagging()),
             tagging: config.geometry.tagging(),
@@ -258,6 +274,7 @@ impl Shard {
             columns_generation: 0,
             flush_at: None,
             sweep_at: 0,
+            swept_for_protected: 0,
             scratch: Vec::new(),
             is_changed: false,
             changed_groups: ChangedGroups::default(),
@@ -293,9 +310,7 @@ impl Shard {
             PrefetchDepth::Columns => {
                 if let Some(id) = self.index.first(self.tag_of(key.hash)) {
                     self.entries.prefetch(id);
-                    for address in self.policy.hit_addresses(id) {
-                        prefetch_address(address);
-                    }
+                    self.ranking.hit_addresses(id).for_each(prefetch_address);
                 }
             }
             PrefetchDepth::Record => {
@@ -509,7 +524,7 @@ impl Shard {
     pub(crate) fn evict_beyond_budget(&mut self, now: Timestamp) {
         let mut evicted = false;
         while self.budget.used_bytes() > self.budget.bytes_max() {
-            let Some(victim) = self.policy.evict() else { break };
+            let Some(victim) = self.ranking.evict_any() else { break };
             self.remove(victim, Leaving::Evicted, now);
             evicted = true;
         }
@@ -570,7 +585,7 @@ impl Shard {
     }
 
     fn metadata_bytes(&self) -> u64 {
-        let columns = u64::from(COLUMN_BYTES + self.config.policy.entry_bytes());
+        let columns = u64::from(COLUMN_BYTES + self.ranking.entry_bytes());
         let index = self.index.bytes() as u64;
         u64::from(self.entries.high()) * columns + index + SHARD_OVERHEAD_BYTES
     }
@@ -642,7 +657,7 @@ impl Shard {
 
     /// The entry that would be evicted next, whether or not the shard evicts.
     pub(crate) fn victim_unasked(&mut self) -> Option<EntryId> {
-        self.policy.evict()
+        self.ranking.evict_any()
     }
 
     pub(crate) fn accessed_secs(&self, id: EntryId) -> u32 {
@@ -682,7 +697,7 @@ impl Shard {
         self.entries.save(to);
         self.chains.save(to);
         self.index.save(to);
-        self.policy.save(to.0);
+        self.ranking.save(to);
     }
 
     /// Takes all but log and policy from a snapshot; `None` when that cannot be.
@@ -706,8 +721,8 @@ impl Shard {
     }
 
     /// Takes the policy's order from a snapshot.
-    pub(crate) fn load_policy(&mut self, from: &[u8]) -> Result<(), eviction::SnapshotError> {
-        self.policy.load(from)
+    pub(crate) fn load_policy(&mut self, from: &[u8]) -> Result<(), SnapshotError> {
+        self.ranking.load(from)
     }
 
     pub(crate) fn index_mut(&mut self) -> &mut Index {
@@ -770,7 +785,7 @@ impl Shard {
     /// Asks the processor to fetch what the insertion of a key will touch.
     pub(crate) fn prefetch_insert(&self, hash: KeyHash) {
         self.index.prefetch(self.tag_of(hash));
-        prefetch_address(self.policy.insert_address(hash));
+        prefetch_address(self.ranking.insert_address(hash));
     }
 
     /// The entry of the key of a record.
@@ -797,8 +812,10 @@ impl Shard {
         self.index.insert(tag, id, |id| entries.tag(id));
         let footprint = self.footprint(shape);
         self.budget.insert(footprint);
-        self.policy.before_insert(hash, footprint.weight());
-        self.policy.on_insert(id, hash, footprint.weight());
+        let log = &self.log;
+        let policy = self.ranking.of(|| log.record(location).key());
+        policy.before_insert(hash, footprint.weight());
+        policy.on_insert(id, hash, footprint.weight());
         self.add_marks(id, marks);
         self.link(id, deadline, None, now);
         id
@@ -883,7 +900,8 @@ impl Shard {
         self.chains = Chains::default();
         self.cleaner.clear();
         self.budget.clear();
-        self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max(&self.config));
+        let entries_max = entries_max(&self.config);
+        self.ranking = Ranking::new(&self.config, self.budget.bytes_max(), entries_max);
         self.sweep_at = 0;
         self.columns_generation += 1;
         self.samples.clear();
@@ -895,7 +913,7 @@ impl Shard {
     #[inline]
     pub(crate) fn mark_used(&mut self, id: EntryId, now: Timestamp) -> Usage {
         let before = self.usage(id, now);
-        self.policy.on_hit(id);
+        self.policy_of(id).on_hit(id);
         self.entries.set_accessed(id, now);
         before
     }
@@ -931,7 +949,7 @@ impl Shard {
 
     pub(crate) fn footprint(&self, shape: Shape) -> Footprint {
         let part_bytes_max = self.config.geometry.part_bytes_max();
-        footprint(shape, self.config.policy.entry_bytes(), part_bytes_max)
+        footprint(shape, self.ranking.entry_bytes(), part_bytes_max)
     }
 
     /// Takes an entry out of everything. The policy has forgotten a victim by itself already.
@@ -951,7 +969,7 @@ impl Shard {
             self.note_victim(id, now);
         }
         if leaving != Leaving::Evicted {
-            self.policy.on_remove(id);
+            self.policy_of(id).on_remove(id);
         }
         let footprint = self.footprint(self.record(id).shape());
         self.budget.remove(footprint);
@@ -976,6 +994,9 @@ impl Shard {
                 self.counters.evicted_active += u64::from(active);
                 self.counters.evicted_with_deadline += u64::from(self.entries.has_deadline(id));
                 self.counters.evicted_idle_secs = u64::from(usage.idle_secs);
+                if self.ranking.is_split() && self.config.protected.covers(self.record(id).key()) {
+                    self.counters.evicted_protected += u64::from(!self.is_due(id, now));
+                }
             }
         }
     }
@@ -1042,7 +1063,7 @@ impl Shard {
                 self.entries.set_state(id, 0);
                 self.add_marks(id, if fields.stale { state::STALE } else { 0 });
                 self.budget.replace(before, footprint);
-                self.policy.on_update(id, footprint.weight());
+                self.ranking.of(|| key.bytes).on_update(id, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
                 self.sample_write(key, id);
                 Ok(id)
@@ -1054,7 +1075,7 @@ impl Shard {
                 let entries = &self.entries;
                 self.index.insert(tag, id, |id| entries.tag(id));
                 self.budget.insert(footprint);
-                self.policy.on_insert(id, key.hash, footprint.weight());
+                self.ranking.of(|| key.bytes).on_insert(id, key.hash, footprint.weight());
                 self.link(id, fields.deadline, parts, now);
                 self.sample_write(key, id);
                 Ok(id)
@@ -1092,7 +1113,7 @@ impl Shard {
             return Err(NoRoom::TooLarge);
         }
         if old.is_none() {
-            self.policy.before_insert(key.hash, need.weight());
+            self.ranking.of(|| key.bytes).before_insert(key.hash, need.weight());
         }
         let mut old_footprint = old.map(|old| self.footprint(self.record(old).shape()));
         loop {
@@ -1108,19 +1129,23 @@ impl Shard {
                 old = self.find(key, now);
                 continue;
             }
-            let Some(victim) = self.victim() else {
-                if self.budget.has_idle() {
-                    self.rebuild();
-                    old = self.find(key, now);
-                    continue;
+            let victim = match self.way_out(key, now) {
+                WayOut::Victim(victim) => victim,
+                WayOut::Swept => continue,
+                WayOut::None => {
+                    if self.budget.has_idle() {
+                        self.rebuild();
+                        old = self.find(key, now);
+                        continue;
+                    }
+                    self.counters.out_of_memory += 1;
+                    return Err(NoRoom::OutOfMemory);
                 }
-                self.counters.out_of_memory += 1;
-                return Err(NoRoom::OutOfMemory);
             };
             self.remove(victim, Leaving::Evicted, now);
             if old == Some(victim) {
                 (old, old_footprint) = (None, None);
-                self.policy.before_insert(key.hash, need.weight());
+                self.ranking.of(|| key.bytes).before_insert(key.hash, need.weight());
             }
         }
     }
@@ -1147,7 +1172,7 @@ impl Shard {
         let whole = header.bytes() + shape.key_bytes;
         if u64::from(whole) + u64::from(shape.value_bytes) <= u64::from(part_bytes_max) {
             let len = padded(whole + shape.value_bytes);
-            self.make_room_in_log(len, now)?;
+            self.make_room_in_log(key, len, now)?;
             let Place { location, seal, bytes } = self.log.append(Stream::New, len);
             record::write(bytes, seal, &header, key.bytes, value.iter().copied());
             self.after_append(len);
@@ -1156,8 +1181,8 @@ impl Shard {
         header.chain = Chain::Head { value_bytes: shape.value_bytes };
         let fixed = header.bytes() + shape.key_bytes;
         let first = part_bytes_max - fixed;
-        let parts = self.write_parts(fields.sequence, value, first, shape.value_bytes, now)?;
-        if let Err(no_room) = self.make_room_in_log(part_bytes_max, now) {
+        let parts = self.write_parts(key, fields.sequence, value, first, shape.value_bytes, now)?;
+        if let Err(no_room) = self.make_room_in_log(key, part_bytes_max, now) {
             self.discard_parts(&parts);
             return Err(no_room);
         }
@@ -1171,6 +1196,7 @@ impl Shard {
     /// Writes the value from byte `from` on as parts, each as long as the open segment has room.
     fn write_parts(
         &mut self,
+        key: &Key<'_>,
         sequence: u64,
         value: &[&[u8]],
         from: u32,
@@ -1196,7 +1222,7 @@ impl Shard {
             let wanted = rest.min(part_bytes_max);
             let room = self.log.room(Stream::New);
             let len = if room >= part_bytes_min { wanted.min(room) } else { wanted };
-            if let Err(no_room) = self.make_room_in_log(len, now) {
+            if let Err(no_room) = self.make_room_in_log(key, len, now) {
                 self.discard_parts(&parts);
                 return Err(no_room);
             }
@@ -1223,7 +1249,7 @@ impl Shard {
 
     /// Sees to it that the open segment has room for a record of `len` bytes: opens a free segment,
     /// cleans, and as the last resort evicts.
-    fn make_room_in_log(&mut self, len: u32, now: Timestamp) -> Result<(), NoRoom> {
+    fn make_room_in_log(&mut self, key: &Key<'_>, len: u32, now: Timestamp) -> Result<(), NoRoom> {
         if self.log.room(Stream::New) >= len {
             return Ok(());
         }
@@ -1246,17 +1272,63 @@ impl Shard {
                 continue;
             }
             cleaned = 0;
-            let Some(victim) = self.victim() else {
-                self.counters.out_of_memory += 1;
-                return Err(NoRoom::OutOfMemory);
-            };
-            self.counters.evicted_by_log += 1;
-            self.remove(victim, Leaving::Evicted, now);
+            match self.way_out(key, now) {
+                WayOut::Victim(victim) => {
+                    self.counters.evicted_by_log += 1;
+                    self.remove(victim, Leaving::Evicted, now);
+                }
+                WayOut::Swept => {}
+                WayOut::None => {
+                    self.counters.out_of_memory += 1;
+                    return Err(NoRoom::OutOfMemory);
+                }
+            }
         }
     }
 
-    fn victim(&mut self) -> Option<EntryId> {
-        if self.config.evicts { self.policy.evict() } else { None }
+    /// How room for `key` may be made next. What is protected goes last: after all else, after what has expired, and
+    /// never for what is not protected.
+    fn way_out(&mut self, key: &Key<'_>, now: Timestamp) -> WayOut {
+        if !self.config.evicts {
+            return WayOut::None;
+        }
+        if let Some(victim) = self.ranking.evict_other() {
+            return WayOut::Victim(victim);
+        }
+        if !self.ranking.is_split() {
+            return WayOut::None;
+        }
+        if self.sweep_for_protected(now) {
+            return WayOut::Swept;
+        }
+        let may_take = self.config.protected.covers(key.bytes);
+        let victim = may_take.then(|| self.ranking.evict_any()).flatten();
+        victim.map_or(WayOut::None, WayOut::Victim)
+    }
+
+    /// Removes whatever has expired, once a second at most: whether there was any. A pass over four bytes an entry,
+    /// where otherwise somebody would be logged out.
+    #[cold]
+    fn sweep_for_protected(&mut self, now: Timestamp) -> bool {
+        let second = now.as_secs();
+        if self.swept_for_protected == second {
+            return false;
+        }
+        self.swept_for_protected = second;
+        // A touch that another node has carried out may be on its way.
+        let grace_ms = if self.departures.is_on { COPIES_GRACE_MS } else { 0 };
+        let now = Timestamp(now.0.saturating_sub(grace_ms));
+        let before = self.items();
+        self.sweep_at = 0;
+        while !self.sweep(now, u32::MAX).wrapped {}
+        self.items() < before
+    }
+
+    /// The policy that ranks an entry.
+    #[inline]
+    fn policy_of(&mut self, id: EntryId) -> &mut dyn Policy {
+        let (log, entries) = (&self.log, &self.entries);
+        self.ranking.of(|| log.record(entries.location(id)).key())
     }
 
     /// What index and columns take, the segments may not.
@@ -1279,17 +1351,17 @@ impl Shard {
     /// the policy would have evicted them.
     fn rebuild(&mut self) {
         let mut order = Vec::new();
-        while let Some(id) = self.policy.evict() {
+        while let Some(id) = self.ranking.evict_any() {
             order.push(id);
         }
         let entries_max = entries_max(&self.config);
         let old = std::mem::replace(&mut self.entries, Entries::new(entries_max));
         let mut chains = std::mem::take(&mut self.chains);
-        let policy_bytes = self.config.policy.entry_bytes();
+        let policy_bytes = self.config.policy_bytes();
         self.index = Index::new();
         let items_bytes_max = self.config.geometry.items_bytes_max();
         self.budget.begin_anew(items_bytes_max, entry_bytes(policy_bytes));
-        self.policy = self.config.policy.build(self.budget.bytes_max(), entries_max);
+        self.ranking = Ranking::new(&self.config, self.budget.bytes_max(), entries_max);
         self.sweep_at = 0;
         self.columns_generation += 1;
         for before in order {
@@ -1298,6 +1370,7 @@ impl Shard {
             self.index.insert(old.tag(before), id, |id| entries.tag(id));
             let record = self.log.record(old.location(before));
             let hash = key_hash(record.key());
+            let is_protected = self.config.protected.covers(record.key());
             let footprint = self.footprint(record.shape());
             if record.is_chain_head() {
                 let mut parts = chains.remove(before);
@@ -1309,8 +1382,9 @@ impl Shard {
                 self.chains.insert(id, parts);
             }
             self.budget.insert(footprint);
-            self.policy.before_insert(hash, footprint.weight());
-            self.policy.on_insert(id, hash, footprint.weight());
+            let policy = self.ranking.of_kind(is_protected);
+            policy.before_insert(hash, footprint.weight());
+            policy.on_insert(id, hash, footprint.weight());
         }
     }
 
@@ -1411,7 +1485,7 @@ pub(crate) struct Usage {
 /// The most entries a shard could have: its memory full of the smallest items.
 fn entries_max(config: &Config) -> usize {
     let geometry = config.geometry;
-    let policy_bytes = config.policy.entry_bytes();
+    let policy_bytes = config.policy_bytes();
     let smallest = footprint(Shape::plain(1, 0), policy_bytes, geometry.part_bytes_max());
     usize::try_from(geometry.shard_bytes / smallest.bytes()).unwrap_or(usize::MAX)
 }

@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::arena::mapped::ReadMapping;
 
 const MAGIC: [u8; 8] = *b"CACHSNAP";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FIXED_BYTES: usize = 40;
 const TABLE_ROW_BYTES: usize = 20;
 
@@ -57,6 +57,9 @@ pub enum SnapshotError {
     /// The policy cannot go on from it.
     #[error("the policy cannot go on from its snapshot")]
     Policy(#[from] eviction::SnapshotError),
+    /// Other keys were protected when it was written, so that its ranks are none of now.
+    #[error("other keys were protected when the snapshot was taken")]
+    Protected,
     /// It cannot be read or written.
     #[error("cannot access the snapshot")]
     Io(#[from] io::Error),

@@ -126,7 +126,14 @@ mod tests {
     fn small_shard() -> Shard {
         let geometry = Geometry::new(8 << 20, 64 << 10, 1);
         let item_bytes_max = 64 << 10;
-        Shard::new(Config { geometry, item_bytes_max, policy: Kind::Lru, evicts: true, shard: 0 })
+        Shard::new(Config {
+            geometry,
+            item_bytes_max,
+            policy: Kind::Lru,
+            evicts: true,
+            protected: crate::Protected::NONE,
+            shard: 0,
+        })
     }
 
     /// Writes `numbers` one after the other, as much as they are.

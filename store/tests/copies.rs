@@ -26,7 +26,14 @@ const ANY: Replicated<'_> = Replicated {
 fn shard_of(memory_bytes: u64, policy: Kind, evicts: bool) -> Shard {
     let geometry = Geometry { shard_count: 1, ..Geometry::new(memory_bytes, memory_bytes / 8, 1) };
     let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
-    Shard::new(Config { geometry, item_bytes_max: memory_bytes / 8, policy, evicts, shard: 0 })
+    Shard::new(Config {
+        geometry,
+        item_bytes_max: memory_bytes / 8,
+        policy,
+        evicts,
+        protected: store::Protected::NONE,
+        shard: 0,
+    })
 }
 
 fn roomy() -> Shard {
@@ -497,7 +504,14 @@ fn a_walk_over_a_range_meets_its_items_once_whatever_the_slices_and_the_shards()
     for shard_count in [1, 3, 4] {
         let geometry = Geometry { shard_count, ..Geometry::new(8 * MIB, MIB, 1) };
         let policy = Kind::Lru;
-        let config = Config { geometry, item_bytes_max: MIB, policy, evicts: true, shard: 0 };
+        let config = Config {
+            geometry,
+            item_bytes_max: MIB,
+            policy,
+            evicts: true,
+            protected: store::Protected::NONE,
+            shard: 0,
+        };
         let mut shard = Shard::new(config);
         let keys: Vec<Vec<u8>> = some(&mut shard, 5_000)
             .into_iter()

@@ -300,6 +300,7 @@ impl Simulation {
             item_bytes_max: ITEM_BYTES_MAX,
             policy,
             evicts: scenario.evicts,
+            protected: store::Protected::NONE,
             shard: 3,
         };
         let has_room = Arc::new(AtomicBool::new(true));
@@ -758,7 +759,14 @@ impl Bytes {
 fn config() -> Config {
     let geometry = geometry(SEGMENTS);
     let policy = Kind::Lru;
-    Config { geometry, item_bytes_max: ITEM_BYTES_MAX, policy, evicts: true, shard: 3 }
+    Config {
+        geometry,
+        item_bytes_max: ITEM_BYTES_MAX,
+        policy,
+        evicts: true,
+        protected: store::Protected::NONE,
+        shard: 3,
+    }
 }
 
 fn reopen(arena: Box<dyn Arena>) -> Shard {

@@ -169,6 +169,7 @@ fn config(shard_bytes: u64) -> Config {
         item_bytes_max: ITEM_BYTES_MAX,
         policy: Kind::Lru,
         evicts: true,
+        protected: store::Protected::NONE,
         shard: 0,
     }
 }

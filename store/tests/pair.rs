@@ -117,7 +117,14 @@ impl Pair {
         let geometry =
             Geometry { shard_count: 1, ..Geometry::new(memory_bytes, item_bytes_max, 1) };
         let geometry = Geometry { shard_bytes: memory_bytes, ..geometry };
-        let config = Config { geometry, item_bytes_max, policy, evicts: true, shard: 0 };
+        let config = Config {
+            geometry,
+            item_bytes_max,
+            policy,
+            evicts: true,
+            protected: store::Protected::NONE,
+            shard: 0,
+        };
         Self {
             shard: counting(Shard::new(config)),
             model: HashMap::new(),

@@ -23,7 +23,14 @@ fn config(memory_bytes: u64) -> Config {
     let geometry = Geometry::new(memory_bytes, memory_bytes / 8, 1);
     assert_eq!(geometry.shard_count, 1);
     let item_bytes_max = memory_bytes / 8;
-    Config { geometry, item_bytes_max, policy: Kind::Lru, evicts: true, shard: 0 }
+    Config {
+        geometry,
+        item_bytes_max,
+        policy: Kind::Lru,
+        evicts: true,
+        protected: store::Protected::NONE,
+        shard: 0,
+    }
 }
 
 fn put(shard: &mut Shard, key: &str, value: &[u8]) -> PutOutcome {

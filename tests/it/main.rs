@@ -17,6 +17,7 @@
 //! - `process`: how the program starts, stops and is told what to do.
 //! - `reference`: the simulator's miss ratios, compared with another simulator's.
 //! - `sessions`: the client's session kit: tower-sessions' store, and locks that processes contend for.
+//! - `residency`: what is protected stays while anything else can go.
 //! - `tls`: TLS to clients, datagrams and UNIX sockets.
 //! - `sizing`: the simulator's advice, beside what it measures and what the server says of itself.
 //! - `soak`: a full server under random operations, against a model that may forget.
@@ -57,6 +58,8 @@ mod process;
 mod protocol;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod residency;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

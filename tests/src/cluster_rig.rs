@@ -56,6 +56,8 @@ pub struct Layout {
     pub shards: u16,
     /// Each node's memory for items.
     pub memory_mib: u32,
+    /// What the keys begin with that nodes evict last.
+    pub protect: Option<&'static str>,
     /// Each node's worker threads.
     pub threads: u32,
     /// Whether items outlive a process, in a file.
@@ -75,6 +77,7 @@ impl Layout {
             reads: "lease",
             shards: 64,
             memory_mib: 64,
+            protect: None,
             threads: 1,
             memory_file: true,
             encrypted: false,
@@ -178,6 +181,9 @@ impl Rig {
         let mut say = |words: &[&str]| again.extend(words.iter().map(|&word| word.to_owned()));
         say(&["-u", "root", "-l", &client.ip().to_string(), "-p", &client.port().to_string()]);
         say(&["-m", &self.layout.memory_mib.to_string(), "-t", &self.layout.threads.to_string()]);
+        if let Some(prefixes) = self.layout.protect {
+            say(&["--protect", prefixes]);
+        }
         if self.layout.memory_file {
             say(&["-e", &dir.join("cache").display().to_string()]);
         }

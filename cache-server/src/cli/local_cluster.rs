@@ -10,7 +10,7 @@ use cluster::hash::SHARD_COUNT_DEFAULT;
 use cluster::pool::{Pool, Reads};
 
 use super::cluster::{parse_pool, parse_reads, parse_replicas, parse_shard_count, with_replicas};
-use super::{Answer, parse_number, parse_path};
+use super::{Answer, parse_number, parse_path, parse_prefixes};
 use crate::config::ADMIN_PORT_OFFSET;
 use crate::local_cluster::{NODES_MAX, Plan, Ports};
 
@@ -49,6 +49,10 @@ pub(super) struct LocalClusterFlags {
     /// Each node's memory for items, in mebibytes
     #[arg(long, value_name = "MB", default_value = "64", value_parser = parse_number::<NonZeroUsize>)]
     memory: NonZeroUsize,
+
+    /// Evict items whose keys begin with one of these last, and only for each other
+    #[arg(long, value_name = "PREFIX,...", value_parser = parse_prefixes)]
+    protect: Option<String>,
 
     /// Each node's worker threads
     #[arg(long, value_name = "NUM", default_value = "2", value_parser = parse_number::<NonZeroUsize>)]
@@ -98,6 +102,7 @@ impl LocalClusterFlags {
             dir: std::path::absolute(&self.dir).unwrap_or(self.dir),
             ports,
             memory_mebibytes: self.memory,
+            protect: self.protect,
             threads: self.threads,
             memory_file: !self.no_memory_file,
             restart: self.restart,
@@ -154,6 +159,7 @@ mod tests {
             "--preset=strict",
             "--base-port=20000",
             "--memory=128",
+            "--protect=session:,cart:",
             "--threads=1",
             "--shards=64",
             "--no-memory-file",
@@ -162,6 +168,7 @@ mod tests {
         assert_eq!((plan.nodes, plan.pool), (5, Pool { copies: 5, ..Pool::strict() }));
         assert_eq!(plan.ports.client(2), 20_002);
         assert!(!plan.memory_file && plan.restart);
+        assert_eq!(plan.protect.as_deref(), Some("session:,cart:"));
     }
 
     #[test]

@@ -222,6 +222,7 @@ mod tests {
             dir: dir.to_owned(),
             ports: Ports::new(20_000).unwrap(),
             memory_mebibytes: 64.try_into().unwrap(),
+            protect: None,
             threads: 1.try_into().unwrap(),
             memory_file: false,
             restart: false,

@@ -111,6 +111,9 @@ impl Node {
         command.args(["-l", "127.0.0.1", "-p", &ports.client(self.index).to_string()]);
         command.args(["-m", &plan.memory_mebibytes.to_string()]);
         command.args(["-t", &plan.threads.to_string()]);
+        if let Some(prefixes) = &plan.protect {
+            command.args(["--protect", prefixes]);
+        }
         if plan.memory_file {
             command.arg("-e").arg(self.dir.join(CACHE_FILE));
         }

@@ -233,8 +233,14 @@ mod tests {
     /// A value of more than one piece, pinned.
     fn pinned(value: &[u8]) -> store::PinnedValue {
         let geometry = Geometry::new(1 << 20, 1 << 17, 1);
-        let config =
-            Config { geometry, item_bytes_max: 1 << 18, policy: Kind::Lru, evicts: true, shard: 0 };
+        let config = Config {
+            geometry,
+            item_bytes_max: 1 << 18,
+            policy: Kind::Lru,
+            evicts: true,
+            protected: store::Protected::NONE,
+            shard: 0,
+        };
         let mut shard = Shard::new(config);
         let (key, now) = (Key::new(b"k"), Timestamp(1_800_000_000_000));
         let deadline = Deadline::NEVER;

@@ -143,8 +143,16 @@ impl Servers {
     fn new(policy: Kind, memory_bytes: u64, shape: ServerShape) -> Self {
         let item_bytes_max = shape.item_bytes_max;
         let geometry = Geometry::new(memory_bytes, item_bytes_max, shape.threads);
-        let shard =
-            |shard| Shard::new(Config { geometry, item_bytes_max, policy, evicts: true, shard });
+        let shard = |shard| {
+            Shard::new(Config {
+                geometry,
+                item_bytes_max,
+                policy,
+                evicts: true,
+                protected: store::Protected::NONE,
+                shard,
+            })
+        };
         Self { geometry, shards: (0..geometry.shard_count).map(shard).collect() }
     }
 
