@@ -98,6 +98,8 @@ pub trait Observer {
     fn done(&mut self);
     /// Something that the user had better know.
     fn note(&mut self, text: &str);
+    /// A row is done.
+    fn row(&mut self, row: &figures::Row);
 }
 
 /// Why a suite has no report.
@@ -128,8 +130,11 @@ pub enum SuiteError {
     #[error("the machine does not tell what it is")]
     Environment(#[source] io::Error),
     /// The user wants the program to end.
-    #[error(transparent)]
-    Interrupted(#[from] Interrupted),
+    #[error("interrupted, rows done: {}", .0.rows.len())]
+    Interrupted(
+        /// Of the rows that were done.
+        Box<Report>,
+    ),
 }
 
 /// Why a row has no figures.
@@ -218,7 +223,7 @@ impl RowError {
 /// Runs all rows of `plan`.
 ///
 /// # Errors
-/// When a server gave a wrong value, or the user ended it. A server that breaks off costs its row.
+/// When a server gave a wrong value, or the user ended it: then with what there is. A server that breaks off costs its row.
 pub fn run(
     plan: &Plan,
     interrupt: &Interrupt,
@@ -230,8 +235,8 @@ pub fn run(
         bench.observer.expect(bench.steps(row));
     }
     let mut rows = Vec::new();
+    let mut is_interrupted = false;
     for row in &plan.rows {
-        interrupt.check()?;
         bench.row = row.name;
         let measured = match &row.task {
             Task::Speed(speed) => speed::closed_loop(&mut bench, speed),
@@ -244,7 +249,10 @@ pub fn run(
             Err(RowError::WrongValues { server, count, sample }) => {
                 return Err(SuiteError::WrongValues { row: row.name, server, count, sample });
             }
-            Err(error) if error.is_interrupt() => return Err(Interrupted.into()),
+            Err(error) if error.is_interrupt() => {
+                is_interrupted = true;
+                break;
+            }
             Err(source) => {
                 // Whatever went wrong, the next row finds new servers.
                 bench.field = None;
@@ -256,7 +264,7 @@ pub fn run(
         for note in &found.notes {
             bench.observer.note(&format!("row {}: {note}", row.name));
         }
-        rows.push(figures::Row {
+        let row = figures::Row {
             name: row.name,
             group: row.task.group(),
             about: row.about.clone(),
@@ -268,10 +276,13 @@ pub fn run(
             servers: found.servers,
             measures: found.measures,
             notes: found.notes,
-        });
+        };
+        bench.observer.row(&row);
+        rows.push(row);
     }
     let environment = figures::Environment { syscalls: bench.who_counts(), ..environment };
-    Ok(Report { schema: SCHEMA, environment, servers: bench.servers, rows })
+    let report = Report { schema: SCHEMA, environment, servers: bench.servers, rows };
+    if is_interrupted { Err(SuiteError::Interrupted(Box::new(report))) } else { Ok(report) }
 }
 
 /// An error and its causes, in a line.

@@ -10,10 +10,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use cache_server::cli;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -183,6 +185,30 @@ fn a_machine_that_is_too_noisy_gives_no_figures() {
     assert_eq!(row["measures"].as_array().unwrap().len(), 0);
     assert_eq!(row["rounds_discarded"], 3);
     assert!(said(&output).contains("too noisy"));
+}
+
+#[test]
+fn a_suite_that_is_interrupted_tells_of_the_rows_that_were_done() {
+    let bench = Bench::new();
+    let against = format!("other={}", bench.path("ours").display());
+    let mut suite = Command::new(env!("CARGO_BIN_EXE_cache-bench"))
+        .args(["suite", "--quick", "--no-syscalls", "--allow-noise", "--against", &against])
+        .args(["--rows", "mixed,set", "--rounds", "20", "--output", "csv", "--ours"])
+        .arg(bench.path("ours"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(suite.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(told.any(|line| line.contains("mixed: keys per CPU second")));
+    let id = Pid::from_raw(suite.id().try_into().unwrap());
+    signal::kill(id, Signal::SIGINT).unwrap();
+    assert!(told.any(|line| line.contains("interrupted, rows done: 1")));
+    let output = suite.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.lines().skip(1).all(|line| line.starts_with("mixed,")), "{table}");
+    assert!(table.lines().count() > 1, "{table}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::report::Output;
 use crate::suite::contestant::Contestant;
 use crate::suite::figures::{self, Report};
 use crate::suite::rows::{self, Scale};
-use crate::suite::{self, Observer, Plan, Rules, html, table};
+use crate::suite::{self, Observer, Plan, Rules, SuiteError, html, table};
 
 /// All workloads, our server beside any number of others, in one report.
 ///
@@ -115,7 +115,14 @@ impl SuiteArgs {
         let mut progress = Progress::new();
         let report = suite::run(&plan, interrupt, &mut progress);
         progress.bar.finish_and_clear();
-        let report = report?;
+        let report = match report {
+            Err(SuiteError::Interrupted(report)) => {
+                // What was measured was measured.
+                self.write(&report)?;
+                return Err(SuiteError::Interrupted(report).into());
+            }
+            report => report?,
+        };
         self.write(&report)?;
         let failed = |row: &figures::Row| matches!(row.verdict, figures::Verdict::Failed(_));
         ensure!(!report.rows.iter().any(failed), "a row broke off");
@@ -217,6 +224,10 @@ impl Observer for Progress {
             // Without standard error there is nobody left to tell.
             let _ = writeln!(io::stderr(), "cache-bench: {text}");
         });
+    }
+
+    fn row(&mut self, row: &figures::Row) {
+        table::in_lines(row).iter().for_each(|line| self.note(line));
     }
 }
 

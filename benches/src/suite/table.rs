@@ -36,6 +36,14 @@ pub fn of(report: &Report) -> report::Report {
     table
 }
 
+/// A row in words, as soon as it is done: what compares with whom, and how.
+pub fn in_lines(row: &Row) -> Vec<String> {
+    let in_words = |[row, measure, against, ours, theirs, compared, ..]: &Line| {
+        format!("{row}: {measure}: {ours}, {against} {theirs}, compared {compared}")
+    };
+    lines(row).iter().map(in_words).collect()
+}
+
 /// A row's lines: one for each comparison, and for whom there is none.
 pub(super) fn lines(row: &Row) -> Vec<Line> {
     let mark = if row.verdict == Verdict::Noisy { "!" } else { "" };
