@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,18 +16,22 @@ use serde_json::{Value, json};
 /// A node: its folder, and where it listens for clients, administration and peers.
 struct Place {
     dir: PathBuf,
-    ports: [u16; 3],
+    ports: Cell<[u16; 3]>,
+}
+
+/// Ports that were free a moment ago: a connection of another test may have one of them by the time it is wanted.
+fn free_ports() -> [u16; 3] {
+    let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    free.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Place {
     fn new(folder: &Path, name: &str) -> Self {
-        let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = free.map(|listener| listener.local_addr().unwrap().port());
-        Self { dir: folder.join(name), ports }
+        Self { dir: folder.join(name), ports: Cell::new(free_ports()) }
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let [client, admin, peer] = self.ports;
+        let [client, admin, peer] = self.ports.get();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cache-server"));
         command.args([
             "-u",
@@ -47,9 +52,20 @@ impl Place {
     }
 
     fn start(&self, more: &[&str]) -> Running {
-        let running = self.spawn(more);
-        eventually("an answer on the admin port", || self.admin("GET", "status", None));
-        running
+        for _ in 0..3 {
+            let mut running = self.spawn(more);
+            let answered = eventually("an answer on the admin port", || {
+                let answers = || self.admin("GET", "status", None).map(|_| true);
+                let is_over = || running.child.try_wait().unwrap().map(|_| false);
+                answers().or_else(is_over)
+            });
+            if answered {
+                return running;
+            }
+            assert!(running.said().contains("Address already in use"), "{}", running.said());
+            self.ports.set(free_ports());
+        }
+        panic!("no ports are to be had");
     }
 
     /// Starts it and does not wait until it serves.
@@ -67,7 +83,7 @@ impl Place {
     }
 
     fn admin(&self, method: &str, what: &str, body: Option<Value>) -> Option<Value> {
-        let url = format!("http://127.0.0.1:{}/cluster/{what}", self.ports[1]);
+        let url = format!("http://127.0.0.1:{}/cluster/{what}", self.ports.get()[1]);
         let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
         let answer = match method {
             "GET" => agent.get(url).call(),
@@ -82,7 +98,7 @@ impl Place {
     }
 
     fn seed(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[2])
+        format!("127.0.0.1:{}", self.ports.get()[2])
     }
 
     fn nodes(&self) -> usize {
