@@ -43,6 +43,7 @@ impl ChangedKeys {
         })
     }
 
+    #[inline]
     fn is_empty(&self) -> bool {
         self.ends.is_empty() && !self.is_all
     }

@@ -14,6 +14,7 @@
 use eviction::{EntryId, KeyHash, Policy};
 
 use crate::config::Config;
+use crate::prefetch::prefetch_address;
 use crate::snapshot::{Reader, SnapshotError, Writer};
 
 /// In a snapshot in front of two policies, where the name of one stands otherwise.
@@ -122,11 +123,15 @@ impl Ranking {
         self.others.evict().or_else(|| self.protected.as_mut()?.evict())
     }
 
-    /// As [`Policy::hit_addresses`], of each policy that may rank the entry.
+    /// Asks the processor to fetch what a hit of the entry will touch, of whichever policy ranks it.
     #[inline]
-    pub(crate) fn hit_addresses(&self, id: EntryId) -> impl Iterator<Item = *const u8> {
-        let protected = self.protected.as_ref().map(|policy| policy.hit_addresses(id));
-        self.others.hit_addresses(id).into_iter().chain(protected.into_iter().flatten())
+    pub(crate) fn prefetch_hit(&self, id: EntryId) {
+        for address in self.others.hit_addresses(id) {
+            prefetch_address(address);
+        }
+        if let Some(protected) = &self.protected {
+            protected.hit_addresses(id).into_iter().for_each(prefetch_address);
+        }
     }
 
     /// As [`Policy::insert_address`], of an entry that is not protected.

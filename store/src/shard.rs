@@ -310,7 +310,7 @@ impl Shard {
             PrefetchDepth::Columns => {
                 if let Some(id) = self.index.first(self.tag_of(key.hash)) {
                     self.entries.prefetch(id);
-                    self.ranking.hit_addresses(id).for_each(prefetch_address);
+                    self.ranking.prefetch_hit(id);
                 }
             }
             PrefetchDepth::Record => {
