@@ -60,8 +60,8 @@ pub(crate) type Keys<'a> = ArrayVec<Key<'a>, PREFETCHED_KEYS_MAX>;
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// The shortest value that leaves from where it is stored: below, copying it costs less than pinning it.
-const APART_BYTES_MIN: usize = 8 << 10;
+/// The shortest value that leaves from where it is stored: copying 10 KB costs no more than pinning it.
+const APART_BYTES_MIN: usize = 16 << 10;
 
 /// Spelled as memcached spells it: an error of no kind that another one has.
 const SHUTDOWN_NOT_ENABLED: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
